@@ -1,0 +1,188 @@
+/*
+ * The one symbol that a loader looks up in the allocator module, <prefix>table,
+ * and what it finds there. Everything here is plain C with fixed layout: a table
+ * is accepted when its ABI version is the reader's and its size is at least the
+ * reader's. Fields are only ever added at the end, which raises the size.
+ *
+ * Glossary
+ *   allocator  a loaded copy of the module
+ *   heap       slabs, statistics and limit of their own; heap 0 is the default
+ *   owner      the heap that a block belongs to, found from its address
+ *   entry      a function with the signature of a libc allocation function that
+ *              works on one given heap (a thunk); what a module's imports are
+ *              rewritten to
+ *   services   what a loader, which stays, lends to an allocator, which may go
+ */
+#ifndef ALCOVE_TABLE_H
+#define ALCOVE_TABLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ALCOVE_ABI_VERSION 1u
+
+/* Heap numbers run from 0 to ALCOVE_HEAP_MAX - 1. */
+#define ALCOVE_HEAP_MAX 4096u
+#define ALCOVE_HEAP_DEFAULT 0u
+/* Not a heap: code that belongs to no module (the host, libc), or a foreign block. */
+#define ALCOVE_HEAP_NONE 0xffffu
+
+/* Functions that can be routed. The order is part of the ABI: add at the end. */
+#define ALCOVE_ENTRIES(X) \
+    X(malloc)             \
+    X(calloc)             \
+    X(realloc)            \
+    X(reallocarray)       \
+    X(aligned_alloc)      \
+    X(memalign)           \
+    X(posix_memalign)     \
+    X(valloc)             \
+    X(pvalloc)            \
+    X(strdup)             \
+    X(strndup)            \
+    X(free)               \
+    X(malloc_usable_size)
+
+enum alcove_entry {
+#define ALCOVE_ENTRY_ENUM(name) ALCOVE_ENTRY_##name,
+    ALCOVE_ENTRIES(ALCOVE_ENTRY_ENUM)
+#undef ALCOVE_ENTRY_ENUM
+    ALCOVE_ENTRY_COUNT
+};
+
+/* Options of a heap. All zero is the default. */
+struct alcove_heap_options {
+    uint32_t size;    /* sizeof(struct alcove_heap_options), or 0 for this version's */
+    uint32_t flags;   /* none yet: 0 */
+    uint64_t limit;   /* most bytes of pages that the heap may hold; 0: no limit */
+    const char *name; /* copied, at most 63 bytes are kept; NULL: "heap N" */
+};
+
+/* Figures of one heap. Read without stopping anyone: each figure is true of some moment
+ * during the call, and exact when no thread is using the heap. */
+struct alcove_heap_stats {
+    uint64_t live_blocks;   /* allocated and not freed */
+    uint64_t live_bytes;    /* usable sizes of those */
+    uint64_t peak_bytes;    /* highest number of bytes in blocks handed out, thread caches included */
+    uint64_t active_bytes;  /* pages in use by slabs and large blocks: what the limit is compared with */
+    uint64_t cached_bytes;  /* free blocks in thread caches; part of active_bytes */
+    uint64_t limit;         /* 0: none */
+    uint64_t total_allocs;  /* allocations ever made */
+    uint64_t total_bytes;   /* usable sizes of those */
+    uint64_t total_frees;   /* blocks ever freed */
+    uint64_t limit_refused; /* allocations that failed because of the limit */
+};
+
+/* What the page map says of an address. */
+struct alcove_owner {
+    uint32_t heap;    /* ALCOVE_HEAP_NONE: not ours */
+    uint32_t live;    /* 1: a block starts or lies here (cached free blocks count), 0: no block */
+    void *block;      /* start of the block that holds the address; NULL if none */
+    size_t usable;    /* its usable size in bytes */
+};
+
+/* The allocator as a whole. */
+struct alcove_info {
+    const char *tls;        /* "static" or "dynamic": how the thread's record is reached */
+    const char *version;
+    const char *prefix;
+    uint64_t mapped_bytes;  /* address space taken from the system */
+    uint64_t active_bytes;  /* pages in slabs and large blocks */
+    uint64_t dirty_bytes;   /* free pages that may still be resident */
+    uint64_t metadata_bytes;/* of them used for the allocator's own records */
+    uint64_t live_blocks;   /* all heaps */
+    uint64_t live_bytes;
+    uint32_t heaps;         /* heaps that exist, heap 0 included */
+    uint32_t threads;       /* thread records in use */
+};
+
+/* What the loader lends. It must outlive the allocator. Each member may be zero: the allocator
+ * then does without. */
+struct alcove_services {
+    uint32_t abi_version; /* ALCOVE_ABI_VERSION */
+    uint32_t size;        /* sizeof(struct alcove_services) */
+
+    /* Offset from the thread pointer of a pointer in static TLS, null in every thread. */
+    intptr_t tls_offset;
+
+    /* Called by a thread when it gets a record. The lender arranges for table->thread_exit() to be
+     * called in that thread when it ends. Returns 0, or an errno value: the thread then does
+     * without caches. */
+    int (*thread_started)(void);
+
+    /* An empty page map (see src/pages/pagemap.h), whose tables stay mapped after the allocator has gone. */
+    struct pagemap *pagemap;
+
+    /* Where a release of a foreign block goes. */
+    void (*libc_free)(void *);
+    void *(*libc_realloc)(void *, size_t);
+    size_t (*libc_usable_size)(void *);
+
+    /* A module released what is not its own, before it is released.
+     * caller: the heap of the module; owner: the block's heap, or ALCOVE_HEAP_NONE if foreign. */
+    void (*crossed)(uint32_t caller, uint32_t owner, void *block, size_t usable);
+};
+
+struct alcove_table {
+    uint32_t abi_version; /* ALCOVE_ABI_VERSION */
+    uint32_t size;        /* sizeof(struct alcove_table) */
+
+    /* Take over a loader's services. Must be the first call into a freshly loaded allocator; the
+     * struct is copied. Returns 0; EINVAL: another ABI; EBUSY: the allocator is in use already. */
+    int (*attach)(const struct alcove_services *services);
+
+    /* Prepare for dlclose: drain every thread's record, clear the slots of the threads that live,
+     * give all memory back, live blocks or not. No thread may be inside the allocator, and nothing
+     * but dlclose may follow. Returns 0. */
+    int (*detach)(void);
+
+    /* The calling thread ends: its caches go back to their heaps. Safe to call twice. */
+    void (*thread_exit)(void);
+
+    void (*info)(struct alcove_info *out);
+
+    /* As the C library's, on heap 0. free, realloc and usable_size take blocks of any heap; realloc keeps a block's heap. */
+    void *(*malloc)(size_t size);
+    void *(*calloc)(size_t count, size_t size);
+    void *(*realloc)(void *block, size_t size);
+    void (*free)(void *block);
+    void *(*aligned_alloc)(size_t alignment, size_t size);
+    int (*posix_memalign)(void **out, size_t alignment, size_t size);
+    size_t (*malloc_usable_size)(void *block);
+
+    /* heap_create: 0 and the number in *heap; EINVAL: options not understood or an impossible limit;
+     * EAGAIN: ALCOVE_HEAP_MAX heaps exist; ENOMEM.
+     * heap_destroy: drops the heap with all its blocks, in time proportional to its pages. No
+     * thread may use the heap or its blocks any more. 0; EINVAL: no such heap, or heap 0.
+     * heap_limit: sets the limit (0: none). 0; EINVAL.
+     * heap_stats: 0; EINVAL: no such heap. */
+    int (*heap_create)(const struct alcove_heap_options *options, uint32_t *heap);
+    int (*heap_destroy)(uint32_t heap);
+    int (*heap_limit)(uint32_t heap, uint64_t limit);
+    int (*heap_stats)(uint32_t heap, struct alcove_heap_stats *out);
+
+    /* As malloc and its family, on a given heap that exists. */
+    void *(*heap_malloc)(uint32_t heap, size_t size);
+    void *(*heap_calloc)(uint32_t heap, size_t count, size_t size);
+    void *(*heap_aligned_alloc)(uint32_t heap, size_t alignment, size_t size);
+    /* A block for realloc(NULL) comes from `heap`; an existing one stays with its owner. */
+    void *(*heap_realloc)(uint32_t heap, void *block, size_t size);
+
+    /* The function, of the signature of libc's `which`, that works on `heap`. NULL: no such heap or entry. */
+    void *(*entry)(enum alcove_entry which, uint32_t heap);
+
+    /* Whose is this address? Never touches it. Fills *out and returns 1 if it is the allocator's, else 0. */
+    int (*owner)(const void *address, struct alcove_owner *out);
+
+    /* Give unused memory back to the system now: this thread's caches, then every dirty page. */
+    void (*purge)(void);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,31 @@
+# The allocator: libalcove.so, a module for dlopen, and libalcove.a.
+# libalcore.la holds its objects, so that the unit tests can reach what the module hides.
+
+lib_LTLIBRARIES += libalcove@S@.la
+noinst_LTLIBRARIES += libalcore.la
+
+libalcore_la_SOURCES = \
+	src/os/os.h src/os/os_linux.c \
+	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c src/pages/pagemap.h \
+	src/pages/pagemap.c src/pages/pool.h src/pages/pool.c src/pages/run.h \
+	src/heap/heap.h src/heap/heap.c src/heap/large.h src/heap/large.c src/heap/sizeclass.h \
+	src/heap/sizeclass.c src/heap/slab.h src/heap/slab.c \
+	src/thread/cache.h src/thread/cache.c src/thread/fork.h src/thread/fork.c \
+	src/thread/lock.h src/thread/lock.c src/thread/record.h src/thread/record.c \
+	src/thread/tls.h src/thread/tls.c \
+	src/conf/conf.h src/conf/conf.c \
+	src/stats/stats.h src/stats/stats.c \
+	src/api/aligned.c src/api/api.h src/api/calloc.c src/api/heaps.c src/api/internal.h \
+	src/api/malloc.c src/api/message.h src/api/message.c src/api/realloc.c src/api/services.h \
+	src/api/slow.c src/api/strdup.c src/api/table.c src/api/thunks.S src/api/usable_size.c
+
+libalcore_la_CFLAGS = $(AM_CFLAGS) \
+	-fvisibility=hidden -fno-semantic-interposition -ftls-model=global-dynamic \
+	-fno-builtin-malloc -fno-builtin-calloc -fno-builtin-realloc -fno-builtin-free
+libalcore_la_LIBTOOLFLAGS = $(ONE_OBJECT)
+
+libalcove@S@_la_SOURCES =
+libalcove@S@_la_LIBADD = libalcore.la
+libalcove@S@_la_LDFLAGS = $(AM_LDFLAGS) $(SHARED_LDFLAGS) -module -avoid-version \
+	-export-symbols src/exports.sym
+EXTRA_libalcove@S@_la_DEPENDENCIES = src/exports.sym
