@@ -1,0 +1,54 @@
+/*
+ * The only door to the operating system: memory, clock, futex, standard error. One os_*.c file
+ * per system implements it; nothing else includes sys/mman.h. Functions keep errno as it was
+ * unless they say otherwise.
+ */
+#ifndef OS_OS_H
+#define OS_OS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Address space of `size` bytes, readable, writable and zero, aligned to `alignment` (a power of
+ * two, at least a page). NULL if the system has none. */
+void *os_map(size_t size, size_t alignment);
+
+/* Give address space back. */
+void os_unmap(void *address, size_t size);
+
+/* Drop the contents of pages that stay mapped: they read as zero afterwards. */
+void os_purge(void *address, size_t size);
+
+/* Let huge pages be used (true) or not (false) in a range. A hint. */
+void os_huge_pages(void *address, size_t size, bool use);
+
+/* Grow or shrink a mapping where it is. False if what follows is taken. */
+bool os_resize(void *address, size_t old_size, size_t new_size);
+
+/* Move a mapping into `to`, a range from os_map() of new_size bytes; the rest stays zero. */
+bool os_move(void *from, size_t old_size, void *to, size_t new_size);
+
+/* Milliseconds of a clock that only goes forward; cheap, a few milliseconds coarse. */
+uint64_t os_clock_ms(void);
+
+void os_futex_wait(_Atomic uint32_t *word, uint32_t seen);
+void os_futex_wake(_Atomic uint32_t *word);
+
+/* Write a message to standard error. */
+void os_write_error(const char *text, size_t length);
+
+static inline void
+os_cpu_pause(void)
+{
+#if defined __x86_64__ || defined __i386__
+    __builtin_ia32_pause();
+#elif defined __aarch64__
+    __asm__ volatile("yield");
+#else
+    __asm__ volatile("" ::: "memory");
+#endif
+}
+
+#endif

@@ -1,0 +1,127 @@
+/* The operating system: Linux. */
+#define _GNU_SOURCE
+#include "os/os.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pages/pagemap.h"
+
+static void *
+map_anywhere(size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void *
+os_map(size_t size, size_t alignment)
+{
+    int saved = errno;
+    char *p = map_anywhere(size);
+    if (p != NULL && ((uintptr_t)p & (alignment - 1)) != 0) {
+        /* Map more than is wanted and cut off both ends. */
+        munmap(p, size);
+        size_t more = size + alignment - PAGE_SIZE;
+        p = more < size ? NULL : map_anywhere(more);
+        if (p != NULL) {
+            size_t head = -(uintptr_t)p & (alignment - 1);
+            size_t tail = more - head - size;
+            if (head != 0)
+                munmap(p, head);
+            if (tail != 0)
+                munmap(p + head + size, tail);
+            p += head;
+        }
+    }
+    errno = saved;
+    return p;
+}
+
+void
+os_unmap(void *address, size_t size)
+{
+    int saved = errno;
+    munmap(address, size);
+    errno = saved;
+}
+
+void
+os_purge(void *address, size_t size)
+{
+    int saved = errno;
+    /* Locked pages (mlockall) cannot be dropped, only cleared. */
+    if (madvise(address, size, MADV_DONTNEED) != 0)
+        memset(address, 0, size);
+    errno = saved;
+}
+
+void
+os_huge_pages(void *address, size_t size, bool use)
+{
+    int saved = errno;
+    madvise(address, size, use ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    errno = saved;
+}
+
+bool
+os_resize(void *address, size_t old_size, size_t new_size)
+{
+    int saved = errno;
+    bool done = mremap(address, old_size, new_size, 0) != MAP_FAILED;
+    errno = saved;
+    return done;
+}
+
+bool
+os_move(void *from, size_t old_size, void *to, size_t new_size)
+{
+    int saved = errno;
+    bool done = mremap(from, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
+    errno = saved;
+    return done;
+}
+
+uint64_t
+os_clock_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+void
+os_futex_wait(_Atomic uint32_t *word, uint32_t seen)
+{
+    int saved = errno;
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    errno = saved;
+}
+
+void
+os_futex_wake(_Atomic uint32_t *word)
+{
+    int saved = errno;
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    errno = saved;
+}
+
+void
+os_write_error(const char *text, size_t length)
+{
+    int saved = errno;
+    while (length > 0) {
+        ssize_t n = write(STDERR_FILENO, text, length);
+        if (n <= 0)
+            break;
+        text += n;
+        length -= (size_t)n;
+    }
+    errno = saved;
+}

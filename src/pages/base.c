@@ -1,0 +1,123 @@
+/* Memory for the allocator's own records. `base.lock` guards everything here. */
+#include "pages/base.h"
+
+#include <string.h>
+
+#include "heap/sizeclass.h"
+#include "os/os.h"
+#include "thread/lock.h"
+
+#define BASE_BLOCK ((size_t)256 << 10) /* untouched pages cost address space only */
+#define BASE_ALIGN ((size_t)64)
+
+/* Stands at the start of each block that was taken from the system. */
+struct base_block {
+    struct base_block *next;
+    size_t size;
+};
+
+struct base_spare {
+    struct base_spare *next;
+};
+
+static struct {
+    struct lock lock;
+    struct base_block *blocks;
+    char *next, *end; /* the part of the newest block that was never used */
+    size_t bytes;
+    struct base_spare *spares[BINS];    /* records of up to 32 KiB, by size class */
+    struct base_spare *large_spares[8]; /* larger ones, by power of two above it */
+} base = { .lock = LOCK_INITIAL(LOCK_BASE) };
+
+/* The list that holds records of a size, and the size that they really have. */
+static struct base_spare **
+spares_of(size_t *size)
+{
+    if (*size <= SMALL_MAX) {
+        unsigned bin = bin_of_size(*size);
+        size_t exact = (*size + BASE_ALIGN - 1) & ~(BASE_ALIGN - 1);
+        *size = (bin_size(bin) + BASE_ALIGN - 1) & ~(BASE_ALIGN - 1);
+        /* Runs and other multiples of 128 keep that alignment. */
+        if ((exact & 127) == 0)
+            *size = (*size + 127) & ~(size_t)127;
+        return &base.spares[bin];
+    }
+    unsigned i = 0;
+    while (((size_t)SMALL_MAX << (i + 1)) < *size)
+        i++;
+    *size = (size_t)SMALL_MAX << (i + 1);
+    return &base.large_spares[i];
+}
+
+void *
+base_alloc(size_t size)
+{
+    size_t align = (size & 127) == 0 ? 128 : BASE_ALIGN;
+    lock_take(&base.lock);
+    struct base_spare **list = spares_of(&size), *spare = *list;
+    if (spare != NULL) {
+        *list = spare->next;
+        lock_drop(&base.lock);
+        return spare;
+    }
+    char *p = (char *)(((uintptr_t)base.next + align - 1) & ~(uintptr_t)(align - 1));
+    if (base.next == NULL || (size_t)(base.end - base.next) < size + align) {
+        size_t bytes = size + 256 > BASE_BLOCK ? (size + 256 + 0xffff) & ~(size_t)0xffff : BASE_BLOCK;
+        struct base_block *block = os_map(bytes, 4096);
+        if (block == NULL) {
+            lock_drop(&base.lock);
+            return NULL;
+        }
+        block->size = bytes;
+        block->next = base.blocks;
+        base.blocks = block;
+        base.bytes += bytes;
+        base.next = (char *)block + 128;
+        base.end = (char *)block + bytes;
+        p = base.next;
+    }
+    base.next = p + size;
+    lock_drop(&base.lock);
+    return p;
+}
+
+void
+base_free(void *record, size_t size)
+{
+    lock_take(&base.lock);
+    struct base_spare **list = spares_of(&size), *spare = record;
+    spare->next = *list;
+    *list = spare;
+    lock_drop(&base.lock);
+}
+
+size_t
+base_bytes(void)
+{
+    lock_take(&base.lock);
+    size_t bytes = base.bytes;
+    lock_drop(&base.lock);
+    return bytes;
+}
+
+void
+base_release(void)
+{
+    lock_take(&base.lock);
+    struct base_block *block = base.blocks;
+    base.blocks = NULL;
+    base.next = base.end = NULL;
+    base.bytes = 0;
+    memset(base.spares, 0, sizeof base.spares);
+    memset(base.large_spares, 0, sizeof base.large_spares);
+    lock_drop(&base.lock);
+    while (block != NULL) {
+        struct base_block *next = block->next;
+        os_unmap(block, block->size);
+        block = next;
+    }
+}
+
+void base_fork_prepare(void) { lock_take(&base.lock); }
+void base_fork_done(void) { lock_drop(&base.lock); }
+void base_fork_child(void) { lock_init(&base.lock, LOCK_BASE); }

@@ -1,0 +1,75 @@
+/* The page map: the half that writes. Every function is called under the pool's lock. */
+#include "pages/pagemap.h"
+
+#include <errno.h>
+
+#include "os/os.h"
+
+static struct pagemap own; /* untouched, hence not resident, when a loader lends one */
+struct pagemap *pagemap = &own;
+
+void
+pagemap_lend(struct pagemap *map)
+{
+    pagemap = map;
+}
+
+static pagemap_entry *
+leaf_of(uintptr_t address)
+{
+    return atomic_load_explicit(&pagemap->root[address >> PAGEMAP_ROOT_SHIFT], memory_order_relaxed);
+}
+
+static size_t
+leaf_index(uintptr_t address)
+{
+    return (address >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1);
+}
+
+int
+pagemap_reserve(uintptr_t base, size_t pages)
+{
+    uintptr_t last = base + (pages << PAGE_LG) - 1;
+    for (uintptr_t i = base >> PAGEMAP_ROOT_SHIFT; i <= last >> PAGEMAP_ROOT_SHIFT; i++) {
+        if (i >= PAGEMAP_ROOT_COUNT)
+            return ENOMEM; /* the system gave an address beyond --with-lg-vaddr */
+        if (atomic_load_explicit(&pagemap->root[i], memory_order_relaxed) != NULL)
+            continue;
+        pagemap_entry *leaf = os_map(PAGEMAP_LEAF_BYTES, PAGE_SIZE);
+        if (leaf == NULL)
+            return ENOMEM;
+        atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
+    }
+    return 0;
+}
+
+void
+pagemap_set(uintptr_t base, size_t pages, uint64_t entry)
+{
+    while (pages > 0) {
+        size_t first = leaf_index(base), n = PAGEMAP_LEAF_COUNT - first;
+        if (n > pages)
+            n = pages;
+        pagemap_entry *leaf = leaf_of(base);
+        for (size_t i = first; i < first + n; i++)
+            atomic_store_explicit(&leaf[i], entry, memory_order_release);
+        base += n << PAGE_LG;
+        pages -= n;
+    }
+}
+
+void
+pagemap_release(void)
+{
+    for (size_t i = 0; i < PAGEMAP_ROOT_COUNT; i++) {
+        pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
+        if (leaf == NULL)
+            continue;
+        if (pagemap != &own) {
+            os_purge(leaf, PAGEMAP_LEAF_BYTES);
+            continue;
+        }
+        atomic_store_explicit(&pagemap->root[i], NULL, memory_order_relaxed);
+        os_unmap(leaf, PAGEMAP_LEAF_BYTES);
+    }
+}

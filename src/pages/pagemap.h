@@ -1,0 +1,78 @@
+/*
+ * The page map: for any address, is it ours, and whose. A table of two levels, indexed by page
+ * number. It never touches the address asked about, and an address that was never ours costs one
+ * or two loads.
+ *
+ * Glossary
+ *   entry   what is known of one page, in 64 bits; 0: not ours. See ENTRY_ below
+ *   leaf    the entries of 2^PAGEMAP_LG_LEAF neighbouring pages, mapped when first needed
+ *   root    a leaf's address for each part of the address space
+ *
+ * Written under the pool's lock; read by anyone without a lock. The loader includes this header
+ * too, and lends the map, so that its guards can read it whether an allocator is loaded or not.
+ */
+#ifndef PAGES_PAGEMAP_H
+#define PAGES_PAGEMAP_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config.h"
+
+#define PAGE_LG ALCOVE_LG_PAGE
+#define PAGE_SIZE ((size_t)1 << PAGE_LG)
+#define PAGE_MASK (PAGE_SIZE - 1)
+
+#define PAGEMAP_LG_LEAF 18 /* with 4 KiB pages a leaf speaks of 1 GiB and takes 2 MiB of address space */
+#define PAGEMAP_LG_ROOT (ALCOVE_LG_VADDR - PAGE_LG - PAGEMAP_LG_LEAF)
+#define PAGEMAP_ROOT_COUNT ((size_t)1 << PAGEMAP_LG_ROOT)
+#define PAGEMAP_LEAF_COUNT ((size_t)1 << PAGEMAP_LG_LEAF)
+#define PAGEMAP_LEAF_BYTES (PAGEMAP_LEAF_COUNT * sizeof(uint64_t))
+#define PAGEMAP_ROOT_SHIFT (PAGE_LG + PAGEMAP_LG_LEAF)
+
+typedef _Atomic uint64_t pagemap_entry;
+
+struct pagemap {
+    _Atomic(pagemap_entry *) root[PAGEMAP_ROOT_COUNT];
+};
+
+/* An entry: heap number in the top 16 bits, address of the run's record (128-byte aligned) in the
+ * middle, bin of the thread cache in the low 7. Bin 0 is the one no block is cached in: pages of
+ * free runs and of blocks too large to cache have it, and so has the entry 0. */
+#define ENTRY_HEAP_SHIFT 48
+#define ENTRY_BIN_MASK ((uint64_t)127)
+#define ENTRY_RUN_MASK ((((uint64_t)1 << ENTRY_HEAP_SHIFT) - 1) & ~ENTRY_BIN_MASK)
+
+/* The entry of an address; 0 if there is none. Safe for any address. */
+static inline uint64_t
+pagemap_get(struct pagemap *map, const void *address)
+{
+    uintptr_t a = (uintptr_t)address;
+    size_t i = a >> PAGEMAP_ROOT_SHIFT;
+    if (__builtin_expect(i >= PAGEMAP_ROOT_COUNT, 0))
+        return 0;
+    pagemap_entry *leaf = atomic_load_explicit(&map->root[i], memory_order_acquire);
+    if (__builtin_expect(leaf == NULL, 0))
+        return 0;
+    return atomic_load_explicit(&leaf[(a >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1)],
+                                memory_order_relaxed);
+}
+
+/* Below: for the allocator only (pages/pagemap.c). */
+
+extern __attribute__((visibility("hidden"))) struct pagemap *pagemap; /* the one in use: its own, or one that a loader lent */
+
+/* Use another map, before anything was entered in the present one. */
+void pagemap_lend(struct pagemap *map);
+
+/* Make sure that the tables for a range exist. 0 or ENOMEM. Called under the pool's lock, as are the setters. */
+int pagemap_reserve(uintptr_t base, size_t pages);
+
+/* Set the entries of neighbouring pages whose tables exist. */
+void pagemap_set(uintptr_t base, size_t pages, uint64_t entry);
+
+/* Empty the map: unmap its tables, or hand them back empty to whoever lent them. */
+void pagemap_release(void);
+
+#endif

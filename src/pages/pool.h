@@ -1,0 +1,63 @@
+/*
+ * The pool: all free pages, which every heap draws from. Memory comes from the system in chunks
+ * of CHUNK_SIZE, aligned to that; runs are cut from chunks and join their neighbours again when
+ * they are freed. Free runs that were used are dirty, and decay into clean ones.
+ */
+#ifndef PAGES_POOL_H
+#define PAGES_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pages/run.h"
+
+#define CHUNK_LG 22
+#define CHUNK_SIZE ((size_t)1 << CHUNK_LG)
+#define CHUNK_PAGES (CHUNK_SIZE >> PAGE_LG)
+
+/* What a run is to become. */
+struct run_use {
+    uint8_t kind, bin;
+    uint16_t heap;
+};
+
+struct pool_figures {
+    size_t mapped, dirty; /* bytes */
+};
+
+/* A run of pages that starts at a multiple of `alignment` (a page at least), entered in the page map with
+ * its use. At most CHUNK_PAGES pages with alignment up to CHUNK_SIZE. NULL: no memory. */
+struct run *pool_take(size_t pages, size_t alignment, struct run_use use);
+
+/* Give runs back that nobody uses any more: a list linked by `next`. They become dirty. */
+void pool_give(struct run *runs);
+
+/* Change how many pages a large run has, where it is, and its bin. False if what follows is not free. */
+bool pool_resize(struct run *run, size_t pages, uint8_t bin);
+
+/* Blocks with a mapping of their own, of any size and alignment. */
+struct run *pool_take_huge(size_t bytes, size_t alignment, struct run_use use);
+void pool_give_huge(struct run *run);
+/* Resize, moving the mapping if need be. False: no address space; the run is as it was. */
+bool pool_resize_huge(struct run *run, size_t bytes);
+
+/* Let dirty pages decay, if an epoch has gone by. `now` is os_clock_ms(). */
+void pool_tick(uint64_t now);
+
+/* Purge every dirty page now. */
+void pool_purge(void);
+
+/* The run that holds an address, free ones left out; NULL if none. Safe for any address. */
+struct run *pool_find(const void *address);
+
+void pool_init(int64_t dirty_decay_ms);
+void pool_figures_get(struct pool_figures *out);
+/* Unmap everything. */
+void pool_release(void);
+
+void pool_fork_prepare(void);
+void pool_fork_done(void);
+void pool_fork_child(void);
+
+#endif

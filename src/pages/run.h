@@ -1,0 +1,90 @@
+/*
+ * A run: neighbouring pages with one use. Its record lies outside of them.
+ */
+#ifndef PAGES_RUN_H
+#define PAGES_RUN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "heap/sizeclass.h"
+#include "pages/pagemap.h"
+
+enum run_kind {
+    RUN_CLEAN,   /* free; reads as zero, never touched or purged */
+    RUN_DIRTY,   /* free; was used, may still be resident */
+    RUN_PURGING, /* free; on its way from dirty to clean */
+    RUN_SLAB,    /* cut into blocks of one size class */
+    RUN_LARGE,   /* one block, in a chunk */
+    RUN_HUGE     /* one block with a mapping of its own */
+};
+
+struct run {
+    uintptr_t base;    /* first byte */
+    size_t pages;
+    struct run *next, *prev; /* in the list of its kind: a pool's free runs of one size, a heap's slabs */
+    uint8_t kind;      /* enum run_kind */
+    uint8_t bin;       /* slab and large: size class; 0: none */
+    uint16_t heap;     /* slab, large, huge: its owner */
+    uint16_t blocks;   /* slab: how many it has */
+    uint16_t free;     /* slab: how many of them are neither allocated nor cached */
+    uint32_t inverse;  /* slab: 2^32 / block size, rounded up; to divide an offset */
+    uint32_t zeroed;   /* the pages read as zero when it was handed out */
+    union {
+        struct {       /* dirty: from the one that was freed first to the last */
+            struct run *younger, *older;
+        };
+        size_t usable; /* large, huge: bytes of the block */
+    };
+    /* slab: a bit for each block, 1 free. The last members of a 128-byte record. */
+    uint64_t bits[SLAB_MAX_BLOCKS / 64];
+};
+
+_Static_assert(sizeof(struct run) == 128, "page map entries keep a run's address in multiples of 128");
+
+static inline struct run *
+entry_run(uint64_t entry)
+{
+    return (struct run *)(uintptr_t)(entry & ENTRY_RUN_MASK);
+}
+
+static inline uint32_t
+entry_heap(uint64_t entry)
+{
+    return (uint32_t)(entry >> ENTRY_HEAP_SHIFT);
+}
+
+static inline unsigned
+entry_bin(uint64_t entry)
+{
+    return (unsigned)(entry & ENTRY_BIN_MASK);
+}
+
+static inline uint64_t
+entry_make(const struct run *run)
+{
+    return (uint64_t)run->heap << ENTRY_HEAP_SHIFT | (uintptr_t)run | run->bin;
+}
+
+static inline void
+run_list_push(struct run **list, struct run *run)
+{
+    run->prev = NULL;
+    run->next = *list;
+    if (run->next != NULL)
+        run->next->prev = run;
+    *list = run;
+}
+
+static inline void
+run_list_remove(struct run **list, struct run *run)
+{
+    if (run->prev != NULL)
+        run->prev->next = run->next;
+    else
+        *list = run->next;
+    if (run->next != NULL)
+        run->next->prev = run->prev;
+}
+
+#endif
