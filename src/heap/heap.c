@@ -1,0 +1,236 @@
+/* Heaps. `heaps_lock` guards which numbers are taken. */
+#include "heap/heap.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "heap/large.h"
+#include "pages/base.h"
+#include "pages/pool.h"
+
+static struct lock heaps_lock = LOCK_INITIAL(LOCK_HEAPS);
+static _Atomic(struct heap *) heaps[ALCOVE_HEAP_MAX];
+static uint32_t heaps_made, heaps_end; /* how many there are; no heap has this number or a higher one */
+
+#define LIMIT_MAX ((uint64_t)1 << (ALCOVE_LG_VADDR - 1)) /* no process has more addresses */
+
+struct heap *
+heap_of(uint32_t index)
+{
+    return index < ALCOVE_HEAP_MAX ? atomic_load_explicit(&heaps[index], memory_order_acquire) : NULL;
+}
+
+static int
+heap_make(uint32_t index, const char *name, uint64_t limit)
+{
+    struct heap *h = base_alloc(sizeof *h);
+    if (h == NULL)
+        return ENOMEM;
+    memset(h, 0, sizeof *h);
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
+        lock_init(&h->bins[bin].lock, LOCK_BIN);
+    lock_init(&h->large_lock, LOCK_LARGE);
+    atomic_store_explicit(&h->limit, limit, memory_order_relaxed);
+    h->index = index;
+    if (name != NULL)
+        snprintf(h->name, sizeof h->name, "%s", name);
+    else
+        snprintf(h->name, sizeof h->name, "heap %u", index);
+    atomic_store_explicit(&heaps[index], h, memory_order_release);
+    heaps_made++;
+    if (index >= heaps_end)
+        heaps_end = index + 1;
+    return 0;
+}
+
+struct heap *
+heap_default(void)
+{
+    struct heap *h = heap_of(ALCOVE_HEAP_DEFAULT);
+    if (h != NULL)
+        return h;
+    lock_take(&heaps_lock);
+    if (heap_of(ALCOVE_HEAP_DEFAULT) == NULL)
+        heap_make(ALCOVE_HEAP_DEFAULT, "default", 0);
+    lock_drop(&heaps_lock);
+    return heap_of(ALCOVE_HEAP_DEFAULT);
+}
+
+static bool
+limit_is_possible(uint64_t limit)
+{
+    return limit == 0 || (limit >= HEAP_LIMIT_MIN && limit <= LIMIT_MAX);
+}
+
+int
+heap_create(const struct alcove_heap_options *options, uint32_t *index)
+{
+    struct alcove_heap_options none = { 0 };
+    const struct alcove_heap_options *o = options != NULL ? options : &none;
+    if (index == NULL || o->flags != 0 || (o->size != 0 && o->size != sizeof *o) || !limit_is_possible(o->limit))
+        return EINVAL;
+    lock_take(&heaps_lock);
+    int error = EAGAIN;
+    for (uint32_t i = 1; i < ALCOVE_HEAP_MAX && error == EAGAIN; i++) {
+        if (heap_of(i) == NULL) {
+            error = heap_make(i, o->name, o->limit);
+            *index = i;
+        }
+    }
+    lock_drop(&heaps_lock);
+    return error;
+}
+
+static void
+heap_drop(struct heap *h)
+{
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
+        struct heap_bin *b = &h->bins[bin];
+        pool_give(b->partial);
+        pool_give(b->full);
+    }
+    large_drop_all(h);
+    atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
+    heaps_made--;
+    base_free(h, sizeof *h);
+}
+
+int
+heap_destroy(uint32_t index)
+{
+    lock_take(&heaps_lock);
+    struct heap *h = index == ALCOVE_HEAP_DEFAULT ? NULL : heap_of(index);
+    if (h != NULL)
+        heap_drop(h);
+    lock_drop(&heaps_lock);
+    return h != NULL ? 0 : EINVAL;
+}
+
+void
+heap_release_all(void)
+{
+    lock_take(&heaps_lock);
+    for (uint32_t i = 0; i < heaps_end; i++)
+        if (heap_of(i) != NULL)
+            heap_drop(heap_of(i));
+    heaps_end = 0;
+    lock_drop(&heaps_lock);
+}
+
+int
+heap_limit_set(uint32_t index, uint64_t limit)
+{
+    struct heap *h = heap_of(index);
+    if (h == NULL || !limit_is_possible(limit))
+        return EINVAL;
+    atomic_store_explicit(&h->limit, limit, memory_order_relaxed);
+    return 0;
+}
+
+uint32_t
+heap_count(void)
+{
+    lock_take(&heaps_lock);
+    uint32_t n = heaps_made;
+    lock_drop(&heaps_lock);
+    return n;
+}
+
+bool
+heap_charge(struct heap *h, size_t bytes)
+{
+    uint64_t limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
+    uint64_t before = atomic_fetch_add_explicit(&h->active, bytes, memory_order_relaxed);
+    if (limit == 0 || before + bytes <= limit)
+        return true;
+    heap_discharge(h, bytes);
+    return false;
+}
+
+void
+heap_discharge(struct heap *h, size_t bytes)
+{
+    atomic_fetch_sub_explicit(&h->active, bytes, memory_order_relaxed);
+}
+
+void
+heap_count_out(struct heap *h, size_t bytes)
+{
+    uint64_t now = atomic_fetch_add_explicit(&h->out_bytes, bytes, memory_order_relaxed) + bytes;
+    uint64_t peak = atomic_load_explicit(&h->peak, memory_order_relaxed);
+    while (now > peak && !atomic_compare_exchange_weak_explicit(&h->peak, &peak, now, memory_order_relaxed,
+                                                                memory_order_relaxed))
+        ;
+}
+
+void
+heap_count_back(struct heap *h, size_t bytes)
+{
+    atomic_fetch_sub_explicit(&h->out_bytes, bytes, memory_order_relaxed);
+}
+
+void
+heap_count_uncached(struct heap *h, unsigned bin, size_t size)
+{
+    if (bin != 0 && bin <= SMALL_BINS) {
+        lock_take(&h->bins[bin].lock);
+        h->bins[bin].uncached++;
+        lock_drop(&h->bins[bin].lock);
+    } else {
+        lock_take(&h->large_lock);
+        h->large_uncached[large_counter(bin)]++;
+        if (bin == 0)
+            h->nobin_total_bytes += size;
+        lock_drop(&h->large_lock);
+    }
+}
+
+/* Across a fork every lock is held, in the order of the ranks. */
+
+void
+heap_fork_prepare(void)
+{
+    lock_take(&heaps_lock);
+}
+
+void
+heap_fork_prepare_insides(void)
+{
+    for (uint32_t i = 0; i < heaps_end; i++) {
+        struct heap *h = heap_of(i);
+        if (h == NULL)
+            continue;
+        lock_take(&h->large_lock);
+        for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
+            lock_take(&h->bins[bin].lock);
+    }
+}
+
+void
+heap_fork_done(void)
+{
+    for (uint32_t i = 0; i < heaps_end; i++) {
+        struct heap *h = heap_of(i);
+        if (h == NULL)
+            continue;
+        for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
+            lock_drop(&h->bins[bin].lock);
+        lock_drop(&h->large_lock);
+    }
+    lock_drop(&heaps_lock);
+}
+
+void
+heap_fork_child(void)
+{
+    for (uint32_t i = 0; i < heaps_end; i++) {
+        struct heap *h = heap_of(i);
+        if (h == NULL)
+            continue;
+        for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
+            lock_init(&h->bins[bin].lock, LOCK_BIN);
+        lock_init(&h->large_lock, LOCK_LARGE);
+    }
+    lock_init(&heaps_lock, LOCK_HEAPS);
+}

@@ -1,0 +1,84 @@
+/*
+ * A heap: slabs, large blocks, statistics and a limit of its own. Heap 0 is the default; each
+ * routed module has one. A heap's blocks come and go in batches, through the caches of threads
+ * (thread/cache.h); nothing here is on the hot path.
+ *
+ * Glossary
+ *   out     a block that is allocated, or kept in a thread's cache: not in a slab's bitmap
+ *   active  pages in slabs and large blocks; what the limit is compared with
+ */
+#ifndef HEAP_HEAP_H
+#define HEAP_HEAP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "alcove/table.h"
+#include "heap/sizeclass.h"
+#include "pages/run.h"
+#include "thread/lock.h"
+
+#define HEAP_NAME_MAX 64
+#define HEAP_LIMIT_MIN ((uint64_t)64 << 10) /* one slab */
+
+/* Slabs of one size class. */
+struct heap_bin {
+    struct lock lock;
+    uint32_t slabs;
+    struct run *partial; /* with free blocks */
+    struct run *full;    /* without */
+    uint64_t out;        /* blocks */
+    uint64_t uncached;   /* allocations that went past the thread caches, ever */
+} __attribute__((aligned(64)));
+
+struct heap {
+    struct heap_bin bins[1 + SMALL_BINS]; /* by bin; bins[0] is unused */
+
+    struct lock large_lock;
+    struct run *large;                    /* large and huge blocks, cached ones too */
+    uint64_t large_out[1 + LARGE_BINS];   /* blocks; the last: without a bin */
+    uint64_t large_uncached[1 + LARGE_BINS]; /* allocations past the thread caches, ever */
+    uint64_t nobin_out_bytes, nobin_total_bytes;
+
+    _Atomic uint64_t active, limit, refused;
+    _Atomic uint64_t out_bytes, peak;
+    uint32_t index;
+    char name[HEAP_NAME_MAX];
+};
+
+/* The heap of a number below ALCOVE_HEAP_MAX; NULL if there is none. */
+struct heap *heap_of(uint32_t index);
+
+/* The default heap, made when first asked for. NULL: no memory. */
+struct heap *heap_default(void);
+
+/* As table->heap_create() and so on. Before a heap is destroyed, no thread may have a cache of it. */
+int heap_create(const struct alcove_heap_options *options, uint32_t *index);
+int heap_destroy(uint32_t index);
+int heap_limit_set(uint32_t index, uint64_t limit);
+
+/* How many there are. */
+uint32_t heap_count(void);
+
+/* Count bytes of pages in and out of the heap. False: the limit forbids it. */
+bool heap_charge(struct heap *h, size_t bytes);
+void heap_discharge(struct heap *h, size_t bytes);
+
+/* Count bytes of blocks handed out; keeps the peak. */
+void heap_count_out(struct heap *h, size_t bytes);
+void heap_count_back(struct heap *h, size_t bytes);
+
+/* Count an allocation of `size` bytes that went past the thread caches. */
+void heap_count_uncached(struct heap *h, unsigned bin, size_t size);
+
+/* Drop every heap and forget it. */
+void heap_release_all(void);
+
+void heap_fork_prepare(void);
+void heap_fork_prepare_insides(void);
+void heap_fork_done(void);
+void heap_fork_child(void);
+
+#endif

@@ -1,0 +1,82 @@
+/* Size classes: the tables, and the questions that are asked rarely. */
+#include "heap/sizeclass.h"
+
+_Static_assert(LG_STEPS == 3, "the tables below have eight classes to a doubling");
+
+/* Eight classes from index `first` on, each `width` indices wide. */
+#define GROUP(first, width, bin)                               \
+    [(first) ... (first) + (width) - 1] = (bin),               \
+    [(first) + (width) ... (first) + 2 * (width) - 1] = (bin) + 1, \
+    [(first) + 2 * (width) ... (first) + 3 * (width) - 1] = (bin) + 2, \
+    [(first) + 3 * (width) ... (first) + 4 * (width) - 1] = (bin) + 3, \
+    [(first) + 4 * (width) ... (first) + 5 * (width) - 1] = (bin) + 4, \
+    [(first) + 5 * (width) ... (first) + 6 * (width) - 1] = (bin) + 5, \
+    [(first) + 6 * (width) ... (first) + 7 * (width) - 1] = (bin) + 6, \
+    [(first) + 7 * (width) ... (first) + 8 * (width) - 1] = (bin) + 7
+
+const uint8_t bin_by_16[TINY_MAX / 16 + 1] = {
+    [0] = 1, GROUP(1, 1, 1), GROUP(9, 1, 9), GROUP(17, 2, 17), GROUP(33, 4, 25),
+};
+
+const uint8_t bin_by_128[SMALL_MAX / 128 + 1] = {
+    GROUP(9, 1, 33), GROUP(17, 2, 41), GROUP(33, 4, 49), GROUP(65, 8, 57), GROUP(129, 16, 65),
+};
+
+size_t
+size_round_huge(size_t size)
+{
+    if (size > PTRDIFF_MAX)
+        return 0;
+    if (size <= PAGE_SIZE)
+        return PAGE_SIZE;
+    unsigned lg = 63 - (unsigned)__builtin_clzl(size - 1);
+    size_t step = (size_t)1 << (lg - LG_STEPS);
+    if (step < PAGE_SIZE)
+        step = PAGE_SIZE;
+    size_t rounded = (size + step - 1) & ~(step - 1);
+    return rounded > PTRDIFF_MAX ? 0 : rounded;
+}
+
+unsigned
+bin_of_aligned(size_t size, size_t alignment)
+{
+    size = (size + alignment - 1) & ~(alignment - 1);
+    if (size == 0)
+        size = alignment;
+    if (size > CACHED_MAX)
+        return 0;
+    /* Slabs start on a page, so a block is aligned if its size is a multiple. The next power of
+     * two is, so this ends within a doubling. */
+    unsigned bin = bin_of_size(size);
+    while ((bin_size(bin) & (alignment - 1)) != 0)
+        bin++;
+    return bin < BINS ? bin : 0;
+}
+
+#define SLAB_BYTES ((size_t)64 << 10) /* what a slab aims at; bench/README.md compares */
+#define SLAB_MIN_BLOCKS 4
+
+unsigned
+bin_slab_pages(unsigned bin)
+{
+    size_t size = bin_size(bin);
+    size_t most = SLAB_MAX_BLOCKS * size < SLAB_BYTES ? SLAB_MAX_BLOCKS * size : SLAB_BYTES;
+    if (most < SLAB_MIN_BLOCKS * size)
+        most = SLAB_MIN_BLOCKS * size;
+    unsigned last = (unsigned)((most + PAGE_SIZE - 1) >> PAGE_LG), best = last;
+    size_t best_waste = PAGE_SIZE; /* wasted bytes per page, scaled */
+    for (unsigned pages = last; pages > 0 && pages > last / 2; pages--) {
+        size_t bytes = (size_t)pages << PAGE_LG;
+        size_t blocks = bytes / size < SLAB_MAX_BLOCKS ? bytes / size : SLAB_MAX_BLOCKS;
+        if (blocks < SLAB_MIN_BLOCKS)
+            break;
+        size_t waste = (bytes - blocks * size) / pages;
+        if (waste < best_waste) {
+            best_waste = waste;
+            best = pages;
+        }
+        if (waste <= PAGE_SIZE / 128)
+            break;
+    }
+    return best;
+}

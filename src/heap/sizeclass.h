@@ -1,0 +1,90 @@
+/*
+ * Size classes. From 16 bytes in steps of 16 up to 128, then eight to a doubling, so that a block
+ * is at most an eighth larger than asked for (jemalloc has four and a quarter; bench/README.md has what
+ * the difference is worth).
+ *
+ * Glossary
+ *   bin     a size class by number, as caches, heaps and page map entries know it. Bins 1 to
+ *           SMALL_BINS are cut from slabs, the next LARGE_BINS are runs of pages that thread caches
+ *           keep. Bin 0 holds nothing: what is larger has no bin
+ *   small   up to SMALL_MAX bytes
+ *   large   up to LARGE_MAX bytes: a run of pages of its own, in a chunk
+ *   huge    more: a mapping of its own
+ */
+#ifndef HEAP_SIZECLASS_H
+#define HEAP_SIZECLASS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api/api.h"
+#include "pages/pagemap.h"
+
+#define QUANTUM ((size_t)16)
+#define LG_STEPS 3 /* 2^3 classes to a doubling */
+#define STEPS (1u << LG_STEPS)
+#define LG_LINEAR_MAX (4 + LG_STEPS) /* classes are 16 apart up to 128 */
+
+#define SLAB_MAX_BLOCKS 512u /* of any class; a bit each in a run's record */
+
+#define LG_SMALL_MAX 15
+#define LG_CACHED_MAX 20
+#define LG_LARGE_MAX 21
+
+#define SMALL_MAX ((size_t)1 << LG_SMALL_MAX)
+#define CACHED_MAX ((size_t)1 << LG_CACHED_MAX)
+#define LARGE_MAX ((size_t)1 << LG_LARGE_MAX)
+
+#define SMALL_BINS (STEPS + STEPS * (LG_SMALL_MAX - LG_LINEAR_MAX))
+#define LARGE_BINS (STEPS * (LG_CACHED_MAX - LG_SMALL_MAX))
+#define BINS (1 + SMALL_BINS + LARGE_BINS)
+
+_Static_assert(BINS <= 128, "a page map entry has 7 bits for the bin");
+
+/* The smallest bin that holds `size`, for 1 <= size <= CACHED_MAX. */
+static inline unsigned
+bin_of_size_computed(size_t size)
+{
+    size_t last = size - 1;
+    if (last < ((size_t)1 << LG_LINEAR_MAX))
+        return 1 + (unsigned)(last >> 4);
+    unsigned lg = 63 - (unsigned)__builtin_clzl(last); /* 2^lg <= last */
+    return 1 + ((lg - LG_LINEAR_MAX) << LG_STEPS) + (unsigned)(last >> (lg - LG_STEPS));
+}
+
+/* Tables for the sizes that matter most: by 16 bytes up to 1 KiB, by 128 bytes up to SMALL_MAX. */
+#define TINY_MAX ((size_t)1024)
+extern HIDDEN const uint8_t bin_by_16[TINY_MAX / 16 + 1];
+extern HIDDEN const uint8_t bin_by_128[SMALL_MAX / 128 + 1];
+
+static inline unsigned
+bin_of_size(size_t size)
+{
+    if (__builtin_expect(size <= TINY_MAX, 1))
+        return bin_by_16[(size + 15) >> 4];
+    if (__builtin_expect(size <= SMALL_MAX, 1))
+        return bin_by_128[(size + 127) >> 7];
+    return bin_of_size_computed(size);
+}
+
+/* Bytes of a block of a bin from 1 on. */
+static inline size_t
+bin_size(unsigned bin)
+{
+    unsigned i = bin - 1;
+    if (i < STEPS)
+        return (size_t)(i + 1) << 4;
+    unsigned group = i >> LG_STEPS, step = i & (STEPS - 1);
+    return (size_t)(STEPS + step + 1) << (group + 3);
+}
+
+/* A size above CACHED_MAX, rounded up to its class, at least to whole pages. 0: too large for any address. */
+size_t size_round_huge(size_t size);
+
+/* The smallest bin whose blocks are all aligned, for an alignment of at most a page; 0: none. */
+unsigned bin_of_aligned(size_t size, size_t alignment);
+
+/* Pages of a slab of a small bin: few, yet wasting little at the end. */
+unsigned bin_slab_pages(unsigned bin);
+
+#endif

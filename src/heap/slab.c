@@ -1,0 +1,156 @@
+/* Slabs. Each size class of a heap has a lock, which guards its slabs and their bitmaps. */
+#include "heap/slab.h"
+
+#include <string.h>
+
+#include "api/api.h"
+#include "api/message.h"
+#include "pages/pool.h"
+
+static struct run *
+slab_new(struct heap *h, unsigned bin)
+{
+    unsigned pages = bin_slab_pages(bin);
+    size_t size = bin_size(bin), bytes = (size_t)pages << PAGE_LG;
+    if (!heap_charge(h, bytes))
+        return NULL;
+    struct run *slab = pool_take(pages, PAGE_SIZE, (struct run_use){ RUN_SLAB, (uint8_t)bin, (uint16_t)h->index });
+    if (slab == NULL) {
+        heap_discharge(h, bytes);
+        return NULL;
+    }
+    size_t blocks = bytes / size < SLAB_MAX_BLOCKS ? bytes / size : SLAB_MAX_BLOCKS;
+    slab->blocks = slab->free = (uint16_t)blocks;
+    slab->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
+    memset(slab->bits, 0, sizeof slab->bits);
+    for (unsigned i = 0; i < blocks / 64; i++)
+        slab->bits[i] = ~(uint64_t)0;
+    if (blocks % 64 != 0)
+        slab->bits[blocks / 64] = ((uint64_t)1 << (blocks % 64)) - 1;
+    return slab;
+}
+
+/* Take blocks from one slab, lowest addresses first, and store them downwards from *end. */
+static unsigned
+slab_carve(struct run *slab, size_t size, void ***end, unsigned want)
+{
+    unsigned got = 0;
+    void **out = *end;
+    for (unsigned word = 0; got < want; word++) {
+        uint64_t bits = slab->bits[word];
+        char *base = (char *)slab->base + (size_t)word * 64 * size;
+        if (bits == 0)
+            continue;
+        do {
+            *--out = base + (size_t)(unsigned)__builtin_ctzl(bits) * size;
+            bits &= bits - 1;
+        } while (++got < want && bits != 0);
+        slab->bits[word] = bits;
+    }
+    slab->free = (uint16_t)(slab->free - got);
+    *end = out;
+    return got;
+}
+
+unsigned
+slab_take(struct heap *h, unsigned bin, void **out, unsigned want)
+{
+    struct heap_bin *b = &h->bins[bin];
+    size_t size = bin_size(bin);
+    void **end = out + want;
+    unsigned got = 0;
+    lock_take(&b->lock);
+    while (got < want) {
+        struct run *slab = b->partial;
+        if (slab == NULL) {
+            if (got > 0 || (slab = slab_new(h, bin)) == NULL)
+                break;
+            run_list_push(&b->partial, slab);
+            b->slabs++;
+        }
+        unsigned left = want - got;
+        got += slab_carve(slab, size, &end, left < slab->free ? left : slab->free);
+        if (slab->free == 0) {
+            run_list_remove(&b->partial, slab);
+            run_list_push(&b->full, slab);
+        }
+    }
+    b->out += got;
+    lock_drop(&b->lock);
+    if (got < want)
+        memmove(out, end, got * sizeof *out);
+    heap_count_out(h, got * size);
+    return got;
+}
+
+/* Index of the block that starts at an address, or -1. */
+static int
+block_index(const struct run *slab, size_t size, const void *block)
+{
+    uint64_t offset = (uintptr_t)block - slab->base;
+    uint64_t i = (offset * slab->inverse) >> 32;
+    return i * size == offset && i < slab->blocks ? (int)i : -1;
+}
+
+void *
+slab_block(const struct run *slab, const void *address)
+{
+    size_t size = bin_size(slab->bin);
+    uintptr_t i = ((uintptr_t)address - slab->base) / size;
+    return i < slab->blocks ? (void *)(slab->base + i * size) : NULL;
+}
+
+bool
+slab_block_is_free(const struct run *slab, const void *block)
+{
+    int i = block_index(slab, bin_size(slab->bin), block);
+    return i >= 0 && (slab->bits[i / 64] >> (i % 64) & 1) != 0;
+}
+
+void
+slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
+{
+    struct heap_bin *b = &h->bins[bin];
+    size_t size = bin_size(bin);
+    struct run *empty = NULL;
+    unsigned given = 0, empties = 0;
+    size_t bytes = 0;
+    for (unsigned i = 0; i < count; i++)
+        __builtin_prefetch(entry_run(pagemap_get(pagemap, blocks[i])), 1);
+    lock_take(&b->lock);
+    for (unsigned i = 0; i < count; i++) {
+        struct run *slab = entry_run(pagemap_get(pagemap, blocks[i]));
+        int index = block_index(slab, size, blocks[i]);
+        if (unlikely(index < 0)) {
+            message_misuse("free of %p, which is inside of a block of %zu bytes of heap '%s' and not its start",
+                           blocks[i], size, h->name);
+            continue;
+        }
+        uint64_t bit = (uint64_t)1 << (index % 64);
+        if (unlikely((slab->bits[index / 64] & bit) != 0)) {
+            message_misuse("double free of %p, a block of %zu bytes of heap '%s'", blocks[i], size, h->name);
+            continue;
+        }
+        slab->bits[index / 64] |= bit;
+        given++;
+        if (slab->free++ == 0) {
+            run_list_remove(&b->full, slab);
+            run_list_push(&b->partial, slab);
+        }
+        if (slab->free == slab->blocks) {
+            run_list_remove(&b->partial, slab);
+            slab->next = empty;
+            empty = slab;
+            bytes += slab->pages << PAGE_LG;
+            empties++;
+        }
+    }
+    b->out -= given;
+    b->slabs -= empties;
+    lock_drop(&b->lock);
+    heap_count_back(h, given * size);
+    if (empty != NULL) {
+        pool_give(empty);
+        heap_discharge(h, bytes);
+    }
+}

@@ -1,0 +1,20 @@
+/* Slabs: runs cut into blocks of one size class. Which of them are free is a bitmap in the run's record. */
+#ifndef HEAP_SLAB_H
+#define HEAP_SLAB_H
+
+#include "heap/heap.h"
+
+/* Take up to `want` blocks of a small bin, ascending addresses to be popped first: the last of
+ * them at out[0]. Returns how many; 0: no memory, or the heap's limit is reached. */
+unsigned slab_take(struct heap *h, unsigned bin, void **out, unsigned want);
+
+/* Give blocks of one bin back. One that cannot be free now is reported and left alone. */
+void slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count);
+
+/* Start of the block that holds an address; NULL: it is in the slab's unused tail. */
+void *slab_block(const struct run *slab, const void *address);
+
+/* Is the block at this address free in its slab's bitmap? */
+bool slab_block_is_free(const struct run *slab, const void *block);
+
+#endif

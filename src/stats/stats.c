@@ -1,0 +1,104 @@
+/*
+ * Figures. Nothing is counted on the hot path but the pops that a cache counts down; blocks are
+ * counted where a batch of them leaves or enters a heap. What is live is what is out of the heap less
+ * what caches hold.
+ */
+#include "stats/stats.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "config.h"
+#include "heap/heap.h"
+#include "heap/large.h"
+#include "pages/base.h"
+#include "pages/pool.h"
+#include "thread/record.h"
+#include "thread/tls.h"
+
+/* Blocks out of the heap and uncached allocations, by bin; those without a bin at index 0. */
+struct heap_counts {
+    uint64_t out[BINS], uncached[BINS];
+    uint64_t nobin_out_bytes, nobin_total_bytes;
+};
+
+static void
+count_heap(struct heap *h, struct heap_counts *n)
+{
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
+        struct heap_bin *b = &h->bins[bin];
+        lock_take(&b->lock);
+        n->out[bin] = b->out;
+        n->uncached[bin] = b->uncached;
+        lock_drop(&b->lock);
+    }
+    lock_take(&h->large_lock);
+    for (unsigned bin = SMALL_BINS + 1; bin < BINS; bin++) {
+        n->out[bin] = h->large_out[large_counter(bin)];
+        n->uncached[bin] = h->large_uncached[large_counter(bin)];
+    }
+    n->out[0] = h->large_out[large_counter(0)];
+    n->uncached[0] = h->large_uncached[large_counter(0)];
+    n->nobin_out_bytes = h->nobin_out_bytes;
+    n->nobin_total_bytes = h->nobin_total_bytes;
+    lock_drop(&h->large_lock);
+}
+
+int
+stats_heap(uint32_t heap, struct alcove_heap_stats *out)
+{
+    struct heap *h = heap_of(heap);
+    if (h == NULL || out == NULL)
+        return EINVAL;
+    struct thread_sums caches;
+    struct heap_counts n;
+    thread_sum(heap, &caches);
+    count_heap(h, &n);
+    memset(out, 0, sizeof *out);
+    out->live_blocks = n.out[0];
+    out->live_bytes = n.nobin_out_bytes;
+    out->total_allocs = n.uncached[0];
+    out->total_bytes = n.nobin_total_bytes;
+    for (unsigned bin = 1; bin < BINS; bin++) {
+        /* Read at different moments, caches may seem to hold more than is out. */
+        uint64_t cached = caches.cached[bin] < n.out[bin] ? caches.cached[bin] : n.out[bin];
+        uint64_t live = n.out[bin] - cached, allocs = caches.allocations[bin] + n.uncached[bin];
+        out->live_blocks += live;
+        out->live_bytes += live * bin_size(bin);
+        out->cached_bytes += cached * bin_size(bin);
+        out->total_allocs += allocs;
+        out->total_bytes += allocs * bin_size(bin);
+    }
+    out->total_frees = out->total_allocs > out->live_blocks ? out->total_allocs - out->live_blocks : 0;
+    out->active_bytes = atomic_load_explicit(&h->active, memory_order_relaxed);
+    out->peak_bytes = atomic_load_explicit(&h->peak, memory_order_relaxed);
+    out->limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
+    out->limit_refused = atomic_load_explicit(&h->refused, memory_order_relaxed);
+    return 0;
+}
+
+void
+stats_info(struct alcove_info *out)
+{
+    memset(out, 0, sizeof *out);
+    out->tls = tls_offset != 0 ? "static" : "dynamic";
+    out->version = ALCOVE_VERSION;
+    out->prefix = ALCOVE_PREFIX;
+    out->metadata_bytes = base_bytes();
+    struct pool_figures pages;
+    pool_figures_get(&pages);
+    out->mapped_bytes = pages.mapped + out->metadata_bytes;
+    out->dirty_bytes = pages.dirty;
+    out->heaps = heap_count();
+    out->threads = thread_count();
+    uint32_t seen = 0;
+    for (uint32_t i = 0; i < ALCOVE_HEAP_MAX && seen < out->heaps; i++) {
+        struct alcove_heap_stats heap;
+        if (stats_heap(i, &heap) != 0)
+            continue;
+        seen++;
+        out->live_blocks += heap.live_blocks;
+        out->live_bytes += heap.live_bytes;
+        out->active_bytes += heap.active_bytes;
+    }
+}

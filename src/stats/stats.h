@@ -1,0 +1,11 @@
+/* Figures: what heaps and thread caches have counted, put together. */
+#ifndef STATS_STATS_H
+#define STATS_STATS_H
+
+#include "alcove/table.h"
+
+/* As table->heap_stats() and table->info(). */
+int stats_heap(uint32_t heap, struct alcove_heap_stats *out);
+void stats_info(struct alcove_info *out);
+
+#endif
