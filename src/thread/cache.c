@@ -1,0 +1,172 @@
+/* Thread caches: the slow half. Only the thread that owns the cache is here, or whoever holds its record's lock. */
+#include "thread/cache.h"
+
+#include <string.h>
+
+#include "api/message.h"
+#include "heap/large.h"
+#include "heap/slab.h"
+#include "pages/base.h"
+
+/* What a bin may keep at most; bench/README.md compares. */
+#define SMALL_KEEP_BYTES ((size_t)128 << 10)
+#define SMALL_KEEP_LEAST 7
+#define LARGE_KEEP_BYTES ((size_t)512 << 10)
+#define LARGE_KEEP_LEAST 1
+#define KEEP_MOST 1023
+
+/* Every bin without an array points behind the null pointer here. */
+static void *no_blocks[2];
+
+static void
+bin_clear(struct cache_bin *b)
+{
+    b->top = b->end = &no_blocks[1];
+    b->capacity = 0;
+}
+
+void
+cache_init(struct cache *c, struct heap *h)
+{
+    memset(c, 0, sizeof *c);
+    for (unsigned bin = 0; bin < BINS; bin++) {
+        bin_clear(&c->bins[bin]);
+        c->bins[bin].countdown = COUNTDOWN;
+    }
+    c->heap = h;
+}
+
+static unsigned
+bin_count(const struct cache_bin *b)
+{
+    return b->capacity - (unsigned)(b->end - b->top);
+}
+
+/* Arrays have room for a power of two of pointers, the first of them the null pointer. */
+static size_t
+array_bytes(unsigned capacity)
+{
+    return (capacity + 1) * sizeof(void *);
+}
+
+static unsigned
+capacity_most(unsigned bin)
+{
+    bool small = bin <= SMALL_BINS;
+    size_t keep = (small ? SMALL_KEEP_BYTES : LARGE_KEEP_BYTES) / bin_size(bin);
+    size_t least = small ? SMALL_KEEP_LEAST : LARGE_KEEP_LEAST;
+    if (keep < least)
+        keep = least;
+    unsigned capacity = 1;
+    while (capacity < keep && capacity < KEEP_MOST)
+        capacity = capacity * 2 + 1;
+    return capacity;
+}
+
+/* Let a bin hold twice as much, its present blocks included. False: it may not, or no memory. */
+static bool
+bin_grow(struct cache_bin *b, unsigned bin)
+{
+    unsigned most = capacity_most(bin), count = bin_count(b);
+    if (b->capacity >= most)
+        return false;
+    unsigned capacity = b->capacity == 0 ? 7 : b->capacity * 2 + 1;
+    if (capacity > most)
+        capacity = most;
+    void **array = base_alloc(array_bytes(capacity));
+    if (array == NULL)
+        return false;
+    array[0] = NULL;
+    if (b->capacity != 0) {
+        void **old = b->end - b->capacity - 1;
+        memcpy(array + 1, old + 1, count * sizeof *array);
+        base_free(old, array_bytes(b->capacity));
+    }
+    b->top = array + 1 + count;
+    b->end = array + 1 + capacity;
+    b->capacity = (uint16_t)capacity;
+    return true;
+}
+
+static void
+bin_drop_array(struct cache_bin *b)
+{
+    if (b->capacity == 0)
+        return;
+    base_free(b->end - b->capacity - 1, array_bytes(b->capacity));
+    bin_clear(b);
+}
+
+void
+cache_fini(struct cache *c)
+{
+    for (unsigned bin = 1; bin < BINS; bin++)
+        bin_drop_array(&c->bins[bin]);
+}
+
+/* Give the `count` blocks that were pushed first back to the heap. */
+static void
+bin_flush(struct cache *c, unsigned bin, unsigned count)
+{
+    struct cache_bin *b = &c->bins[bin];
+    void **bottom = b->end - b->capacity;
+    unsigned left = bin_count(b) - count;
+    if (bin <= SMALL_BINS) {
+        slab_give(c->heap, bin, bottom, count);
+    } else {
+        for (unsigned i = 0; i < count; i++) {
+            struct run *r = entry_run(pagemap_get(pagemap, bottom[i]));
+            if (r != NULL && r->kind == RUN_LARGE && r->base == (uintptr_t)bottom[i])
+                large_give(c->heap, r);
+            else
+                message_misuse("double or misplaced free of %p, in a block of %zu bytes of heap '%s'", bottom[i], bin_size(bin),
+                               c->heap->name);
+        }
+    }
+    memmove(bottom, bottom + count, left * sizeof *bottom);
+    b->top = bottom + left;
+}
+
+void *
+cache_refill(struct cache *c, unsigned bin, bool *zeroed)
+{
+    struct cache_bin *b = &c->bins[bin];
+    if (bin > SMALL_BINS)
+        return large_take(c->heap, bin, bin_size(bin), PAGE_SIZE, zeroed);
+    bin_grow(b, bin);
+    if (b->capacity == 0) {
+        void *block;
+        return slab_take(c->heap, bin, &block, 1) == 1 ? block : NULL;
+    }
+    unsigned got = slab_take(c->heap, bin, b->top, (b->capacity + 1) / 2);
+    if (got == 0)
+        return NULL;
+    b->top += got - 1;
+    return *b->top;
+}
+
+bool
+cache_make_room(struct cache *c, unsigned bin)
+{
+    struct cache_bin *b = &c->bins[bin];
+    if (bin_grow(b, bin))
+        return true;
+    if (b->capacity == 0)
+        return false;
+    bin_flush(c, bin, (b->capacity + 1) / 2);
+    return true;
+}
+
+void
+cache_collect(struct cache *c, bool all)
+{
+    for (unsigned bin = 1; bin < BINS; bin++) {
+        struct cache_bin *b = &c->bins[bin];
+        uint16_t mark = (uint16_t)cache_allocations(b);
+        if (b->capacity != 0 && (all || mark == b->mark)) {
+            bin_flush(c, bin, bin_count(b));
+            bin_drop_array(b);
+        }
+        b->mark = mark;
+    }
+}

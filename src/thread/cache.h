@@ -1,0 +1,89 @@
+/*
+ * The cache of one thread for one heap: for each size class a stack of free blocks. Only its
+ * thread pushes and pops, without a lock. A stack that runs empty is refilled from the heap by
+ * the batch, one that runs full gives half of itself back; both let it grow, if it may.
+ *
+ * The stack's array has a null pointer below its bottom, so that popping from an empty one needs no
+ * other test; and every pop counts down, which counts allocations and gives the slow path a turn
+ * now and then.
+ *
+ * The thread's record lock is held by whoever destroys a cache, and by its thread while it
+ * collects garbage over all its caches.
+ */
+#ifndef THREAD_CACHE_H
+#define THREAD_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "heap/heap.h"
+#include "heap/sizeclass.h"
+
+struct cache_bin {
+    void **top;        /* where the next block is pushed */
+    void **end;        /* full when top is here */
+    int32_t countdown; /* pops until the slow path has a turn */
+    uint16_t capacity; /* blocks; 0: no array yet */
+    uint16_t mark;     /* low bits of the allocations at the last collection */
+    uint64_t counted;  /* allocations counted so far, but for those in countdown */
+};
+
+#define COUNTDOWN 127 /* allocations from one bin between two turns of the slow path */
+
+struct cache {
+    /* The first thing, so that bins lie at 8 modulo 32: processors take a load for dependent on a
+     * store if the low 12 bits of their addresses agree, and page map entries of slabs are
+     * read at multiples of 32 while bins are written. Without this a malloc of some sizes takes twice as long. */
+    struct heap *heap;
+    struct cache_bin bins[BINS]; /* bins[0] is always full and empty: what cannot be cached */
+    struct cache *next;          /* of this thread */
+};
+
+_Static_assert(sizeof(struct cache_bin) == 32, "the hot path finds a bin by a shift");
+
+/* Push a block; false: the bin is full, or the block is on its top already. */
+static inline bool
+cache_push(struct cache_bin *bin, void *block)
+{
+    void **top = bin->top;
+    if (__builtin_expect(top == bin->end, 0) || __builtin_expect(top[-1] == block, 0))
+        return false;
+    *top = block;
+    bin->top = top + 1;
+    return true;
+}
+
+/* Pop a block; NULL: take the slow path. */
+static inline void *
+cache_pop(struct cache_bin *bin)
+{
+    void **top = bin->top, *block = top[-1];
+    if (__builtin_expect(block == NULL, 0) || __builtin_expect(--bin->countdown < 0, 0))
+        return NULL;
+    bin->top = top - 1;
+    return block;
+}
+
+static inline uint64_t
+cache_allocations(const struct cache_bin *bin)
+{
+    return bin->counted + (uint64_t)(COUNTDOWN - bin->countdown);
+}
+
+void cache_init(struct cache *c, struct heap *h);
+
+/* Free the arrays; their blocks are forgotten. */
+void cache_fini(struct cache *c);
+
+/* Fill an empty bin and take one block from it. *zeroed is set to true if that reads as zero.
+ * NULL: no memory, or the limit. */
+void *cache_refill(struct cache *c, unsigned bin, bool *zeroed);
+
+/* Make room in a bin that is full. False: nothing can be kept in it. */
+bool cache_make_room(struct cache *c, unsigned bin);
+
+/* Give back what was not used since the last call; all of it if `all`. */
+void cache_collect(struct cache *c, bool all);
+
+#endif

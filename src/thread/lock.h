@@ -1,0 +1,83 @@
+/*
+ * The lock: one word, a futex behind it. Order in which locks may be taken, first to last; a
+ * debug build checks it at every lock_take().
+ *
+ * Between two takes of one lock there is always a release by the same thread, except for a fork,
+ * where the child re-initialises (thread/fork.c).
+ */
+#ifndef THREAD_LOCK_H
+#define THREAD_LOCK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config.h"
+
+enum lock_rank {
+    LOCK_INIT = 1, /* first use, attach, detach */
+    LOCK_HEAPS,    /* which heap numbers are taken */
+    LOCK_THREADS,  /* the list of thread records */
+    LOCK_RECORD,   /* one thread's list of caches */
+    LOCK_LARGE,    /* a heap's large blocks */
+    LOCK_BIN,      /* one size class of a heap */
+    LOCK_POOL,     /* free runs, chunks, page map */
+    LOCK_BASE,     /* memory for the allocator's own records */
+    LOCK_RANKS
+};
+
+struct lock {
+    _Atomic uint32_t state; /* 0 free, 1 held, 2 held and somebody waits */
+    uint32_t rank;
+};
+
+#define LOCK_INITIAL(r) { 0, (r) }
+
+void lock_wait(struct lock *l);
+void lock_wake(struct lock *l);
+
+#if ALCOVE_DEBUG
+void lock_check_take(const struct lock *l);
+void lock_check_drop(const struct lock *l);
+#else
+#define lock_check_take(l) ((void)0)
+#define lock_check_drop(l) ((void)0)
+#endif
+
+static inline void
+lock_init(struct lock *l, enum lock_rank rank)
+{
+    atomic_store_explicit(&l->state, 0, memory_order_relaxed);
+    l->rank = rank;
+}
+
+static inline void
+lock_take(struct lock *l)
+{
+    uint32_t free_state = 0;
+    lock_check_take(l);
+    if (__builtin_expect(!atomic_compare_exchange_strong_explicit(
+            &l->state, &free_state, 1, memory_order_acquire, memory_order_relaxed), 0))
+        lock_wait(l);
+}
+
+static inline bool
+lock_try(struct lock *l)
+{
+    uint32_t free_state = 0;
+    if (!atomic_compare_exchange_strong_explicit(&l->state, &free_state, 1,
+                                                 memory_order_acquire, memory_order_relaxed))
+        return false;
+    lock_check_take(l);
+    return true;
+}
+
+static inline void
+lock_drop(struct lock *l)
+{
+    lock_check_drop(l);
+    if (__builtin_expect(atomic_exchange_explicit(&l->state, 0, memory_order_release) == 2, 0))
+        lock_wake(l);
+}
+
+#endif

@@ -1,0 +1,316 @@
+/* Thread records. `threads.lock` guards the list of them. */
+#include "thread/record.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "api/services.h"
+#include "conf/conf.h"
+#include "os/os.h"
+#include "pages/base.h"
+#include "pages/pool.h"
+
+#define COLLECT_MS 1000      /* time between two collections of a thread's caches */
+#define IDLE_MS 1000         /* how long a dead thread's caches wait for an heir */
+#define LEFT_SCAN 16         /* records looked at, for one that was left, when a thread starts */
+
+static struct {
+    struct lock lock;
+    struct thread *all, *idle;
+    struct thread *cursor;   /* where the next scan goes on */
+    uint32_t live;
+    bool have_key;
+    pthread_key_t key;       /* its destructor is sem_post */
+} threads = { .lock = LOCK_INITIAL(LOCK_THREADS) };
+
+static void
+make_idle(struct thread *t)
+{
+    t->state = THREAD_IDLE;
+    t->slot = NULL;
+    t->idle_since = os_clock_ms();
+    t->next_idle = threads.idle;
+    threads.idle = t;
+    threads.live--;
+}
+
+/* Look at a few records for some that their threads have left. */
+static void
+find_left(unsigned most)
+{
+    for (unsigned i = 0; i < most && threads.all != NULL; i++) {
+        struct thread *t = threads.cursor != NULL ? threads.cursor : threads.all;
+        threads.cursor = t->next;
+        if (t->state == THREAD_LIVE && sem_trywait(&t->left) == 0)
+            make_idle(t);
+        if (t->next == NULL)
+            break;
+    }
+}
+
+static struct thread *
+record_new(struct heap *h)
+{
+    struct thread *t = base_alloc(sizeof *t);
+    if (t == NULL)
+        return NULL;
+    cache_init(&t->first, h);
+    lock_init(&t->lock, LOCK_RECORD);
+    sem_init(&t->left, 0, 0);
+    t->caches_made = NULL;
+    /* Records are never given back, so t->caches is fresh from the system: zero, and not to be touched. */
+    atomic_store_explicit(&t->caches[ALCOVE_HEAP_DEFAULT], &t->first, memory_order_relaxed);
+    t->next = threads.all;
+    threads.all = t;
+    return t;
+}
+
+/* Arrange for the end of this thread to be noticed. */
+static int
+watch_exit(struct thread *t)
+{
+    if (services.thread_started != NULL)
+        return services.thread_started();
+    if (!threads.have_key) {
+        /* The cast is safe: both take one pointer, and the result is ignored by every ABI here. */
+        int error = pthread_key_create(&threads.key, (void (*)(void *))(void (*)(void))sem_post);
+        if (error != 0)
+            return error;
+        threads.have_key = true;
+    }
+    return pthread_setspecific(threads.key, &t->left);
+}
+
+static struct thread *
+thread_start(void)
+{
+    int saved = errno;
+    struct heap *h = heap_default();
+    if (!conf.tcache || h == NULL)
+        return NULL;
+    lock_take(&threads.lock);
+    find_left(LEFT_SCAN);
+    struct thread *t = threads.idle;
+    if (t != NULL)
+        threads.idle = t->next_idle;
+    else
+        t = record_new(h);
+    if (t != NULL) {
+        threads.live++;
+        if (watch_exit(t) == 0) {
+            t->state = THREAD_LIVE;
+            t->slot = tls_slot();
+            *t->slot = t;
+        } else {
+            make_idle(t);
+            t = NULL;
+        }
+    }
+    lock_drop(&threads.lock);
+    errno = saved;
+    return t;
+}
+
+struct thread *
+thread_get(void)
+{
+    struct thread *t = *tls_slot();
+    return t != NULL ? t : thread_start();
+}
+
+struct cache *
+thread_cache(struct thread *t, struct heap *h)
+{
+    struct cache *c = atomic_load_explicit(&t->caches[h->index], memory_order_relaxed);
+    if (c != NULL)
+        return c;
+    c = base_alloc(sizeof *c);
+    if (c == NULL)
+        return NULL;
+    cache_init(c, h);
+    lock_take(&t->lock);
+    c->next = t->caches_made;
+    t->caches_made = c;
+    atomic_store_explicit(&t->caches[h->index], c, memory_order_release);
+    lock_drop(&t->lock);
+    return c;
+}
+
+static void
+collect(struct thread *t, bool all)
+{
+    lock_take(&t->lock);
+    cache_collect(&t->first, all);
+    for (struct cache *c = t->caches_made; c != NULL; c = c->next)
+        cache_collect(c, all);
+    lock_drop(&t->lock);
+}
+
+/* Empty the caches of records that have waited for an heir long enough. */
+static void
+collect_idle(uint64_t now)
+{
+    if (!lock_try(&threads.lock))
+        return;
+    find_left(LEFT_SCAN);
+    for (struct thread *t = threads.idle; t != NULL; t = t->next_idle) {
+        if (t->idle_since != 0 && now - t->idle_since >= IDLE_MS) {
+            t->idle_since = 0;
+            collect(t, true);
+        }
+    }
+    lock_drop(&threads.lock);
+}
+
+void
+thread_tick(struct thread *t)
+{
+    uint64_t now = os_clock_ms();
+    if (now - t->collected >= COLLECT_MS) {
+        /* After a long rest what was cached is as old as pages that have decayed. */
+        bool all = conf.dirty_decay_ms >= 0 && now - t->collected >= (uint64_t)conf.dirty_decay_ms;
+        t->collected = now;
+        collect(t, all);
+        collect_idle(now);
+    }
+    pool_tick(now);
+}
+
+void
+thread_purge(void)
+{
+    struct thread *self = *tls_slot();
+    if (self != NULL)
+        collect(self, true);
+    lock_take(&threads.lock);
+    find_left(UINT32_MAX);
+    for (struct thread *t = threads.idle; t != NULL; t = t->next_idle)
+        collect(t, true);
+    lock_drop(&threads.lock);
+}
+
+void
+thread_exit(void)
+{
+    struct thread *t = *tls_slot();
+    if (t == NULL)
+        return;
+    *tls_slot() = NULL;
+    lock_take(&threads.lock);
+    make_idle(t);
+    lock_drop(&threads.lock);
+}
+
+void
+thread_drop_heap(uint32_t heap)
+{
+    lock_take(&threads.lock);
+    for (struct thread *t = threads.all; t != NULL; t = t->next) {
+        if (atomic_load_explicit(&t->caches[heap], memory_order_acquire) == NULL)
+            continue;
+        lock_take(&t->lock);
+        struct cache *c = atomic_load_explicit(&t->caches[heap], memory_order_relaxed);
+        atomic_store_explicit(&t->caches[heap], NULL, memory_order_relaxed);
+        struct cache **link = &t->caches_made;
+        while (*link != c)
+            link = &(*link)->next;
+        *link = c->next;
+        lock_drop(&t->lock);
+        cache_fini(c);
+        base_free(c, sizeof *c);
+    }
+    lock_drop(&threads.lock);
+}
+
+/* Reads what other threads write without a lock: each figure is one that was true. */
+__attribute__((no_sanitize("thread"))) static void
+sum_cache(const struct cache *c, struct thread_sums *out)
+{
+    for (unsigned bin = 1; bin < BINS; bin++) {
+        const struct cache_bin *b = &c->bins[bin];
+        uint64_t capacity = __atomic_load_n(&b->capacity, __ATOMIC_RELAXED);
+        uint64_t room = (uint64_t)(__atomic_load_n(&b->end, __ATOMIC_RELAXED) -
+                                   __atomic_load_n(&b->top, __ATOMIC_RELAXED));
+        if (room <= capacity)
+            out->cached[bin] += capacity - room;
+        out->allocations[bin] += cache_allocations(b);
+    }
+}
+
+void
+thread_sum(uint32_t heap, struct thread_sums *out)
+{
+    memset(out, 0, sizeof *out);
+    lock_take(&threads.lock);
+    for (struct thread *t = threads.all; t != NULL; t = t->next) {
+        lock_take(&t->lock);
+        const struct cache *c = atomic_load_explicit(&t->caches[heap], memory_order_acquire);
+        if (c != NULL)
+            sum_cache(c, out);
+        lock_drop(&t->lock);
+    }
+    lock_drop(&threads.lock);
+}
+
+uint32_t
+thread_count(void)
+{
+    lock_take(&threads.lock);
+    find_left(UINT32_MAX);
+    uint32_t n = threads.live;
+    lock_drop(&threads.lock);
+    return n;
+}
+
+bool
+thread_others_live(void)
+{
+    return thread_count() > (*tls_slot() != NULL);
+}
+
+void
+thread_release_all(void)
+{
+    lock_take(&threads.lock);
+    find_left(UINT32_MAX);
+    for (struct thread *t = threads.all; t != NULL; t = t->next)
+        if (t->state == THREAD_LIVE)
+            *t->slot = NULL;
+    if (threads.have_key)
+        pthread_key_delete(threads.key);
+    threads.have_key = false;
+    threads.all = threads.idle = threads.cursor = NULL;
+    threads.live = 0;
+    lock_drop(&threads.lock);
+}
+
+void
+thread_fork_prepare(void)
+{
+    lock_take(&threads.lock);
+    for (struct thread *t = threads.all; t != NULL; t = t->next)
+        lock_take(&t->lock);
+}
+
+void
+thread_fork_done(void)
+{
+    for (struct thread *t = threads.all; t != NULL; t = t->next)
+        lock_drop(&t->lock);
+    lock_drop(&threads.lock);
+}
+
+void
+thread_fork_child(void)
+{
+    struct thread *self = *tls_slot();
+    for (struct thread *t = threads.all; t != NULL; t = t->next) {
+        lock_init(&t->lock, LOCK_RECORD);
+        sem_init(&t->left, 0, 0);
+        /* The other threads are not in this process. */
+        if (t != self && t->state == THREAD_LIVE)
+            make_idle(t);
+    }
+    lock_init(&threads.lock, LOCK_THREADS);
+}
