@@ -1,0 +1,90 @@
+/* Aligned allocation: aligned_alloc, posix_memalign, and the older memalign, valloc, pvalloc. */
+#include <errno.h>
+
+#include "alcove/alcove.h"
+#include "api/internal.h"
+
+static bool
+is_power_of_two(size_t n)
+{
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+/* C17 lets any size go with any alignment that is supported; every power of two is. */
+void *
+entry_aligned_alloc(size_t alignment, size_t size, uint32_t heap)
+{
+    if (unlikely(!is_power_of_two(alignment))) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return alloc_aligned(size, alignment, heap);
+}
+
+void *
+entry_memalign(size_t alignment, size_t size, uint32_t heap)
+{
+    return entry_aligned_alloc(alignment, size, heap);
+}
+
+/* POSIX: the result is an error number, and errno is not said to be set. */
+int
+entry_posix_memalign(void **out, size_t alignment, size_t size, uint32_t heap)
+{
+    if (unlikely(!is_power_of_two(alignment) || alignment % sizeof(void *) != 0))
+        return EINVAL;
+    int saved = errno;
+    void *block = alloc_aligned(size, alignment, heap);
+    errno = saved;
+    if (block == NULL)
+        return ENOMEM;
+    *out = block;
+    return 0;
+}
+
+void *
+entry_valloc(size_t size, uint32_t heap)
+{
+    return alloc_aligned(size, PAGE_SIZE, heap);
+}
+
+void *
+entry_pvalloc(size_t size, uint32_t heap)
+{
+    if (size > SIZE_MAX - PAGE_MASK) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    size = (size + PAGE_MASK) & ~PAGE_MASK;
+    return alloc_aligned(size != 0 ? size : PAGE_SIZE, PAGE_SIZE, heap);
+}
+
+API void *
+ALCOVE_PUBLIC(aligned_alloc)(size_t alignment, size_t size)
+{
+    return entry_aligned_alloc(alignment, size, ALCOVE_HEAP_DEFAULT);
+}
+
+API void *
+ALCOVE_PUBLIC(memalign)(size_t alignment, size_t size)
+{
+    return entry_memalign(alignment, size, ALCOVE_HEAP_DEFAULT);
+}
+
+API int
+ALCOVE_PUBLIC(posix_memalign)(void **out, size_t alignment, size_t size)
+{
+    return entry_posix_memalign(out, alignment, size, ALCOVE_HEAP_DEFAULT);
+}
+
+API void *
+ALCOVE_PUBLIC(valloc)(size_t size)
+{
+    return entry_valloc(size, ALCOVE_HEAP_DEFAULT);
+}
+
+API void *
+ALCOVE_PUBLIC(pvalloc)(size_t size)
+{
+    return entry_pvalloc(size, ALCOVE_HEAP_DEFAULT);
+}

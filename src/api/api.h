@@ -1,0 +1,18 @@
+/* How public functions are declared and named. */
+#ifndef API_API_H
+#define API_API_H
+
+#include "config.h"
+
+#define API __attribute__((visibility("default")))
+#define API_WEAK __attribute__((visibility("default"), weak))
+/* On the hot path: a cache line of its own start, no frame. */
+#define API_HOT __attribute__((visibility("default"), hot, aligned(64)))
+
+/* Data of ours that is reached without the detour over the GOT. */
+#define HIDDEN __attribute__((visibility("hidden")))
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#endif

@@ -1,0 +1,84 @@
+/* Heaps by their public names. */
+#include "alcove/alcove.h"
+
+#include <errno.h>
+
+#include "api/internal.h"
+#include "heap/slab.h"
+#include "pages/pool.h"
+#include "stats/stats.h"
+
+static void *
+no_such_heap(void)
+{
+    errno = EINVAL;
+    return NULL;
+}
+
+API int
+ALCOVE_PUBLIC(heap_create)(const struct alcove_heap_options *options, uint32_t *heap)
+{
+    return heap_create(options, heap);
+}
+
+API int
+ALCOVE_PUBLIC(heap_destroy)(uint32_t heap)
+{
+    if (heap == ALCOVE_HEAP_DEFAULT || heap_of(heap) == NULL)
+        return EINVAL;
+    thread_drop_heap(heap);
+    return heap_destroy(heap);
+}
+
+API int
+ALCOVE_PUBLIC(heap_limit)(uint32_t heap, uint64_t limit)
+{
+    return heap_limit_set(heap, limit);
+}
+
+API int
+ALCOVE_PUBLIC(heap_stats)(uint32_t heap, struct alcove_heap_stats *out)
+{
+    return stats_heap(heap, out);
+}
+
+API void *
+ALCOVE_PUBLIC(heap_malloc)(uint32_t heap, size_t size)
+{
+    return likely(heap < ALCOVE_HEAP_MAX) ? entry_malloc(size, heap) : no_such_heap();
+}
+
+API void *
+ALCOVE_PUBLIC(heap_calloc)(uint32_t heap, size_t count, size_t size)
+{
+    return likely(heap < ALCOVE_HEAP_MAX) ? entry_calloc(count, size, heap) : no_such_heap();
+}
+
+API void *
+ALCOVE_PUBLIC(heap_aligned_alloc)(uint32_t heap, size_t alignment, size_t size)
+{
+    return likely(heap < ALCOVE_HEAP_MAX) ? entry_aligned_alloc(alignment, size, heap) : no_such_heap();
+}
+
+API int
+ALCOVE_PUBLIC(owner)(const void *address, struct alcove_owner *out)
+{
+    struct run *r = pool_find(address);
+    *out = (struct alcove_owner){ .heap = ALCOVE_HEAP_NONE };
+    if (r == NULL)
+        return 0;
+    out->heap = r->heap;
+    out->block = r->kind == RUN_SLAB ? slab_block(r, address) : (void *)r->base;
+    if (out->block != NULL) {
+        out->usable = block_usable(out->block);
+        out->live = r->kind != RUN_SLAB || !slab_block_is_free(r, out->block);
+    }
+    return 1;
+}
+
+API void
+ALCOVE_PUBLIC(purge)(void)
+{
+    thread_purge();
+    pool_purge();
+}

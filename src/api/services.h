@@ -1,0 +1,10 @@
+/* What a loader lent (alcove/table.h); all zero without one. */
+#ifndef API_SERVICES_H
+#define API_SERVICES_H
+
+#include "alcove/table.h"
+#include "api/api.h"
+
+extern HIDDEN struct alcove_services services;
+
+#endif

@@ -1,0 +1,195 @@
+/* What malloc and free do when the cache alone does not serve. */
+#include <errno.h>
+
+#include "api/internal.h"
+#include "api/message.h"
+#include "api/services.h"
+#include "heap/large.h"
+#include "heap/slab.h"
+#include "pages/pool.h"
+
+static void *
+failed(struct heap *h)
+{
+    if (h != NULL && atomic_load_explicit(&h->limit, memory_order_relaxed) != 0)
+        atomic_fetch_add_explicit(&h->refused, 1, memory_order_relaxed);
+    errno = ENOMEM;
+    return NULL;
+}
+
+static struct heap *
+heap_for(uint32_t index)
+{
+    return index == ALCOVE_HEAP_DEFAULT ? heap_default() : heap_of(index);
+}
+
+/* Without a cache: one block straight from the heap. */
+static void *
+alloc_uncached(struct heap *h, unsigned bin, bool *zeroed)
+{
+    void *block = NULL;
+    if (bin > SMALL_BINS)
+        block = large_take(h, bin, bin_size(bin), PAGE_SIZE, zeroed);
+    else if (slab_take(h, bin, &block, 1) == 0)
+        block = NULL;
+    if (block != NULL)
+        heap_count_uncached(h, bin, bin_size(bin));
+    return block;
+}
+
+void *
+alloc_slow(unsigned bin, uint32_t heap, bool *zeroed)
+{
+    int saved = errno;
+    *zeroed = false;
+    struct heap *h = heap_for(heap);
+    if (h == NULL)
+        return failed(NULL);
+    struct thread *t = thread_get();
+    struct cache *c = t != NULL ? thread_cache(t, h) : NULL;
+    if (c == NULL) {
+        void *block = alloc_uncached(h, bin, zeroed);
+        return block != NULL ? block : failed(h);
+    }
+    struct cache_bin *b = &c->bins[bin];
+    if (b->countdown >= 0)
+        b->countdown--; /* an empty bin did not count this allocation yet */
+    if (b->countdown < 0) {
+        b->counted += COUNTDOWN + 1;
+        b->countdown = COUNTDOWN;
+        thread_tick(t);
+    }
+    void *block = b->top[-1];
+    if (block != NULL)
+        b->top--;
+    else
+        block = cache_refill(c, bin, zeroed);
+    if (block == NULL) {
+        /* The heap's limit may be reached only because this thread keeps free blocks. */
+        cache_collect(c, true);
+        block = cache_refill(c, bin, zeroed);
+    }
+    errno = saved;
+    if (block == NULL) {
+        b->counted--;
+        return failed(h);
+    }
+    return block;
+}
+
+void *
+alloc_large(size_t size, size_t alignment, uint32_t heap, bool *zeroed)
+{
+    int saved = errno;
+    struct heap *h = heap_for(heap);
+    if (h == NULL)
+        return failed(NULL);
+    struct thread *t = thread_get();
+    if (t != NULL)
+        thread_tick(t);
+    void *block = large_take(h, 0, size, alignment, zeroed);
+    if (block == NULL && t != NULL) {
+        cache_collect(thread_cache(t, h), true);
+        block = large_take(h, 0, size, alignment, zeroed);
+    }
+    if (block == NULL)
+        return failed(h);
+    heap_count_uncached(h, 0, block_usable(block));
+    errno = saved;
+    return block;
+}
+
+void *
+alloc_aligned(size_t size, size_t alignment, uint32_t heap)
+{
+    bool zeroed;
+    unsigned bin = alignment <= PAGE_SIZE && size <= CACHED_MAX ? bin_of_aligned(size, alignment) : 0;
+    if (bin == 0)
+        return alloc_large(size != 0 ? size : 1, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, heap, &zeroed);
+    struct thread *t = tls_get();
+    struct cache *c = likely(t != NULL) ? atomic_load_explicit(&t->caches[heap], memory_order_relaxed) : NULL;
+    void *block = likely(c != NULL) ? cache_pop(&c->bins[bin]) : NULL;
+    return likely(block != NULL) ? block : alloc_slow(bin, heap, &zeroed);
+}
+
+/* Give a block back past the cache. */
+static void
+free_uncached(struct heap *h, struct run *r, void *block)
+{
+    if (r->kind == RUN_SLAB)
+        slab_give(h, r->bin, &block, 1);
+    else
+        large_give(h, r);
+}
+
+/* Is this the start of a block that can be freed? Says what is wrong if not. */
+static bool
+check_block(const struct run *r, const void *block)
+{
+    const void *start = r->kind == RUN_SLAB ? slab_block(r, block) : (void *)r->base;
+    if (start != block) {
+        message_misuse("free of %p, which is not the start of a block (of heap '%s'; the nearest is %p)", block,
+                       heap_of(r->heap)->name, start);
+        return false;
+    }
+    if (r->kind == RUN_SLAB && slab_block_is_free(r, block)) {
+        message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin),
+                       heap_of(r->heap)->name);
+        return false;
+    }
+    return true;
+}
+
+/* A release of what is not ours. */
+static void
+free_foreign(void *block, uint32_t caller)
+{
+    if (pagemap_get(pagemap, block) != 0)
+        message_misuse("double free of %p, whose pages are free already", block);
+    else if (caller != ALCOVE_HEAP_NONE && services.libc_free != NULL)
+        services.libc_free(block);
+    else
+        message_misuse("free of %p, which is not a block of this allocator; give it to the one that made it",
+                       block);
+}
+
+void
+free_slow(void *block, uint32_t caller)
+{
+    if (block == NULL)
+        return;
+    int saved = errno;
+    struct run *r = pool_find(block);
+    uint32_t owner = r != NULL ? r->heap : ALCOVE_HEAP_NONE;
+    if (caller != ALCOVE_HEAP_NONE && owner != caller && services.crossed != NULL)
+        services.crossed(caller, owner, block, r != NULL ? block_usable(block) : 0);
+    if (r == NULL) {
+        free_foreign(block, caller);
+        errno = saved;
+        return;
+    }
+    struct thread *t = thread_get();
+    if (t != NULL)
+        thread_tick(t);
+    if (!check_block(r, block)) {
+        errno = saved;
+        return;
+    }
+    struct heap *h = heap_of(r->heap);
+    struct cache *c = t != NULL && r->bin != 0 ? thread_cache(t, h) : NULL;
+    struct cache_bin *b = c != NULL ? &c->bins[r->bin] : NULL;
+    if (b != NULL && b->top[-1] == block)
+        message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin), h->name);
+    else if (b == NULL || !(cache_push(b, block) || (cache_make_room(c, r->bin) && cache_push(b, block))))
+        free_uncached(h, r, block);
+    errno = saved;
+}
+
+size_t
+block_usable(const void *block)
+{
+    const struct run *r = pool_find(block);
+    if (r == NULL)
+        return 0;
+    return r->kind == RUN_SLAB ? bin_size(r->bin) : r->usable;
+}

@@ -1,0 +1,105 @@
+/* The allocator's life, and the table by which a loader reaches it. */
+#include <errno.h>
+#include <stddef.h>
+
+#include "alcove/alcove.h"
+#include "api/internal.h"
+#include "api/message.h"
+#include "api/services.h"
+#include "conf/conf.h"
+#include "pages/base.h"
+#include "pages/pool.h"
+#include "stats/stats.h"
+#include "thread/fork.h"
+
+struct alcove_services services;
+
+/* Code of the thunks: ALCOVE_HEAP_MAX of them for each entry, one behind the other. */
+#define THUNKS(name) extern const char thunks_##name[] __attribute__((visibility("hidden")));
+ALCOVE_ENTRIES(THUNKS)
+#define THUNK_BYTES 16 /* as in thunks.S */
+
+static void *
+entry(enum alcove_entry which, uint32_t heap)
+{
+    static const char *const thunks[ALCOVE_ENTRY_COUNT] = {
+#define THUNKS_OF(name) thunks_##name,
+        ALCOVE_ENTRIES(THUNKS_OF)
+    };
+    if ((unsigned)which >= ALCOVE_ENTRY_COUNT || heap_of(heap) == NULL)
+        return NULL;
+    return (void *)(uintptr_t)(thunks[which] + heap * THUNK_BYTES);
+}
+
+/* Runs when the library is loaded, before any call. */
+static void __attribute__((constructor))
+load(void)
+{
+    tls_init();
+    conf_read();
+    pool_init(conf.dirty_decay_ms);
+    fork_init();
+}
+
+static int
+attach(const struct alcove_services *lent)
+{
+    if (lent == NULL || lent->abi_version != ALCOVE_ABI_VERSION || lent->size != sizeof *lent)
+        return EINVAL;
+    if (heap_count() != 0)
+        return EBUSY;
+    services = *lent;
+    if (services.tls_offset != 0 && services.thread_started != NULL)
+        tls_lend(services.tls_offset);
+    if (services.pagemap != NULL)
+        pagemap_lend(services.pagemap);
+    return 0;
+}
+
+static int
+detach(void)
+{
+    thread_release_all();
+    heap_release_all();
+    pool_release();
+    base_release();
+    return 0;
+}
+
+/* dlclose, or the end of the process. What is used by blocks or by other threads, which may be in
+ * the middle of a call when the process ends, stays. */
+static void __attribute__((destructor))
+unload(void)
+{
+    struct alcove_info info;
+    stats_info(&info);
+    if (info.live_blocks == 0 && !thread_others_live())
+        detach();
+}
+
+API const struct alcove_table ALCOVE_PUBLIC(table) = {
+    .abi_version = ALCOVE_ABI_VERSION,
+    .size = sizeof(struct alcove_table),
+    .attach = attach,
+    .detach = detach,
+    .thread_exit = thread_exit,
+    .info = stats_info,
+    .malloc = ALCOVE_PUBLIC(malloc),
+    .calloc = ALCOVE_PUBLIC(calloc),
+    .realloc = ALCOVE_PUBLIC(realloc),
+    .free = ALCOVE_PUBLIC(free),
+    .aligned_alloc = ALCOVE_PUBLIC(aligned_alloc),
+    .posix_memalign = ALCOVE_PUBLIC(posix_memalign),
+    .malloc_usable_size = ALCOVE_PUBLIC(malloc_usable_size),
+    .heap_create = ALCOVE_PUBLIC(heap_create),
+    .heap_destroy = ALCOVE_PUBLIC(heap_destroy),
+    .heap_limit = ALCOVE_PUBLIC(heap_limit),
+    .heap_stats = ALCOVE_PUBLIC(heap_stats),
+    .heap_malloc = ALCOVE_PUBLIC(heap_malloc),
+    .heap_calloc = ALCOVE_PUBLIC(heap_calloc),
+    .heap_aligned_alloc = ALCOVE_PUBLIC(heap_aligned_alloc),
+    .heap_realloc = ALCOVE_PUBLIC(heap_realloc),
+    .entry = entry,
+    .owner = ALCOVE_PUBLIC(owner),
+    .purge = ALCOVE_PUBLIC(purge),
+};

@@ -1,0 +1,24 @@
+/* malloc_usable_size. */
+#include "alcove/alcove.h"
+#include "api/internal.h"
+#include "api/message.h"
+#include "api/services.h"
+#include "pages/pool.h"
+
+API size_t
+ALCOVE_PUBLIC(malloc_usable_size)(void *block)
+{
+    size_t usable = block_usable(block);
+    if (unlikely(usable == 0 && block != NULL))
+        message_misuse("malloc_usable_size of %p, which is not a live block of this allocator", block);
+    return usable;
+}
+
+size_t
+entry_malloc_usable_size(void *block, uint32_t heap)
+{
+    (void)heap;
+    size_t usable = block_usable(block);
+    return usable == 0 && block != NULL && services.libc_usable_size != NULL ? services.libc_usable_size(block)
+                                                                            : usable;
+}
