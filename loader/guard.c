@@ -1,0 +1,95 @@
+/*
+ * The guards: what a release leads to in every object that is no module. A guard asks the page map
+ * whose the block is; a foreign one is passed on to the function that would have been called, with
+ * nothing left on the stack, and an allocator's own goes home, counted as a crossing.
+ *
+ * No locks and no state: they are safe wherever the guarded function is, and they outlive the
+ * allocator. When none is loaded the page map is empty and every block is foreign.
+ */
+#include "routes.h"
+
+#include "pages/pagemap.h"
+
+#include <errno.h>
+
+/* Kept out of the guards, which then need no stack frame. Reached by a jump, so that the return
+ * address is the caller's. */
+#define SLOW __attribute__((noinline, cold))
+
+#define ORIGINAL(name, type) ((type)route_original[ALCOVE_ENTRY_##name])
+
+typedef void (*free_function)(void *);
+typedef void *(*realloc_function)(void *, size_t);
+typedef void *(*reallocarray_function)(void *, size_t, size_t);
+typedef size_t (*usable_size_function)(void *);
+
+static inline const struct alcove_table *
+table_now(void)
+{
+    return atomic_load_explicit(&loader_table, memory_order_acquire);
+}
+
+SLOW static void
+owned_free(void *block, uint64_t entry)
+{
+    crossing_outside((uint32_t)(entry >> ENTRY_HEAP_SHIFT), block, __builtin_return_address(0));
+    table_now()->free(block);
+}
+
+void
+guard_free(void *block)
+{
+    uint64_t entry = pagemap_get(&loader_pagemap, block);
+    if (__builtin_expect(entry != 0, 0))
+        owned_free(block, entry);
+    else
+        ORIGINAL(free, free_function)(block);
+}
+
+/* A block that grows stays with its owner: that is no crossing, so getline may grow a module's buffer. */
+SLOW static void *
+owned_realloc(void *block, size_t size)
+{
+    return table_now()->realloc(block, size);
+}
+
+void *
+guard_realloc(void *block, size_t size)
+{
+    if (__builtin_expect(pagemap_get(&loader_pagemap, block) != 0, 0))
+        return owned_realloc(block, size);
+    return ORIGINAL(realloc, realloc_function)(block, size);
+}
+
+SLOW static void *
+owned_reallocarray(void *block, size_t count, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return table_now()->realloc(block, bytes);
+}
+
+void *
+guard_reallocarray(void *block, size_t count, size_t size)
+{
+    if (__builtin_expect(pagemap_get(&loader_pagemap, block) != 0, 0))
+        return owned_reallocarray(block, count, size);
+    return ORIGINAL(reallocarray, reallocarray_function)(block, count, size);
+}
+
+SLOW static size_t
+owned_usable_size(void *block)
+{
+    return table_now()->malloc_usable_size(block);
+}
+
+size_t
+guard_usable_size(void *block)
+{
+    if (__builtin_expect(pagemap_get(&loader_pagemap, block) != 0, 0))
+        return owned_usable_size(block);
+    return ORIGINAL(malloc_usable_size, usable_size_function)(block);
+}

@@ -1,0 +1,319 @@
+/*
+ * Loads an allocator and unloads it: the search for its file, the check of its table, attaching,
+ * and what must be true before it may go.
+ */
+#include "loader.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct loader loader = {.lock = PTHREAD_MUTEX_INITIALIZER, .lifetime = PTHREAD_RWLOCK_INITIALIZER};
+_Atomic(const struct alcove_table *) loader_table;
+
+#define SYMBOL_BYTES 256
+#define DRAIN_WAITS 200 /* times 1 ms for another thread's unload */
+
+#define ENVIRONMENT_NAME ALCOVE_ENV_PREFIX "MODULE"
+
+/* The file asked for; NULL: none was, so the installed one. */
+static const char *
+path_asked(const struct alcove_load_options *options)
+{
+    const char *path = options->path;
+    if (path == NULL && options->search != NULL)
+        path = options->search(options->context);
+    if (path == NULL)
+        path = secure_getenv(ENVIRONMENT_NAME); /* nothing in a program with more rights than its caller */
+    return path != NULL && path[0] != 0 ? path : NULL;
+}
+
+static void *
+installed_open(int flags, int *code)
+{
+    static const char installed[] = ALCOVE_LIBDIR_MODULE;
+    if (access(installed, F_OK) == 0)
+        return library_open(installed, flags, code);
+    const char *slash = strrchr(installed, '/');
+    const char *name = slash != NULL ? slash + 1 : installed;
+    void *handle = library_open(name, flags, code);
+    if (*code == ALCOVE_ENOENT)
+        *code = fail(ALCOVE_ENOENT, "no allocator: there is no %s, and %s is in no library folder. Install it, or name it in "
+                                    "options.path or in the environment variable " ENVIRONMENT_NAME,
+                     installed, name);
+    return handle;
+}
+
+/* The table of a library, if it has one that fits. NULL: *code and the message are set. */
+static const struct alcove_table *
+table_find(void *handle, const char *path, const char *prefix, int *code)
+{
+    char symbol[SYMBOL_BYTES];
+    if ((size_t)snprintf(symbol, sizeof symbol, "%stable", prefix) >= sizeof symbol) {
+        *code = fail(ALCOVE_EINVAL, "the prefix \"%.32s...\" is too long: at most %d characters", prefix, SYMBOL_BYTES - 6);
+        return NULL;
+    }
+    const struct alcove_table *table = dlsym(handle, symbol);
+    if (table == NULL) {
+        dlerror();
+        *code = fail(ALCOVE_EABI, "%s is not an allocator with the prefix \"%s\": it has no symbol %s", path, prefix, symbol);
+    } else if (table->abi_version != ALCOVE_ABI_VERSION) {
+        *code = fail(ALCOVE_EABI, "%s has ABI version %u, this loader needs %u. Install the two from one release", path,
+                     (unsigned)table->abi_version, ALCOVE_ABI_VERSION);
+        table = NULL;
+    } else if (table->size < sizeof *table) {
+        *code = fail(ALCOVE_EABI, "%s has a table of %u bytes, this loader needs %zu. Install the two from one release", path,
+                     (unsigned)table->size, sizeof *table);
+        table = NULL;
+    }
+    return table;
+}
+
+/* With the lock held: make the table the one allocator. */
+static int
+allocator_attach(void *handle, const struct alcove_table *table, const char *path)
+{
+    struct alcove_services services;
+    services_fill(&services);
+    loader.serial++;
+    atomic_store(&loader.generation, loader.serial);
+    int error = table->attach(&services);
+    if (error != 0) {
+        atomic_store(&loader.generation, 0);
+        if (error == EBUSY)
+            return fail(ALCOVE_EBUSY, "%s is in use already: another loader or the host itself has loaded it", path);
+        return fail_errno(ALCOVE_EABI, error, "%s does not accept what this loader lends", path);
+    }
+    loader.id = (alcove_allocator *)(loader.serial << 4 | 1);
+    loader.handle = handle;
+    loader.table = table;
+    loader.references = 1;
+    atomic_store(&loader_table, table);
+    return ALCOVE_OK;
+}
+
+/* With the lock held: take the allocator out of service. Nothing but dlclose may follow. */
+static int
+allocator_detach(void)
+{
+    pthread_rwlock_wrlock(&loader.lifetime);
+    int error = loader.table->detach();
+    if (error == 0) {
+        atomic_store(&loader_table, NULL);
+        atomic_store(&loader.generation, 0);
+    }
+    pthread_rwlock_unlock(&loader.lifetime);
+    if (error != 0)
+        return fail_errno(ALCOVE_ESYSTEM, error, "the allocator cannot be detached");
+    guards_remove();
+    orphans_forget();
+    loader.id = NULL;
+    loader.table = NULL;
+    loader.handle = NULL;
+    loader.references = 0;
+    return ALCOVE_OK;
+}
+
+/* Take an opened library into service. On success the handle is the loader's. */
+static int
+allocator_enter(void *handle, const struct alcove_table *table, const char *path, alcove_allocator **out)
+{
+    int code = ALCOVE_OK;
+    bool surplus = false;
+    loader_enter();
+    if (loader.id == NULL) {
+        code = allocator_attach(handle, table, path);
+    } else if (loader.handle == handle) {
+        loader.references++;
+        surplus = true;
+    } else {
+        code = fail(ALCOVE_EBUSY, "another allocator is loaded; unload it before %s", path);
+    }
+    *out = loader.id;
+    loader_leave();
+    if (surplus)
+        dlclose(handle); /* one reference is enough, ours are counted */
+    return code;
+}
+
+/* A detached allocator is of no use, yet as long as anyone holds a dlopen reference to it, dlopen
+ * returns it again. So nobody takes one before the last of them is given up. */
+static bool
+passage_enter(void)
+{
+    for (int wait = 0; wait < DRAIN_WAITS; wait++) {
+        loader_enter();
+        bool open = !loader.draining;
+        if (open)
+            loader.passing++;
+        loader_leave();
+        if (open)
+            return true;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    return false;
+}
+
+/* Returns whether an allocator was being unloaded meanwhile. */
+static bool
+passage_leave(void)
+{
+    loader_enter();
+    bool draining = loader.draining;
+    if (--loader.passing == 0)
+        loader.draining = false;
+    loader_leave();
+    return draining;
+}
+
+/* Between passage_enter and passage_leave: find, check and take into service. */
+static int
+allocator_open(const struct alcove_load_options *options, alcove_allocator **out)
+{
+    const char *prefix = options->prefix != NULL ? options->prefix : ALCOVE_PREFIX;
+    const char *path = path_asked(options);
+    int code;
+    void *handle = path != NULL ? library_open(path, RTLD_NOW | RTLD_LOCAL, &code)
+                                : installed_open(RTLD_NOW | RTLD_LOCAL, &code);
+    if (handle == NULL)
+        return code;
+    if (path == NULL)
+        path = ALCOVE_LIBDIR_MODULE;
+    const struct alcove_table *table = table_find(handle, path, prefix, &code);
+    if (table != NULL)
+        code = allocator_enter(handle, table, path, out);
+    if (code != ALCOVE_OK)
+        dlclose(handle);
+    return code;
+}
+
+int
+ALCOVE_PUBLIC(load)(alcove_allocator **out, const struct alcove_load_options *options)
+{
+    static const struct alcove_load_options defaults;
+    if (out == NULL)
+        return fail(ALCOVE_EINVAL, "load: `out` is NULL; pass the address of a handle");
+    int code = services_start();
+    bool again = code == ALCOVE_OK;
+    while (again) {
+        if (!passage_enter())
+            return fail(ALCOVE_EBUSY, "another thread has been unloading the allocator for %d ms. Let it finish first",
+                        DRAIN_WAITS);
+        alcove_allocator *id = NULL;
+        code = allocator_open(options != NULL ? options : &defaults, &id);
+        again = passage_leave() && code == ALCOVE_EBUSY;
+        if (code != ALCOVE_OK)
+            continue;
+        code = ALCOVE_PUBLIC(refresh)(); /* now there is a table, so this guards all objects */
+        if (code == ALCOVE_OK)
+            *out = id;
+        else
+            ALCOVE_PUBLIC(unload)(id, ALCOVE_UNLOAD_RELEASE);
+    }
+    return code;
+}
+
+int
+allocator_check(const alcove_allocator *allocator)
+{
+    if (allocator == NULL)
+        return fail(ALCOVE_EINVAL, "the allocator handle is NULL; load() gives one");
+    if (allocator != loader.id)
+        return fail(ALCOVE_ECLOSED, "the allocator handle %p is not valid: it was unloaded, or never was one",
+                    (const void *)allocator);
+    return ALCOVE_OK;
+}
+
+/* Append to a text that has `size` bytes and holds `used`; returns what it holds then. */
+static size_t __attribute__((format(printf, 4, 5)))
+text_append(char *text, size_t size, size_t used, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    int length = used < size ? vsnprintf(text + used, size - used, format, arguments) : 0;
+    va_end(arguments);
+    return length > 0 ? used + (size_t)length : used;
+}
+
+static int
+modules_open_fail(void)
+{
+    char text[512] = "";
+    size_t used = 0;
+    unsigned count = 0;
+    for (const struct module *module = loader.modules; module != NULL; module = module->next, count++)
+        used = text_append(text, sizeof text, used, "%s%s", count != 0 ? ", " : "", module->name);
+    return fail(ALCOVE_EBUSY, "%u module%s open: %s. Close %s first", count, count == 1 ? " is" : "s are", text,
+                count == 1 ? "it" : "them");
+}
+
+static int
+blocks_live_fail(const struct alcove_info *info)
+{
+    char text[512] = "";
+    size_t used = 0;
+    struct alcove_heap_stats stats;
+    for (uint32_t heap = 0; heap < ALCOVE_HEAP_MAX; heap++)
+        if (loader.table->heap_stats(heap, &stats) == 0 && stats.live_blocks != 0)
+            used = text_append(text, sizeof text, used, "%s%llu of %s", used != 0 ? ", " : "",
+                               (unsigned long long)stats.live_blocks, crossings_name(heap));
+    return fail(ALCOVE_EBUSY, "%llu blocks with %llu bytes are live (%s). Free them first, or pass ALCOVE_UNLOAD_RELEASE",
+                (unsigned long long)info->live_blocks, (unsigned long long)info->live_bytes, text);
+}
+
+/* With the lock held: may it go? */
+static int
+unload_check(unsigned flags)
+{
+    if (loader.modules != NULL)
+        return modules_open_fail();
+    if (loader.users != 0)
+        return fail(ALCOVE_EBUSY, "another thread is opening a module. Let it finish first");
+    struct alcove_info info;
+    loader.table->info(&info);
+    if (info.live_blocks != 0 && !(flags & ALCOVE_UNLOAD_RELEASE))
+        return blocks_live_fail(&info);
+    return ALCOVE_OK;
+}
+
+int
+ALCOVE_PUBLIC(unload)(alcove_allocator *allocator, unsigned flags)
+{
+    if (flags & ~ALCOVE_UNLOAD_RELEASE)
+        return fail(ALCOVE_EINVAL, "unload: flags 0x%x: only ALCOVE_UNLOAD_RELEASE is known", flags);
+    void *handle = NULL;
+    loader_enter();
+    int code = allocator_check(allocator);
+    if (code == ALCOVE_OK && loader.references > 1) {
+        loader.references--;
+    } else if (code == ALCOVE_OK && (code = unload_check(flags)) == ALCOVE_OK) {
+        handle = loader.handle;
+        code = allocator_detach();
+        if (code == ALCOVE_OK) {
+            loader.passing++;
+            loader.draining = true;
+        } else {
+            handle = NULL;
+        }
+    }
+    loader_leave();
+    if (handle != NULL) {
+        dlclose(handle);
+        passage_leave();
+    }
+    return code;
+}
+
+const struct alcove_table *
+ALCOVE_PUBLIC(table_of)(alcove_allocator *allocator)
+{
+    loader_enter();
+    const struct alcove_table *table = allocator_check(allocator) == ALCOVE_OK ? loader.table : NULL;
+    loader_leave();
+    return table;
+}

@@ -1,0 +1,136 @@
+/*
+ * The loader's parts and what they say to each other. The public face is <alcove/loader.h>.
+ *
+ * Glossary
+ *   object    anything the dynamic linker has mapped: the program, libc, a plugin (imports.h)
+ *   import    a word in an object that holds the address of a function of another one (imports.h)
+ *   route     a name of the malloc family, and where imports of it lead (routes.h)
+ *   entry     the allocator's function for one name and one heap; a module's imports lead there
+ *   guard     the loader's function for a release (free, realloc ...); everyone else's imports of
+ *             those names lead there, and it asks the page map whose the block is (guard.c)
+ *   crossing  a block released by code that is not its owner (crossings.c)
+ *   handle    what a caller holds: a serial number in a pointer's clothes, never dereferenced and
+ *             never used twice, so a stale one is always recognised
+ *
+ * Locks. loader.lock guards everything in struct loader and the list of modules. It is never held
+ * around dlopen, dlclose, dlsym or dladdr: another thread may be inside dlopen, hold the dynamic
+ * linker's lock, and call us from a constructor. dl_iterate_phdr takes another lock, one that is
+ * never held while foreign code runs, and may be called under it. loader.lifetime is taken after
+ * it, by unload to write and by ending threads to read.
+ */
+#ifndef LOADER_LOADER_H
+#define LOADER_LOADER_H
+
+#include "config.h"
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#pragma GCC visibility push(default)
+#include <alcove/loader.h>
+#pragma GCC visibility pop
+
+#pragma GCC visibility push(hidden) /* spares the guards a trip through the GOT */
+
+#define LIMIT_LEAST ((uint64_t)64 << 10) /* bytes; what one slab and its neighbours need */
+#define LIMIT_MOST ((uint64_t)1 << 47)   /* bytes; more than a process can map */
+#define NAME_BYTES 64                    /* of a module's name in reports, final 0 included */
+
+/* An open plugin. Lives from module_open to the end of module_close; the name is lent to callers. */
+struct module {
+    struct module *next;
+    alcove_module *id;
+    void *handle;         /* dlopen's */
+    const void *dynamic;  /* address of its dynamic section, which tells mapped objects apart */
+    uint32_t heap;        /* ALCOVE_HEAP_NONE when its policy is off */
+    uint32_t imports_routed;
+    unsigned users;       /* calls that use `handle` without the lock */
+    bool closing;
+    void *entries[ALCOVE_ENTRY_COUNT];
+    char name[NAME_BYTES];
+};
+
+/* The one allocator a loader has at a time, and what hangs on it. */
+struct loader {
+    pthread_mutex_t lock;
+    alcove_allocator *id;   /* NULL: none is loaded */
+    void *handle;           /* dlopen's */
+    const struct alcove_table *table;
+    unsigned references;    /* calls of load that unload has to match */
+    unsigned passing;       /* calls of load and unload with a dlopen reference of their own */
+    bool draining;          /* a detached allocator is mapped until `passing` is 0 */
+    unsigned users;         /* calls that use the table without the lock */
+    struct module *modules;
+    uintptr_t serial;       /* of the last handle */
+
+    /* A thread that ends calls into the allocator under the read side; unload takes the write side. */
+    pthread_rwlock_t lifetime;
+    _Atomic uintptr_t generation; /* of the allocator that is loaded; 0: none */
+};
+extern struct loader loader;
+
+/* The table, for guards and callbacks, which have no lock. */
+extern _Atomic(const struct alcove_table *) loader_table;
+
+/* --- error.c: the calling thread's message. Both return `code`. */
+int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int fail_errno(int code, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* --- elf_file.c: can this file be loaded? 0, or a code with its message set. Names without a slash
+ * pass: where they are is the dynamic linker's business. */
+int elf_file_check(const char *path);
+/* dlopen after that check. NULL: *code and the message are set. */
+void *library_open(const char *path, int flags, int *code);
+
+/* --- objects.c: which objects are guarded. */
+/* Take the lock, with every object that was loaded before the call guarded. Returns 0, or a code
+ * with its message set when one could not be; the lock is held either way. */
+int loader_enter(void);
+void loader_leave(void);
+/* Undo all guards. With the lock held. */
+void guards_remove(void);
+/* Scan all objects again at the next call: what is remembered may not hold. */
+void guards_forget(void);
+
+/* --- guard.c: the functions that imports of releases lead to. */
+void guard_free(void *block);
+void *guard_realloc(void *block, size_t size);
+void *guard_reallocarray(void *block, size_t count, size_t size);
+size_t guard_usable_size(void *block);
+
+/* --- crossings.c: per heap, who released whose. Heaps are registered with the lock held. */
+void crossings_start(uint32_t heap, const char *name, enum alcove_policy policy);
+void crossings_read(uint32_t heap, uint64_t *outside, uint64_t *foreign);
+/* The module's name; "the default heap" for heap 0. */
+const char *crossings_name(uint32_t heap);
+/* A block of `owner` is released by code that belongs to no module, which `caller` points into. */
+void crossing_outside(uint32_t owner, const void *block, const void *caller);
+/* The same by a module: the allocator's callback (struct alcove_services). */
+void crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usable);
+
+/* --- orphans.c: heaps of closed modules with blocks still live. With the lock held. */
+void orphan_add(uint32_t heap);
+/* Destroy those that have become empty. */
+void orphans_reap(void);
+/* The allocator goes, and they with it. */
+void orphans_forget(void);
+
+/* --- services.c: what the loader lends to the allocator. */
+/* Once, before the first load: keys, fork handler, staying mapped. 0 or a code with message. */
+int services_start(void);
+void services_fill(struct alcove_services *services);
+extern struct pagemap loader_pagemap;
+
+/* --- load.c */
+/* With the lock held: 0 if it is the loaded allocator, else ECLOSED with a message. */
+int allocator_check(const alcove_allocator *allocator);
+
+#pragma GCC visibility pop
+#endif

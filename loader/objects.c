@@ -1,0 +1,197 @@
+/*
+ * Keeps every mapped object guarded, whenever it was loaded and by whom. What is remembered is how
+ * many objects had ever been added to the process at the last scan; as long as the number stands
+ * there is nothing to do, and one call of dl_iterate_phdr tells.
+ *
+ * A slot may only be touched when its object is fully relocated: making RELRO pages read-only again
+ * while another thread's dlopen still fills them would kill that thread. dl_iterate_phdr reports
+ * half-made objects too. So: list the objects; wait until every dlopen that was under way is over;
+ * then scan, and only what was listed. An object that comes later shows in the number.
+ */
+#include "routes.h"
+
+#include <dlfcn.h>
+#include <stdlib.h>
+
+struct snapshot {
+    const void **dynamic; /* dynamic sections of the objects listed */
+    size_t count, capacity, seen;
+    unsigned long long adds, subs;
+};
+
+static unsigned long long guarded_adds;
+static bool guarded_some; /* false: scan whatever the number says */
+
+#define ITERATE_AGAIN 0
+#define ITERATE_STOP 1
+#define SCAN_OUTDATED (-1)
+
+static const void *
+dynamic_of(const struct dl_phdr_info *info)
+{
+    for (size_t i = 0; i < info->dlpi_phnum; i++)
+        if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
+            return (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+    return NULL;
+}
+
+static int
+adds_read(struct dl_phdr_info *info, size_t size, void *out)
+{
+    (void)size;
+    *(unsigned long long *)out = info->dlpi_adds;
+    return ITERATE_STOP;
+}
+
+static bool
+objects_added(void)
+{
+    unsigned long long adds = 0;
+    dl_iterate_phdr(adds_read, &adds);
+    return !guarded_some || adds != guarded_adds;
+}
+
+static int
+snapshot_add(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    struct snapshot *snapshot = argument;
+    snapshot->adds = info->dlpi_adds;
+    snapshot->subs = info->dlpi_subs;
+    if (snapshot->seen < snapshot->capacity)
+        snapshot->dynamic[snapshot->count++] = dynamic_of(info);
+    snapshot->seen++;
+    return ITERATE_AGAIN;
+}
+
+/* List the objects there are, and return when they are all relocated. Without the lock. */
+static int
+snapshot_take(struct snapshot *snapshot)
+{
+    *snapshot = (struct snapshot){.dynamic = NULL};
+    for (;;) {
+        snapshot->count = snapshot->seen = 0;
+        dl_iterate_phdr(snapshot_add, snapshot);
+        if (snapshot->seen == snapshot->count)
+            break;
+        size_t capacity = snapshot->seen + 16;
+        const void **larger = realloc(snapshot->dynamic, capacity * sizeof *larger);
+        if (larger == NULL) {
+            free(snapshot->dynamic);
+            return fail(ALCOVE_ENOMEM, "no memory to list the %zu loaded objects", snapshot->seen);
+        }
+        snapshot->dynamic = larger;
+        snapshot->capacity = capacity;
+    }
+    /* glibc's dlopen waits for the one under way, even for the program. musl's does not, but there
+     * dl_iterate_phdr itself has waited. */
+    void *self = dlopen(NULL, RTLD_LAZY);
+    if (self != NULL)
+        dlclose(self);
+    return ALCOVE_OK;
+}
+
+static bool
+snapshot_has(const struct snapshot *snapshot, const void *dynamic)
+{
+    for (size_t i = 0; i < snapshot->count; i++)
+        if (snapshot->dynamic[i] == dynamic)
+            return true;
+    return false;
+}
+
+struct scan {
+    const struct snapshot *snapshot;
+    int code;
+};
+
+static int
+object_guard(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    struct scan *scan = argument;
+    struct object object;
+    /* When objects have gone, others may be in their place. */
+    if (info->dlpi_subs != scan->snapshot->subs) {
+        scan->code = SCAN_OUTDATED;
+        return ITERATE_STOP;
+    }
+    if (!object_read(&object, info) || !snapshot_has(scan->snapshot, object.dynamic))
+        return ITERATE_AGAIN;
+    if (object_holds(&object, (uintptr_t)loader.table)) /* the allocator may call what it is lent */
+        return ITERATE_AGAIN;
+    uint32_t count = 0;
+    int error = routes_claim(&object, route_guard, &count);
+    if (error != 0 && scan->code == ALCOVE_OK)
+        scan->code = fail_errno(ALCOVE_ESYSTEM, error, "cannot guard the releases in %s",
+                                object.name[0] != 0 ? object.name : "the program");
+    return ITERATE_AGAIN;
+}
+
+int
+loader_enter(void)
+{
+    for (;;) {
+        pthread_mutex_lock(&loader.lock);
+        if (loader.table == NULL)
+            return ALCOVE_OK;
+        orphans_reap();
+        if (!objects_added())
+            return ALCOVE_OK;
+        pthread_mutex_unlock(&loader.lock);
+
+        struct snapshot snapshot;
+        int code = snapshot_take(&snapshot);
+        pthread_mutex_lock(&loader.lock);
+        if (code != ALCOVE_OK || loader.table == NULL)
+            return code;
+        struct scan scan = {.snapshot = &snapshot};
+        dl_iterate_phdr(object_guard, &scan);
+        free(snapshot.dynamic);
+        if (scan.code != SCAN_OUTDATED) {
+            guarded_adds = snapshot.adds;
+            guarded_some = scan.code == ALCOVE_OK;
+            return scan.code;
+        }
+        pthread_mutex_unlock(&loader.lock);
+    }
+}
+
+void
+loader_leave(void)
+{
+    pthread_mutex_unlock(&loader.lock);
+}
+
+/* A half-made object has no guards yet, so none is written to. */
+static int
+object_unguard(struct dl_phdr_info *info, size_t size, void *unused)
+{
+    (void)size;
+    (void)unused;
+    struct object object;
+    if (object_read(&object, info))
+        routes_return(&object, route_guard, route_original);
+    return ITERATE_AGAIN;
+}
+
+void
+guards_remove(void)
+{
+    dl_iterate_phdr(object_unguard, NULL);
+    guards_forget();
+}
+
+void
+guards_forget(void)
+{
+    guarded_some = false;
+}
+
+int
+ALCOVE_PUBLIC(refresh)(void)
+{
+    int code = loader_enter();
+    loader_leave();
+    return code;
+}

@@ -1,0 +1,116 @@
+/*
+ * What the loader lends to the allocator, because it stays and the allocator may go: a slot in
+ * static TLS, the callback at a thread's end, the page map, and the process' own functions.
+ */
+#include "routes.h"
+
+#include "pages/pagemap.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+
+/* Lent to one allocator at a time, which leaves it null in every thread when it detaches. Not
+ * static: the assembler text below names it. */
+__thread void *alcove_loader_tls_slot __attribute__((visibility("hidden")));
+
+/* In .bss and untouched until an allocator writes it: address space, not memory. */
+struct pagemap loader_pagemap;
+
+static pthread_key_t key; /* value: generation of the allocator that the thread has a record of */
+
+/* The slot's offset from the thread pointer if it is the same in every thread, else 0. It is when
+ * libc has placed the slot in static TLS, and then the second word of its TLS descriptor holds the
+ * offset. In a program the linker has put the offset itself where the descriptor's address was. */
+static intptr_t
+tls_offset(void)
+{
+#if ALCOVE_HAVE_TLSDESC && defined(__x86_64__)
+    struct {
+        void *function;
+        intptr_t argument;
+    } *descriptor;
+    __asm__("lea alcove_loader_tls_slot@tlsdesc(%%rip), %0" : "=a"(descriptor));
+    char *thread_pointer;
+    __asm__("mov %%fs:0, %0" : "=r"(thread_pointer));
+    intptr_t offset = (char *)&alcove_loader_tls_slot - thread_pointer;
+    if ((intptr_t)descriptor == offset || descriptor->argument == offset)
+        return offset;
+#endif
+    return 0;
+}
+
+static void
+thread_ended(void *generation)
+{
+    pthread_rwlock_rdlock(&loader.lifetime);
+    const struct alcove_table *table = atomic_load(&loader_table);
+    if (table != NULL && (uintptr_t)generation == atomic_load(&loader.generation))
+        table->thread_exit();
+    pthread_rwlock_unlock(&loader.lifetime);
+}
+
+static int
+thread_started(void)
+{
+    return pthread_setspecific(key, (void *)atomic_load(&loader.generation));
+}
+
+/* The child has one thread, and no lock is held by it. Locks are not taken before the fork: the
+ * allocator's fork handler runs first and holds its own, which are taken after ours elsewhere. */
+static void
+child_started(void)
+{
+    loader.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    loader.lifetime = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
+    guards_forget();
+}
+
+/* The key's destructor and the guards are our text: it must never be unmapped. Fails when we are
+ * part of the program, which stays anyway. */
+static void
+stay_mapped(void)
+{
+    Dl_info self;
+    if (dladdr((void *)&loader_pagemap, &self) != 0 && self.dli_fname != NULL)
+        dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+    dlerror();
+}
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static int start_code;
+static int start_error;
+
+static void
+start(void)
+{
+    stay_mapped();
+    start_error = pthread_key_create(&key, thread_ended);
+    if (start_error == 0)
+        start_error = pthread_atfork(NULL, NULL, child_started);
+    start_code = start_error != 0 ? ALCOVE_ESYSTEM : routes_start();
+}
+
+int
+services_start(void)
+{
+    pthread_once(&once, start);
+    if (start_error != 0)
+        return fail_errno(ALCOVE_ESYSTEM, start_error, "cannot make a thread key or fork handler");
+    return start_code;
+}
+
+void
+services_fill(struct alcove_services *services)
+{
+    *services = (struct alcove_services){
+        .abi_version = ALCOVE_ABI_VERSION,
+        .size = sizeof *services,
+        .tls_offset = tls_offset(),
+        .thread_started = thread_started,
+        .pagemap = &loader_pagemap,
+        .libc_free = (void (*)(void *))route_original[ALCOVE_ENTRY_free],
+        .libc_realloc = (void *(*)(void *, size_t))route_original[ALCOVE_ENTRY_realloc],
+        .libc_usable_size = (size_t(*)(void *))route_original[ALCOVE_ENTRY_malloc_usable_size],
+        .crossed = crossing_by_module,
+    };
+}
