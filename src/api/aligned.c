@@ -2,7 +2,7 @@
 #include <errno.h>
 
 #include "alcove/alcove.h"
-#include "api/internal.h"
+#include "api/hot.h"
 
 static bool
 is_power_of_two(size_t n)
@@ -10,15 +10,37 @@ is_power_of_two(size_t n)
     return n != 0 && (n & (n - 1)) == 0;
 }
 
+static __attribute__((noinline, cold)) void *
+not_a_power_of_two(void)
+{
+    errno = EINVAL;
+    return NULL;
+}
+
+static __attribute__((noinline, cold)) void *
+aligned_beyond(size_t size, size_t alignment, uint32_t heap)
+{
+    bool zeroed;
+    return alloc_large(size != 0 ? size : 1, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, heap, &zeroed);
+}
+
+/* alignment: a power of two. */
+static inline __attribute__((always_inline)) void *
+alloc_aligned(size_t size, size_t alignment, struct cache *c, uint32_t heap)
+{
+    if (unlikely(alignment > PAGE_SIZE || size > CACHED_MAX - PAGE_SIZE))
+        return aligned_beyond(size, alignment, heap);
+    size = size_for_aligned(size, alignment);
+    return size <= TINY_MAX ? take_tiny(size, c, heap) : take_big(size, c, heap);
+}
+
 /* C17 lets any size go with any alignment that is supported; every power of two is. */
 void *
 entry_aligned_alloc(size_t alignment, size_t size, uint32_t heap)
 {
-    if (unlikely(!is_power_of_two(alignment))) {
-        errno = EINVAL;
-        return NULL;
-    }
-    return alloc_aligned(size, alignment, heap);
+    if (unlikely(!is_power_of_two(alignment)))
+        return not_a_power_of_two();
+    return alloc_aligned(size, alignment, cache_of(heap), heap);
 }
 
 void *
@@ -34,7 +56,7 @@ entry_posix_memalign(void **out, size_t alignment, size_t size, uint32_t heap)
     if (unlikely(!is_power_of_two(alignment) || alignment % sizeof(void *) != 0))
         return EINVAL;
     int saved = errno;
-    void *block = alloc_aligned(size, alignment, heap);
+    void *block = alloc_aligned(size, alignment, cache_of(heap), heap);
     errno = saved;
     if (block == NULL)
         return ENOMEM;
@@ -45,7 +67,7 @@ entry_posix_memalign(void **out, size_t alignment, size_t size, uint32_t heap)
 void *
 entry_valloc(size_t size, uint32_t heap)
 {
-    return alloc_aligned(size, PAGE_SIZE, heap);
+    return alloc_aligned(size, PAGE_SIZE, cache_of(heap), heap);
 }
 
 void *
@@ -56,13 +78,15 @@ entry_pvalloc(size_t size, uint32_t heap)
         return NULL;
     }
     size = (size + PAGE_MASK) & ~PAGE_MASK;
-    return alloc_aligned(size != 0 ? size : PAGE_SIZE, PAGE_SIZE, heap);
+    return alloc_aligned(size != 0 ? size : PAGE_SIZE, PAGE_SIZE, cache_of(heap), heap);
 }
 
 API void *
 ALCOVE_PUBLIC(aligned_alloc)(size_t alignment, size_t size)
 {
-    return entry_aligned_alloc(alignment, size, ALCOVE_HEAP_DEFAULT);
+    if (unlikely(!is_power_of_two(alignment)))
+        return not_a_power_of_two();
+    return alloc_aligned(size, alignment, cache_of_default(), ALCOVE_HEAP_DEFAULT);
 }
 
 API void *

@@ -5,38 +5,39 @@
 #include "alcove/alcove.h"
 #include "api/internal.h"
 
+static __attribute__((noinline, cold)) void *
+calloc_slow(size_t bytes, uint32_t heap)
+{
+    bool zeroed = false;
+    void *block = bytes <= CACHED_MAX ? alloc_slow(bin_of_size(bytes), heap, &zeroed)
+                                      : alloc_large(bytes, PAGE_SIZE, heap, &zeroed);
+    return block == NULL || zeroed ? block : memset(block, 0, bytes);
+}
+
 static inline __attribute__((always_inline)) void *
-allocate_zeroed(size_t count, size_t size, uint32_t heap)
+allocate_zeroed(size_t count, size_t size, struct cache *c, uint32_t heap)
 {
     size_t bytes;
     if (unlikely(__builtin_mul_overflow(count, size, &bytes))) {
         errno = ENOMEM;
         return NULL;
     }
-    bool zeroed = false;
-    void *block = NULL;
-    if (likely(bytes <= CACHED_MAX)) {
-        unsigned bin = bin_of_size(bytes);
-        struct thread *t = tls_get();
-        struct cache *c = likely(t != NULL) ? atomic_load_explicit(&t->caches[heap], memory_order_relaxed) : NULL;
-        if (likely(c != NULL))
-            block = cache_pop(&c->bins[bin]);
-        if (unlikely(block == NULL))
-            block = alloc_slow(bin, heap, &zeroed);
-    } else {
-        block = alloc_large(bytes, PAGE_SIZE, heap, &zeroed);
-    }
-    return unlikely(block == NULL) || zeroed ? block : memset(block, 0, bytes);
+    if (unlikely(c == NULL || bytes > CACHED_MAX))
+        return calloc_slow(bytes, heap);
+    void *block = cache_pop(&c->bins[bin_of_size(bytes)]);
+    if (unlikely(block == NULL))
+        return calloc_slow(bytes, heap);
+    return memset(block, 0, bytes);
 }
 
 void *
 entry_calloc(size_t count, size_t size, uint32_t heap)
 {
-    return allocate_zeroed(count, size, heap);
+    return allocate_zeroed(count, size, cache_of(heap), heap);
 }
 
 API_HOT void *
 ALCOVE_PUBLIC(calloc)(size_t count, size_t size)
 {
-    return allocate_zeroed(count, size, ALCOVE_HEAP_DEFAULT);
+    return allocate_zeroed(count, size, cache_of_default(), ALCOVE_HEAP_DEFAULT);
 }

@@ -23,9 +23,6 @@ void *alloc_slow(unsigned bin, uint32_t heap, bool *zeroed) __attribute__((cold)
 /* Allocate what has no bin, or what is aligned to more than a page. */
 void *alloc_large(size_t size, size_t alignment, uint32_t heap, bool *zeroed);
 
-/* Allocate; as malloc does, but with the heap's number and any alignment. */
-void *alloc_aligned(size_t size, size_t alignment, uint32_t heap);
-
 /* Free a block that the hot path could not push. `caller` is the heap of the module that
  * released it: it may then be foreign, and goes to its owner. ALCOVE_HEAP_NONE: called
  * by our own name, so it must be ours. */

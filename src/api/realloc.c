@@ -21,30 +21,77 @@ move(void *block, size_t used, size_t size, uint32_t heap)
     return to;
 }
 
-/* A small block may stay in its place if it is not more than a third too large for its new size. */
+/* A block that grows by little will grow again: it gets room for that at once, in pages of its
+ * own, which cost no memory before they are touched, and need not be copied to grow on. */
+#define CREEP_MIN ((size_t)4096)
+
 static bool
-fits(size_t used, size_t size)
+is_creeping(size_t used, size_t size)
 {
-    return size <= used && size > used - used / 4;
+    return size > CREEP_MIN && size > used && size - used < used / 2 && size < PTRDIFF_MAX / 2;
+}
+
+static size_t
+room_for(size_t size)
+{
+    return size * 2 > SMALL_MAX ? size * 2 : SMALL_MAX + 1;
+}
+
+static void *
+resize_small(struct run *r, void *block, size_t used, size_t size)
+{
+    uint32_t heap = r->heap;
+    if (size <= used && ((size + QUANTUM - 1) & ~(QUANTUM - 1)) > used - used / 4)
+        return block;
+    if (is_creeping(used, size)) {
+        void *to = move(block, used, room_for(size), heap);
+        if (to != NULL) {
+            entry_run(pagemap_get(pagemap, to))->asked = size;
+            return to;
+        }
+    }
+    return move(block, used, size, heap);
+}
+
+static void *
+resize_large(struct run *r, void *block, size_t size)
+{
+    size_t used = r->usable;
+    struct heap *h = heap_of(r->heap);
+    /* Room that was given for growth stays until the block is asked to shrink. */
+    if (size <= used && (size >= r->asked || size > used - used / 4)) {
+        r->asked = size;
+        return block;
+    }
+    void *to = NULL;
+    if (is_creeping(used, size)) {
+        size_t room = room_for(size);
+        to = large_resize(h, r, size <= LARGE_MAX && room > LARGE_MAX ? LARGE_MAX : room);
+    }
+    if (to == NULL)
+        to = large_resize(h, r, size);
+    if (to == NULL)
+        return move(block, used, size, h->index);
+    entry_run(pagemap_get(pagemap, to))->asked = size;
+    return to;
 }
 
 /* Resize a block that is ours. `size` is not 0. */
 static void *
 resize(struct run *r, void *block, size_t size)
 {
-    bool slab = r->kind == RUN_SLAB;
-    size_t used = slab ? bin_size(r->bin) : r->usable;
-    if (block != (slab ? slab_block(r, block) : (void *)r->base)) {
-        message_misuse("realloc of %p, which is not the start of a block (of heap '%s')", block,
-                       heap_of(r->heap)->name);
-        errno = EINVAL;
-        return NULL;
+    if (r->kind == RUN_SLAB) {
+        size_t used = bin_size(r->bin);
+        int i = slab_index(r, used, block);
+        if (likely(i >= 0 && (r->bits[i / 64] >> (i % 64) & 1) == 0))
+            return resize_small(r, block, used, size);
+    } else if (likely(block == (void *)r->base)) {
+        return resize_large(r, block, size);
     }
-    if (slab && fits(used, size))
-        return block;
-    uint32_t heap = r->heap;
-    void *to = slab ? NULL : large_resize(heap_of(heap), r, size);
-    return to != NULL ? to : move(block, used, size, heap);
+    message_misuse("realloc of %p, which is not the start of a live block (of heap '%s')", block,
+                   heap_of(r->heap)->name);
+    errno = EINVAL;
+    return NULL;
 }
 
 /* heap: where a new block comes from. caller: the module that calls; ALCOVE_HEAP_NONE: called by
@@ -59,7 +106,7 @@ reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
     if (unlikely(caller != ALCOVE_HEAP_NONE && owner != caller) && services.crossed != NULL)
         services.crossed(caller, owner, block, r != NULL ? block_usable(block) : 0);
     if (unlikely(r == NULL)) {
-        if (caller != ALCOVE_HEAP_NONE && services.libc_realloc != NULL)
+        if (caller != ALCOVE_HEAP_NONE && services.libc_realloc != NULL && !pool_holds(block))
             return services.libc_realloc(block, size);
         message_misuse("realloc of %p, which is not a live block of this allocator", block);
         errno = EINVAL;
@@ -109,5 +156,9 @@ ALCOVE_PUBLIC(reallocarray)(void *block, size_t count, size_t size)
 API void *
 ALCOVE_PUBLIC(heap_realloc)(uint32_t heap, void *block, size_t size)
 {
+    if (unlikely(heap >= ALCOVE_HEAP_MAX)) {
+        errno = EINVAL;
+        return NULL;
+    }
     return reallocate(block, size, heap, ALCOVE_HEAP_NONE);
 }

@@ -89,7 +89,9 @@ alloc_large(size_t size, size_t alignment, uint32_t heap, bool *zeroed)
         thread_tick(t);
     void *block = large_take(h, 0, size, alignment, zeroed);
     if (block == NULL && t != NULL) {
-        cache_collect(thread_cache(t, h), true);
+        struct cache *c = thread_cache(t, h);
+        if (c != NULL)
+            cache_collect(c, true);
         block = large_take(h, 0, size, alignment, zeroed);
     }
     if (block == NULL)
@@ -97,19 +99,6 @@ alloc_large(size_t size, size_t alignment, uint32_t heap, bool *zeroed)
     heap_count_uncached(h, 0, block_usable(block));
     errno = saved;
     return block;
-}
-
-void *
-alloc_aligned(size_t size, size_t alignment, uint32_t heap)
-{
-    bool zeroed;
-    unsigned bin = alignment <= PAGE_SIZE && size <= CACHED_MAX ? bin_of_aligned(size, alignment) : 0;
-    if (bin == 0)
-        return alloc_large(size != 0 ? size : 1, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, heap, &zeroed);
-    struct thread *t = tls_get();
-    struct cache *c = likely(t != NULL) ? atomic_load_explicit(&t->caches[heap], memory_order_relaxed) : NULL;
-    void *block = likely(c != NULL) ? cache_pop(&c->bins[bin]) : NULL;
-    return likely(block != NULL) ? block : alloc_slow(bin, heap, &zeroed);
 }
 
 /* Give a block back past the cache. */
@@ -144,7 +133,7 @@ check_block(const struct run *r, const void *block)
 static void
 free_foreign(void *block, uint32_t caller)
 {
-    if (pagemap_get(pagemap, block) != 0)
+    if (pool_holds(block))
         message_misuse("double free of %p, whose pages are free already", block);
     else if (caller != ALCOVE_HEAP_NONE && services.libc_free != NULL)
         services.libc_free(block);
@@ -163,14 +152,16 @@ free_slow(void *block, uint32_t caller)
     uint32_t owner = r != NULL ? r->heap : ALCOVE_HEAP_NONE;
     if (caller != ALCOVE_HEAP_NONE && owner != caller && services.crossed != NULL)
         services.crossed(caller, owner, block, r != NULL ? block_usable(block) : 0);
+    struct thread *t = r != NULL ? thread_get() : NULL;
+    if (t != NULL) {
+        thread_tick(t);
+        r = pool_find(block); /* freed before, and the tick gave its pages back */
+    }
     if (r == NULL) {
         free_foreign(block, caller);
         errno = saved;
         return;
     }
-    struct thread *t = thread_get();
-    if (t != NULL)
-        thread_tick(t);
     if (!check_block(r, block)) {
         errno = saved;
         return;
@@ -191,5 +182,7 @@ block_usable(const void *block)
     const struct run *r = pool_find(block);
     if (r == NULL)
         return 0;
-    return r->kind == RUN_SLAB ? bin_size(r->bin) : r->usable;
+    if (r->kind == RUN_SLAB)
+        return slab_block(r, block) == block ? bin_size(r->bin) : 0;
+    return r->base == (uintptr_t)block ? r->usable : 0;
 }

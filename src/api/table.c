@@ -7,6 +7,7 @@
 #include "api/message.h"
 #include "api/services.h"
 #include "conf/conf.h"
+#include "os/os.h"
 #include "pages/base.h"
 #include "pages/pool.h"
 #include "stats/stats.h"
@@ -14,7 +15,8 @@
 
 struct alcove_services services;
 
-/* Code of the thunks: ALCOVE_HEAP_MAX of them for each entry, one behind the other. */
+/* Code of the thunks: for each entry ALCOVE_HEAP_MAX of them, one behind the other. */
+extern HIDDEN const char thunks_begin[], thunks_end[];
 #define THUNKS(name) extern const char thunks_##name[] __attribute__((visibility("hidden")));
 ALCOVE_ENTRIES(THUNKS)
 #define THUNK_BYTES 16 /* as in thunks.S */
@@ -39,6 +41,8 @@ load(void)
     conf_read();
     pool_init(conf.dirty_decay_ms);
     fork_init();
+    /* The system maps what lies near a page that is touched, and so most thunks near this code. */
+    os_forget(thunks_begin, thunks_end);
 }
 
 static int
@@ -67,10 +71,13 @@ detach(void)
 }
 
 /* dlclose, or the end of the process. What is used by blocks or by other threads, which may be in
- * the middle of a call when the process ends, stays. */
+ * the middle of a call when the process ends, stays. A loader has called detach() before dlclose;
+ * if it has not, the process ends, and the modules' destructors may still need their heaps. */
 static void __attribute__((destructor))
 unload(void)
 {
+    if (services.abi_version != 0)
+        return;
     struct alcove_info info;
     stats_info(&info);
     if (info.live_blocks == 0 && !thread_others_live())

@@ -38,8 +38,11 @@ thunks_##name:                    \
     .endr;                        \
     .size thunks_##name, . - thunks_##name
 
-    .section .text.thunks, "ax", %progbits
+    .section .thunks, "ax", %progbits
 
+    .globl thunks_begin, thunks_end
+    .hidden thunks_begin, thunks_end
+thunks_begin:
     THUNKS(malloc, ARGUMENT_1)
     THUNKS(calloc, ARGUMENT_2)
     THUNKS(realloc, ARGUMENT_2)
@@ -53,5 +56,6 @@ thunks_##name:                    \
     THUNKS(strndup, ARGUMENT_2)
     THUNKS(free, ARGUMENT_1)
     THUNKS(malloc_usable_size, ARGUMENT_1)
+thunks_end:
 
     .section .note.GNU-stack, "", %progbits

@@ -2,7 +2,6 @@
 #include "heap/heap.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "heap/large.h"
@@ -21,6 +20,24 @@ heap_of(uint32_t index)
     return index < ALCOVE_HEAP_MAX ? atomic_load_explicit(&heaps[index], memory_order_acquire) : NULL;
 }
 
+/* snprintf would do, but makes more of libc resident than all that the allocator needs of it. */
+static void
+name_heap(struct heap *h, const char *name)
+{
+    if (name != NULL) {
+        strncpy(h->name, name, sizeof h->name - 1);
+        return;
+    }
+    char digits[12], *d = digits + sizeof digits - 1;
+    *d = '\0';
+    uint32_t n = h->index;
+    do
+        *--d = (char)('0' + n % 10);
+    while ((n /= 10) != 0);
+    memcpy(h->name, "heap ", 5);
+    strcpy(h->name + 5, d);
+}
+
 static int
 heap_make(uint32_t index, const char *name, uint64_t limit)
 {
@@ -33,10 +50,7 @@ heap_make(uint32_t index, const char *name, uint64_t limit)
     lock_init(&h->large_lock, LOCK_LARGE);
     atomic_store_explicit(&h->limit, limit, memory_order_relaxed);
     h->index = index;
-    if (name != NULL)
-        snprintf(h->name, sizeof h->name, "%s", name);
-    else
-        snprintf(h->name, sizeof h->name, "heap %u", index);
+    name_heap(h, name);
     atomic_store_explicit(&heaps[index], h, memory_order_release);
     heaps_made++;
     if (index >= heaps_end)

@@ -32,7 +32,7 @@ large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *ze
         heap_discharge(h, bytes);
         return NULL;
     }
-    r->usable = bytes;
+    r->usable = r->asked = bytes;
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
@@ -66,6 +66,21 @@ large_give(struct heap *h, struct run *r)
     heap_discharge(h, bytes);
 }
 
+/* Resize the pages of a run that is off its heap's list. Returns the run that has them then. */
+static struct run *
+resize_pages(struct run *r, size_t bytes, unsigned bin)
+{
+    bool huge = is_huge(bytes, PAGE_SIZE);
+    if (r->kind == RUN_HUGE)
+        return huge && pool_resize_huge(r, bytes) ? r : NULL;
+    if (!huge)
+        return pool_resize(r, bytes >> PAGE_LG, (uint8_t)bin) ? r : NULL;
+    struct run *to = pool_move_to_huge(r, bytes);
+    if (to != NULL)
+        run_give(r);
+    return to;
+}
+
 void *
 large_resize(struct heap *h, struct run *r, size_t size)
 {
@@ -73,8 +88,7 @@ large_resize(struct heap *h, struct run *r, size_t size)
     unsigned bin = size <= CACHED_MAX ? bin_of_size(size) : 0;
     size_t bytes = bin != 0 ? bin_size(bin) : size_round_huge(size), old = r->usable;
     bytes = (bytes + PAGE_MASK) & ~PAGE_MASK;
-    bool huge = r->kind == RUN_HUGE;
-    if (bytes == 0 || size <= SMALL_MAX || is_huge(bytes, PAGE_SIZE) != huge)
+    if (bytes == 0 || size <= SMALL_MAX)
         return NULL;
     if (bytes == old)
         return (void *)r->base;
@@ -85,25 +99,25 @@ large_resize(struct heap *h, struct run *r, size_t size)
     run_list_remove(&h->large, r);
     count(h, r, -1);
     lock_drop(&h->large_lock);
-    bool done = huge ? pool_resize_huge(r, bytes) : pool_resize(r, bytes >> PAGE_LG, (uint8_t)bin);
-    if (done)
+    struct run *now = resize_pages(r, bytes, bin);
+    if (now != NULL) {
+        r = now;
         r->usable = bytes;
+    }
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
     lock_drop(&h->large_lock);
-    if (!done) {
-        if (bytes > old)
-            heap_discharge(h, bytes - old);
-        return NULL;
-    }
     if (bytes > old) {
-        heap_count_out(h, bytes - old);
-    } else {
+        if (now == NULL)
+            heap_discharge(h, bytes - old);
+        else
+            heap_count_out(h, bytes - old);
+    } else if (now != NULL) {
         heap_count_back(h, old - bytes);
         heap_discharge(h, old - bytes);
     }
-    return (void *)r->base;
+    return now != NULL ? (void *)now->base : NULL;
 }
 
 void

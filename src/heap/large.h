@@ -11,8 +11,8 @@ void *large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bo
 /* Give it back. */
 void large_give(struct heap *h, struct run *run);
 
-/* Change its size. May move it, with its contents, only if it is huge and stays so. Returns where it is; NULL:
- * not done, and it is as it was. */
+/* Change its size, where it is or by moving its pages; nothing is copied. Returns where it is; NULL: not
+ * done, and it is as it was. */
 void *large_resize(struct heap *h, struct run *run, size_t size);
 
 /* Drop all large blocks of a heap that is being destroyed. */

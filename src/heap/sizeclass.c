@@ -37,22 +37,6 @@ size_round_huge(size_t size)
     return rounded > PTRDIFF_MAX ? 0 : rounded;
 }
 
-unsigned
-bin_of_aligned(size_t size, size_t alignment)
-{
-    size = (size + alignment - 1) & ~(alignment - 1);
-    if (size == 0)
-        size = alignment;
-    if (size > CACHED_MAX)
-        return 0;
-    /* Slabs start on a page, so a block is aligned if its size is a multiple. The next power of
-     * two is, so this ends within a doubling. */
-    unsigned bin = bin_of_size(size);
-    while ((bin_size(bin) & (alignment - 1)) != 0)
-        bin++;
-    return bin < BINS ? bin : 0;
-}
-
 #define SLAB_BYTES ((size_t)64 << 10) /* what a slab aims at; bench/README.md compares */
 #define SLAB_MIN_BLOCKS 4
 

@@ -81,8 +81,16 @@ bin_size(unsigned bin)
 /* A size above CACHED_MAX, rounded up to its class, at least to whole pages. 0: too large for any address. */
 size_t size_round_huge(size_t size);
 
-/* The smallest bin whose blocks are all aligned, for an alignment of at most a page; 0: none. */
-unsigned bin_of_aligned(size_t size, size_t alignment);
+/* What to ask for to get a block that is aligned to `alignment`, a power of two up to a page:
+ * slabs start on a page, so a block is aligned if its class is a multiple. Between two powers of
+ * two classes are a fixed power of two apart: if that is the alignment or more, every class there
+ * is a multiple; if it is less, a multiple of the alignment is itself a class. */
+static inline size_t
+size_for_aligned(size_t size, size_t alignment)
+{
+    size += size == 0;
+    return (size + alignment - 1) & ~(alignment - 1);
+}
 
 /* Pages of a slab of a small bin: few, yet wasting little at the end. */
 unsigned bin_slab_pages(unsigned bin);

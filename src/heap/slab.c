@@ -83,15 +83,6 @@ slab_take(struct heap *h, unsigned bin, void **out, unsigned want)
     return got;
 }
 
-/* Index of the block that starts at an address, or -1. */
-static int
-block_index(const struct run *slab, size_t size, const void *block)
-{
-    uint64_t offset = (uintptr_t)block - slab->base;
-    uint64_t i = (offset * slab->inverse) >> 32;
-    return i * size == offset && i < slab->blocks ? (int)i : -1;
-}
-
 void *
 slab_block(const struct run *slab, const void *address)
 {
@@ -103,7 +94,7 @@ slab_block(const struct run *slab, const void *address)
 bool
 slab_block_is_free(const struct run *slab, const void *block)
 {
-    int i = block_index(slab, bin_size(slab->bin), block);
+    int i = slab_index(slab, bin_size(slab->bin), block);
     return i >= 0 && (slab->bits[i / 64] >> (i % 64) & 1) != 0;
 }
 
@@ -119,8 +110,14 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
         __builtin_prefetch(entry_run(pagemap_get(pagemap, blocks[i])), 1);
     lock_take(&b->lock);
     for (unsigned i = 0; i < count; i++) {
-        struct run *slab = entry_run(pagemap_get(pagemap, blocks[i]));
-        int index = block_index(slab, size, blocks[i]);
+        uint64_t entry = pagemap_get(pagemap, blocks[i]);
+        if (unlikely(entry_bin(entry) != bin || entry_heap(entry) != h->index)) {
+            message_misuse("double free of %p, once a block of %zu bytes of heap '%s', whose slab has gone", blocks[i],
+                           size, h->name);
+            continue;
+        }
+        struct run *slab = entry_run(entry);
+        int index = slab_index(slab, size, blocks[i]);
         if (unlikely(index < 0)) {
             message_misuse("free of %p, which is inside of a block of %zu bytes of heap '%s' and not its start",
                            blocks[i], size, h->name);

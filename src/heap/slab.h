@@ -14,6 +14,15 @@ void slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count);
 /* Start of the block that holds an address; NULL: it is in the slab's unused tail. */
 void *slab_block(const struct run *slab, const void *address);
 
+/* Index of the block that starts at an address, -1 if none does. size: of the slab's blocks. */
+static inline int
+slab_index(const struct run *slab, size_t size, const void *block)
+{
+    uint64_t offset = (uintptr_t)block - slab->base;
+    uint64_t i = (offset * slab->inverse) >> 32;
+    return i * size == offset && i < slab->blocks ? (int)i : -1;
+}
+
 /* Is the block at this address free in its slab's bitmap? */
 bool slab_block_is_free(const struct run *slab, const void *block);
 

@@ -21,6 +21,10 @@ void os_unmap(void *address, size_t size);
 /* Drop the contents of pages that stay mapped: they read as zero afterwards. */
 void os_purge(void *address, size_t size);
 
+/* Drop pages of a file's mapping, from begin to end, until they are used: they count as resident
+ * though nobody asked for them. */
+void os_forget(const void *begin, const void *end);
+
 /* Let huge pages be used (true) or not (false) in a range. A hint. */
 void os_huge_pages(void *address, size_t size, bool use);
 
@@ -29,6 +33,10 @@ bool os_resize(void *address, size_t old_size, size_t new_size);
 
 /* Move a mapping into `to`, a range from os_map() of new_size bytes; the rest stays zero. */
 bool os_move(void *from, size_t old_size, void *to, size_t new_size);
+
+/* Move the pages of `from` in place of those of `to`, a mapping of the same size, instead of
+ * copying them; `from` stays mapped and reads as zero. False if the system cannot: nothing is changed. */
+bool os_move_pages(void *from, size_t size, void *to);
 
 /* Milliseconds of a clock that only goes forward; cheap, a few milliseconds coarse. */
 uint64_t os_clock_ms(void);

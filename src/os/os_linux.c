@@ -63,6 +63,16 @@ os_purge(void *address, size_t size)
 }
 
 void
+os_forget(const void *begin, const void *end)
+{
+    int saved = errno;
+    uintptr_t from = ((uintptr_t)begin + PAGE_MASK) & ~PAGE_MASK, to = (uintptr_t)end & ~PAGE_MASK;
+    if (from < to)
+        madvise((void *)from, to - from, MADV_DONTNEED);
+    errno = saved;
+}
+
+void
 os_huge_pages(void *address, size_t size, bool use)
 {
     int saved = errno;
@@ -84,6 +94,18 @@ os_move(void *from, size_t old_size, void *to, size_t new_size)
 {
     int saved = errno;
     bool done = mremap(from, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
+    errno = saved;
+    return done;
+}
+
+bool
+os_move_pages(void *from, size_t size, void *to)
+{
+    int saved = errno;
+    bool done = false;
+#ifdef MREMAP_DONTUNMAP
+    done = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
+#endif
     errno = saved;
     return done;
 }

@@ -148,6 +148,13 @@ neighbour(uintptr_t address, uint8_t kind)
     return r != NULL && r->kind == kind ? r : NULL;
 }
 
+/* Two free runs are joined at `seam`: the pages on both sides of it are ends no longer. */
+static void
+map_join(uintptr_t seam)
+{
+    pagemap_set(seam - PAGE_SIZE, 2, 0);
+}
+
 /* Put a free run into its lists, joined with free neighbours of its kind. */
 static void
 free_add(struct run *r)
@@ -158,6 +165,7 @@ free_add(struct run *r)
         struct run *left = neighbour(r->base - 1, r->kind);
         if (left != NULL) {
             free_remove(left);
+            map_join(r->base);
             r->base = left->base;
             r->pages += left->pages;
             record_free(left);
@@ -168,6 +176,7 @@ free_add(struct run *r)
         struct run *right = neighbour(end, r->kind);
         if (right != NULL) {
             free_remove(right);
+            map_join(end);
             r->pages += right->pages;
             record_free(right);
         }
@@ -352,6 +361,23 @@ purge_to(size_t limit)
     }
 }
 
+/* If two runs are neighbours in one chunk, make the first one both. */
+static bool
+adjoin(struct run *r, const struct run *other)
+{
+    uintptr_t end = r->base + (r->pages << PAGE_LG), other_end = other->base + (other->pages << PAGE_LG);
+    if (other->base == end && (end & CHUNK_MASK) != 0) {
+        r->pages += other->pages;
+        return true;
+    }
+    if (other_end == r->base && (other_end & CHUNK_MASK) != 0) {
+        r->base = other->base;
+        r->pages += other->pages;
+        return true;
+    }
+    return false;
+}
+
 void
 pool_give(struct run *runs)
 {
@@ -359,10 +385,19 @@ pool_give(struct run *runs)
         return;
     lock_take(&pool.lock);
     while (runs != NULL) {
-        struct run *next = runs->next;
-        pagemap_set(runs->base, runs->pages, 0);
-        runs->kind = RUN_DIRTY;
-        free_add(runs);
+        struct run *r = runs, *next = r->next;
+        /* A heap that is destroyed gives runs in the order of their addresses, up or down: join
+         * those first, which costs less than to have each join its free neighbour. */
+        while (next != NULL && adjoin(r, next)) {
+            struct run *joined = next;
+            next = joined->next;
+            record_free(joined);
+        }
+        if (next != NULL)
+            __builtin_prefetch(next->next);
+        pagemap_set(r->base, r->pages, 0);
+        r->kind = RUN_DIRTY;
+        free_add(r);
         runs = next;
     }
     if (pool.decay.ms == 0)
@@ -384,6 +419,8 @@ pool_resize(struct run *run, size_t pages, uint8_t bin)
             pagemap_set(tail->base, tail->pages, 0);
             run->pages = pages;
             free_add(tail);
+            if (pool.decay.ms == 0)
+                purge_to(0);
             done = true;
         }
     } else if ((end & CHUNK_MASK) != 0) {
@@ -484,6 +521,22 @@ pool_resize_huge(struct run *r, size_t bytes)
     return done;
 }
 
+struct run *
+pool_move_to_huge(struct run *run, size_t bytes)
+{
+    size_t used = run->pages << PAGE_LG;
+    struct run *to = pool_take_huge(used, CHUNK_SIZE, (struct run_use){ RUN_HUGE, 0, run->heap });
+    if (to == NULL)
+        return NULL;
+    if (os_move_pages((void *)run->base, used, (void *)to->base)) {
+        if (pool_resize_huge(to, bytes))
+            return to;
+        os_move_pages((void *)to->base, used, (void *)run->base);
+    }
+    pool_give_huge(to);
+    return NULL;
+}
+
 void
 pool_tick(uint64_t now)
 {
@@ -511,6 +564,14 @@ pool_find(const void *address)
     uintptr_t a = (uintptr_t)address;
     r = entry_run(pagemap_get(pagemap, (void *)(a & ~CHUNK_MASK)));
     return r != NULL && r->kind == RUN_HUGE && a - r->base < r->pages << PAGE_LG ? r : NULL;
+}
+
+bool
+pool_holds(const void *address)
+{
+    /* The first page of a chunk belongs to a run always, if only to a free one. */
+    const struct run *r = entry_run(pagemap_get(pagemap, (void *)((uintptr_t)address & ~CHUNK_MASK)));
+    return r != NULL && r->kind != RUN_HUGE;
 }
 
 void

@@ -42,6 +42,10 @@ void pool_give_huge(struct run *run);
 /* Resize, moving the mapping if need be. False: no address space; the run is as it was. */
 bool pool_resize_huge(struct run *run, size_t bytes);
 
+/* A huge run of `bytes` that has the pages of a large one, moved and not copied; the large one stays,
+ * with pages that read as zero. NULL: the system cannot, and nothing is changed. */
+struct run *pool_move_to_huge(struct run *run, size_t bytes);
+
 /* Let dirty pages decay, if an epoch has gone by. `now` is os_clock_ms(). */
 void pool_tick(uint64_t now);
 
@@ -50,6 +54,9 @@ void pool_purge(void);
 
 /* The run that holds an address, free ones left out; NULL if none. Safe for any address. */
 struct run *pool_find(const void *address);
+
+/* Is the address in a chunk of the pool's, free or not? Then it is nobody else's. */
+bool pool_holds(const void *address);
 
 void pool_init(int64_t dirty_decay_ms);
 void pool_figures_get(struct pool_figures *out);

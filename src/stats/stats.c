@@ -89,7 +89,7 @@ stats_info(struct alcove_info *out)
     pool_figures_get(&pages);
     out->mapped_bytes = pages.mapped + out->metadata_bytes;
     out->dirty_bytes = pages.dirty;
-    out->heaps = heap_count();
+    out->heaps = heap_count() + (heap_of(ALCOVE_HEAP_DEFAULT) == NULL); /* it is there, only not made yet */
     out->threads = thread_count();
     uint32_t seen = 0;
     for (uint32_t i = 0; i < ALCOVE_HEAP_MAX && seen < out->heaps; i++) {

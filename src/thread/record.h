@@ -36,6 +36,25 @@ struct thread {
     _Atomic(struct cache *) caches[ALCOVE_HEAP_MAX]; /* by heap */
 };
 
+/* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. */
+static inline __attribute__((always_inline)) struct cache *
+cache_of(uint32_t heap)
+{
+    intptr_t offset = tls_offset;
+    if (unlikely(offset == 0))
+        return NULL;
+    struct thread *t = tls_static(offset);
+    return likely(t != NULL) ? atomic_load_explicit(&t->caches[heap], memory_order_relaxed) : NULL;
+}
+
+/* The same for the default heap: the record's first member. */
+static inline __attribute__((always_inline)) struct cache *
+cache_of_default(void)
+{
+    intptr_t offset = tls_offset;
+    return likely(offset != 0) ? (struct cache *)tls_static(offset) : NULL;
+}
+
 /* This thread's record, made if it has none. NULL: there is none to be had, do without caches. */
 struct thread *thread_get(void);
 
