@@ -1,7 +1,8 @@
 /*
- * --check: the ratios of this run against those of a TSV written earlier, perhaps on another day
- * or machine. Ratios are compared, not times, for they depend less on the machine. A row counts as
- * slower when it lost more than the noise of both runs explains.
+ * --check: this run against a TSV written earlier, perhaps on another day or machine. Of times the
+ * ratios are compared, for they depend less on the machine; figures of memory as they are, for
+ * peers that give memory back do so by chance. A row counts as slower when it lost more than the
+ * noise of both runs explains.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -14,12 +15,23 @@ static const double least_change = 0.05, noise_times = 2;
 
 struct earlier {
     char work[64];
-    double ratio, noise;
+    double ratio, noise; /* of memory: the figure itself */
 };
 
-enum { COLUMNS = 12, COLUMN_WORK = 0, COLUMN_ALLOCATOR = 3, COLUMN_RATIO = 7, COLUMN_NOISE = 8 };
+enum { COLUMNS = 12, COLUMN_WORK = 0, COLUMN_UNIT = 2, COLUMN_ALLOCATOR = 3, COLUMN_MIN = 4, COLUMN_RATIO = 7, COLUMN_NOISE = 8 };
 
-/* One line of the TSV. 1 if it is a row of alcove's with a ratio. */
+static int is_time(const char *unit)
+{
+    return strcmp(unit, "ns") == 0 || strcmp(unit, "us") == 0;
+}
+
+static double figure_now(const struct work *work, struct cell (*cells)[MAX_PEERS])
+{
+    const struct cell *row = cells[work - works];
+    return is_time(work->unit) ? row_ratio(work, row) : cell_min(&row[PEER_ALCOVE]);
+}
+
+/* One line of the TSV. 1 if it is a row of alcove's with a figure to compare. */
 static int line_read(char *line, struct earlier *out)
 {
     char *column[COLUMNS] = {0};
@@ -29,7 +41,7 @@ static int line_read(char *line, struct earlier *out)
     if (!column[COLUMNS - 1] || strcmp(column[COLUMN_ALLOCATOR], peers[PEER_ALCOVE].name) != 0)
         return 0;
     snprintf(out->work, sizeof out->work, "%s", column[COLUMN_WORK]);
-    out->ratio = atof(column[COLUMN_RATIO]);
+    out->ratio = atof(column[is_time(column[COLUMN_UNIT]) ? COLUMN_RATIO : COLUMN_MIN]);
     out->noise = atof(column[COLUMN_NOISE]);
     return out->ratio > 0;
 }
@@ -41,13 +53,13 @@ int baseline_check(const char *path, struct cell (*cells)[MAX_PEERS])
         return -1;
     int slower = 0, faster = 0, same = 0, gone = 0;
     char line[1024];
-    printf("\nagainst %s (ratio then -> now, and the change that noise explains)\n", path);
+    printf("\nagainst %s (ratio, or figure of memory, then -> now, and the change that noise explains)\n", path);
     while (fgets(line, sizeof line, in)) {
         struct earlier then;
         if (!line_read(line, &then))
             continue;
         const struct work *work = work_find(then.work);
-        double ratio = work ? row_ratio(work, cells[work - works]) : 0;
+        double ratio = work ? figure_now(work, cells) : 0;
         if (ratio <= 0) {
             gone++;
             continue;

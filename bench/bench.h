@@ -207,8 +207,8 @@ int child_main(int argc, char **argv);
 int peer_wanted(const struct peer *peer, unsigned flags);
 /* Does --only let this name through? NULL lets all through; else comma-separated shell patterns. */
 int name_wanted(const char *name, const char *group, const struct options *options);
-/* cells: [work_count][MAX_PEERS] */
-void run_works(const struct options *options, struct cell (*cells)[MAX_PEERS]);
+/* cells: [work_count][MAX_PEERS]. 0: no work has such a name. */
+int run_works(const struct options *options, struct cell (*cells)[MAX_PEERS]);
 /* cells: [16][MAX_PEERS], one curve */
 void run_curve(const struct options *options, const struct curve *curve, struct cell (*cells)[MAX_PEERS]);
 

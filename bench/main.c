@@ -72,6 +72,7 @@ static int complain(const char *what, const char *path)
 static int do_curves(const struct options *options)
 {
     FILE *tsv = NULL;
+    int done = 0;
     if (options->tsv) {
         tsv = fopen(options->tsv, "w");
         if (!tsv)
@@ -81,6 +82,7 @@ static int do_curves(const struct options *options)
     for (int i = 0; i < curve_count; i++) {
         if (!name_wanted(curves[i].name, "curve", options))
             continue;
+        done++;
         struct cell(*cells)[MAX_PEERS] = calloc(16, sizeof *cells);
         if (!cells)
             return 2;
@@ -96,6 +98,10 @@ static int do_curves(const struct options *options)
             plot_curve(options->plot, &curves[i], cells);
         free(cells);
     }
+    if (!done) {
+        fprintf(stderr, "alcove-bench: --only %s: no such curve; see --list\n", options->only);
+        return 2;
+    }
     return tsv && fclose(tsv) ? complain("cannot write", options->tsv) : 0;
 }
 
@@ -104,7 +110,10 @@ static int do_works(const struct options *options)
     struct cell(*cells)[MAX_PEERS] = calloc((size_t)work_count, sizeof *cells);
     if (!cells)
         return 2;
-    run_works(options, cells);
+    if (!run_works(options, cells)) {
+        fprintf(stderr, "alcove-bench: --only %s: no such work; see --list\n", options->only);
+        return 2;
+    }
     report_table(cells);
     if (options->tsv && report_tsv(options->tsv, cells))
         return complain("cannot write", options->tsv);

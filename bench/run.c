@@ -260,11 +260,25 @@ int name_wanted(const char *name, const char *group, const struct options *optio
     return 0;
 }
 
-static int wanted_work(const struct work *work, const struct options *options)
+static int wanted_by_name(const struct work *work, const struct options *options)
 {
     if (options->quick && !options->only && (work->flags & WORK_NOT_QUICK))
         return 0;
     return name_wanted(work->name, work->group, options);
+}
+
+/* The floor is measured with every row that is compared with it. */
+static int wanted_work(const struct work *work, const struct options *options)
+{
+    if (wanted_by_name(work, options))
+        return 1;
+    if (work != work_find("empty"))
+        return 0;
+    for (int w = 0; w < work_count; w++)
+        for (int i = 0; i < MAX_TARGETS; i++)
+            if (works[w].targets[i].kind == TARGET_FLOOR && wanted_by_name(&works[w], options))
+                return 1;
+    return 0;
 }
 
 static void progress(const char *format, const char *first, const char *second, int done, int all)
@@ -336,11 +350,13 @@ static void run_together(struct request request, struct cell *row)
         }
 }
 
-void run_works(const struct options *options, struct cell (*cells)[MAX_PEERS])
+int run_works(const struct options *options, struct cell (*cells)[MAX_PEERS])
 {
     int all = 0, done = 0;
     for (int w = 0; w < work_count; w++)
         all += wanted_work(&works[w], options);
+    if (!all)
+        return 0;
     all *= options->rounds;
 
     for (int round = 0; round < options->rounds; round++) {
@@ -370,6 +386,7 @@ void run_works(const struct options *options, struct cell (*cells)[MAX_PEERS])
         }
     }
     progress(NULL, "", "", 0, 0);
+    return 1;
 }
 
 void run_curve(const struct options *options, const struct curve *curve, struct cell (*cells)[MAX_PEERS])

@@ -67,30 +67,70 @@ struct heaps {
     uint32_t size[1024];
 };
 
+/* A module calls malloc and free from its own code, so that each of its call sites always goes to
+ * the same heap; processors rely on that. So does this: SITES pieces of straight code, each with its own
+ * two call sites, and four such functions for up to 1,024 heaps. */
+enum { SITES = 256 };
+
+static inline __attribute__((always_inline)) void pair_on(struct heaps *heaps, long heap)
+{
+    void *block = heaps->malloc[heap & (heaps->count - 1)](64);
+    OPAQUE(block);
+    heaps->free[heap & (heaps->count - 1)](block);
+}
+
+static inline __attribute__((always_inline)) void burst_on(struct heaps *heaps, long heap)
+{
+    void *block[BURST];
+    heap &= heaps->count - 1;
+    for (int k = 0; k < BURST; k++)
+        block[k] = heaps->malloc[heap](heaps->size[(heaps->next + k) % 1024]);
+    heaps->next += BURST;
+    OPAQUE(heaps);
+    for (int k = 0; k < BURST; k++)
+        heaps->free[heap](block[k]);
+}
+
+#define SITES_4(on, heap) on(heaps, heap), on(heaps, (heap) + 1), on(heaps, (heap) + 2), on(heaps, (heap) + 3)
+#define SITES_16(on, heap) SITES_4(on, heap), SITES_4(on, (heap) + 4), SITES_4(on, (heap) + 8), SITES_4(on, (heap) + 12)
+#define SITES_64(on, heap) \
+    SITES_16(on, heap), SITES_16(on, (heap) + 16), SITES_16(on, (heap) + 32), SITES_16(on, (heap) + 48)
+#define SITES_256(on, heap) \
+    SITES_64(on, heap), SITES_64(on, (heap) + 64), SITES_64(on, (heap) + 128), SITES_64(on, (heap) + 192)
+
+#define SITES_FUNCTION(on, first)                                          \
+    static __attribute__((noinline)) void on##_##first(struct heaps *heaps) \
+    {                                                                      \
+        SITES_256(on, first);                                              \
+    }
+
+SITES_FUNCTION(pair_on, 0)
+SITES_FUNCTION(pair_on, 256)
+SITES_FUNCTION(pair_on, 512)
+SITES_FUNCTION(pair_on, 768)
+SITES_FUNCTION(burst_on, 0)
+SITES_FUNCTION(burst_on, 256)
+SITES_FUNCTION(burst_on, 512)
+SITES_FUNCTION(burst_on, 768)
+
+typedef void sites_function(struct heaps *);
+
+/* One operation is a turn of all sites of one of the functions. */
+static void run_sites(struct heaps *heaps, sites_function *const sites[4], long count)
+{
+    long functions = heaps->count > SITES ? heaps->count / SITES : 1;
+    for (long i = 0; i < count; i++)
+        sites[i % functions](heaps);
+}
+
 static void body_heaps_pair(void *context, long count)
 {
-    struct heaps *heaps = context;
-    long mask = heaps->count - 1;
-    for (long i = 0; i < count; i++) {
-        void *block = heaps->malloc[i & mask](64);
-        OPAQUE(block);
-        heaps->free[i & mask](block);
-    }
+    run_sites(context, (sites_function *const[]){pair_on_0, pair_on_256, pair_on_512, pair_on_768}, count);
 }
 
 static void body_heaps_burst(void *context, long count)
 {
-    struct heaps *heaps = context;
-    long mask = heaps->count - 1;
-    void *block[BURST];
-    for (long i = 0; i < count; i++) {
-        long heap = i & mask;
-        for (int k = 0; k < BURST; k++)
-            block[k] = heaps->malloc[heap](heaps->size[(i * BURST + k) % 1024]);
-        OPAQUE(heaps);
-        for (int k = 0; k < BURST; k++)
-            heaps->free[heap](block[k]);
-    }
+    run_sites(context, (sites_function *const[]){burst_on_0, burst_on_256, burst_on_512, burst_on_768}, count);
 }
 
 /* many: count heaps; one: the first of them, always. */
@@ -127,22 +167,22 @@ static void measure_heaps(struct job *job, body_function *body, double operation
 
 void work_heaps_pair(struct job *job)
 {
-    measure_heaps(job, body_heaps_pair, 1, 1);
+    measure_heaps(job, body_heaps_pair, SITES, 1);
 }
 
 void work_heaps_burst(struct job *job)
 {
-    measure_heaps(job, body_heaps_burst, BURST, 1);
+    measure_heaps(job, body_heaps_burst, BURST * SITES, 1);
 }
 
 void curve_heaps_pair(struct job *job)
 {
-    measure_heaps(job, body_heaps_pair, 1, 0);
+    measure_heaps(job, body_heaps_pair, SITES, 0);
 }
 
 void curve_heaps_burst(struct job *job)
 {
-    measure_heaps(job, body_heaps_burst, BURST, 0);
+    measure_heaps(job, body_heaps_burst, BURST * SITES, 0);
 }
 
 /* ---- dropping a heap ---- */

@@ -184,7 +184,8 @@ work_all(void)
         int error = pthread_create(&work->thread, NULL, work_thread, work);
         work->started = error == 0;
         if (error != 0)
-            failed = !work_fails(work, "no thread: %s", strerror(error));
+            work_fails(work, "no thread: %s", strerror(error));
+        failed |= work->failed;
     }
     while (!failed && !(demo.limit_done && demo_clock() >= demo.started + demo.seconds)) {
         table_draw(&demo);

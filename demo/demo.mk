@@ -7,6 +7,5 @@ alcove_demo_SOURCES = \
 	demo/work_sqlite.c demo/work_xml.c
 alcove_demo_CPPFLAGS = $(AM_CPPFLAGS) $(default_names)
 alcove_demo_LDADD = libalcove-lua.la libalcove-loader.la
-alcove_demo_LDFLAGS = $(AM_LDFLAGS) -no-install
 
 EXTRA_DIST += dev/demo

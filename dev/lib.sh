@@ -14,10 +14,10 @@ alcove_jobs=$(nproc 2>/dev/null || echo 2)
 
 alcove_say() { printf '== %s\n' "$*" >&2; }
 
-# The part of a log that tells what went wrong: from the first error, or the end.
+# The part of a log that tells what went wrong: around the first error, or the end.
 alcove_log_show() {
     printf -- '-- %s:\n' "$1"
-    grep -E -m1 -A40 '(error|undefined reference)[: ]|\*\*\*' "$1" || tail -n 40 "$1"
+    grep -E -m1 -B8 -A40 '(error|undefined reference)[: ]|\*\*\*' "$1" || tail -n 40 "$1"
 }
 
 # alcove_quietly <log> <what> <command…>

@@ -146,11 +146,15 @@ allocator_enter(void *handle, const struct alcove_table *table, const char *path
 static bool
 passage_enter(void)
 {
+    unsigned drain = 0;
     for (int wait = 0; wait < DRAIN_WAITS; wait++) {
         loader_enter();
         bool open = !loader.draining;
         if (open)
             loader.passing++;
+        if (drain != loader.drains)
+            wait = 0; /* another one: they get on */
+        drain = loader.drains;
         loader_leave();
         if (open)
             return true;
@@ -297,6 +301,7 @@ ALCOVE_PUBLIC(unload)(alcove_allocator *allocator, unsigned flags)
         if (code == ALCOVE_OK) {
             loader.passing++;
             loader.draining = true;
+            loader.drains++;
         } else {
             handle = NULL;
         }

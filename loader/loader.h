@@ -66,6 +66,7 @@ struct loader {
     unsigned references;    /* calls of load that unload has to match */
     unsigned passing;       /* calls of load and unload with a dlopen reference of their own */
     bool draining;          /* a detached allocator is mapped until `passing` is 0 */
+    unsigned drains;        /* how often that has been so */
     unsigned users;         /* calls that use the table without the lock */
     struct module *modules;
     uintptr_t serial;       /* of the last handle */

@@ -25,7 +25,7 @@ struct routing {
 };
 
 /* Routing these would lead the allocator, the loader or malloc itself in circles. libc is among
- * them even where a preloaded library has taken malloc over: strdup is still libc's. */
+ * them even where a preloaded library has taken malloc over. */
 static const char *
 module_refusal(const struct object *object)
 {
@@ -33,9 +33,10 @@ module_refusal(const struct object *object)
         return "it is the allocator";
     if (object_holds(object, (uintptr_t)&loader))
         return "it holds the loader";
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
-        if (object_holds(object, (uintptr_t)route_original[which]))
-            return "it holds this process' malloc family, or a part of it";
+    if (object_holds(object, (uintptr_t)route_original[ALCOVE_ENTRY_malloc]))
+        return "it holds the malloc of this process";
+    if (object_holds(object, route_libc))
+        return "it is the C library";
     return NULL;
 }
 

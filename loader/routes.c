@@ -7,6 +7,7 @@
 #include <string.h>
 
 route_targets route_original, route_guard, route_resting;
+uintptr_t route_libc;
 
 /* A program built without -fPIE that takes the address of free makes every object see that of its
  * own PLT stub, which jumps where the program's import leads. As a value it stands for the
@@ -81,6 +82,7 @@ routes_start(void)
             original = behind_stub(names[which], stub[which]);
         route_original[which] = original;
     }
+    route_libc = (uintptr_t)dlsym(RTLD_DEFAULT, "__libc_start_main"); /* glibc's and musl's; nobody replaces it */
     static const enum alcove_entry needed[] = {ALCOVE_ENTRY_malloc, ALCOVE_ENTRY_free, ALCOVE_ENTRY_realloc,
                                                ALCOVE_ENTRY_malloc_usable_size};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)

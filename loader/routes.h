@@ -18,6 +18,9 @@ extern route_targets route_original; /* the process' own functions */
 extern route_targets route_guard;    /* guards, for the names that release */
 extern route_targets route_resting;  /* guard, or original where there is none */
 
+/* An address in the C library, which may not be where malloc is. */
+extern uintptr_t route_libc;
+
 /* Find the originals. Once, before anything is rewritten, without the lock. 0 or a code. */
 int routes_start(void);
 

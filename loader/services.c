@@ -11,7 +11,7 @@
 
 /* Lent to one allocator at a time, which leaves it null in every thread when it detaches. Not
  * static: the assembler text below names it. */
-__thread void *alcove_loader_tls_slot __attribute__((visibility("hidden")));
+__thread void *alcove_loader_tls_slot __attribute__((visibility("hidden"), used));
 
 /* In .bss and untouched until an allocator writes it: address space, not memory. */
 struct pagemap loader_pagemap;
