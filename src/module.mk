@@ -15,9 +15,10 @@ libalcore_la_SOURCES = \
 	src/thread/tls.h src/thread/tls.c \
 	src/conf/conf.h src/conf/conf.c \
 	src/stats/stats.h src/stats/stats.c \
-	src/api/aligned.c src/api/api.h src/api/calloc.c src/api/heaps.c src/api/hot.h src/api/internal.h \
-	src/api/malloc.c src/api/message.h src/api/message.c src/api/realloc.c src/api/services.h \
-	src/api/slow.c src/api/strdup.c src/api/table.c src/api/thunks.S src/api/usable_size.c
+	src/api/aligned.c src/api/api.h src/api/calloc.c src/api/heaps.c src/api/hot.h \
+	src/api/internal.h src/api/malloc.c src/api/message.h src/api/message.c src/api/realloc.c \
+	src/api/services.h src/api/slow.c src/api/strdup.c src/api/table.c src/api/thunks.S \
+	src/api/usable_size.c
 
 libalcore_la_CFLAGS = $(AM_CFLAGS) \
 	-fvisibility=hidden -fno-semantic-interposition -ftls-model=global-dynamic \

@@ -1,0 +1,41 @@
+#!/bin/sh
+# What the built module shows to the outside, and what it asks of the dynamic linker. Prints TAP.
+export LC_ALL=C
+module=$ALCOVE_TEST_MODULE
+prefix=$ALCOVE_TEST_PREFIX
+loader=$ALCOVE_TEST_BUILDDIR/.libs/libalcove-loader.so
+number=0
+bad=0
+
+# report <name> <what was found; nothing means it passed>
+report() {
+    number=$((number + 1))
+    if [ -z "$2" ]; then
+        echo "ok $number - $1"
+    else
+        echo "not ok $number - $1"
+        printf '%s\n' "$2" | sed 's/^/# /'
+        bad=1
+    fi
+}
+
+exported() { nm -D --defined-only "$1" | awk '{ print $NF }'; }
+
+# absent <what> <where it must not be>: prints the lines that have it, or that the tool failed
+absent() {
+    [ -n "$2" ] || echo "nothing could be read of $module"
+    printf '%s\n' "$2" | grep "$1"
+}
+
+echo 1..7
+report test_module_exports_only_prefixed_names "$(exported "$module" | grep -v "^$prefix")"
+report test_module_exports_its_table \
+    "$(exported "$module" | grep -qx "${prefix}table" || echo "no ${prefix}table in $module")"
+report test_loader_exports_only_prefixed_names "$(exported "$loader" | grep -v "^$prefix")"
+report test_module_has_no_static_tls_flag "$(absent STATIC_TLS "$(readelf -dW "$module")")"
+report test_module_has_no_tpoff_relocation "$(absent TPOFF "$(readelf -rW "$module")")"
+report test_module_is_bound_at_load_time \
+    "$(readelf -dW "$module" | grep -q 'FLAGS.*NOW' || echo "no NOW flag in $module")"
+report test_module_needs_no_executable_stack \
+    "$(readelf -lW "$module" | grep -q 'GNU_STACK.* RW ' || echo "GNU_STACK of $module is not RW")"
+exit $bad

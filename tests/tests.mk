@@ -1,0 +1,95 @@
+# Tests, with cmocka. `make check` runs them all; dev/check counts them.
+#
+# unit_tests    tests/unit/     linked with the objects of the allocator and of the loader
+# module_tests  tests/module/   reach the allocator through dlopen only
+# stress_tests  tests/stress/   many threads, linked as unit tests are: ThreadSanitizer sees them too,
+#                               which cannot live with the loader's guards in libc
+# host_tests    tests/hosts/    link the loader library as a host does, and name its functions
+#                               alcove_… whatever the prefix
+#
+# A new test is its name in one of the lists; its source is then <name>.c. A host test needs two
+# lines more, its CPPFLAGS and LDADD, as those that are here.
+# A small library that a test opens is a name in plugin_libraries and a line with its LDFLAGS.
+#
+# A test finds in its environment:
+#   ALCOVE_TEST_MODULE    file of the built allocator
+#   ALCOVE_TEST_PLUGINS   folder of the built plugin_libraries
+#   ALCOVE_TEST_PREFIX    prefix of the public symbols
+#   ALCOVE_TEST_SRCDIR, ALCOVE_TEST_BUILDDIR, CC
+#   ALCOVE_TEST_VALGRIND  set when valgrind runs it, which knows some 30,000 mappings only
+
+unit_tests = tests/unit/test_cache tests/unit/test_conf tests/unit/test_decay \
+	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_pool tests/unit/test_sizeclass \
+	tests/unit/test_slab
+
+module_tests = tests/module/test_misuse tests/module/test_standard
+
+# test_loader's plugins call back into it; test_program_stub is about programs that are not PIE.
+host_tests = tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_program_stub \
+	tests/hosts/test_routing
+tests_hosts_test_loader_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_loader_LDADD = $(host_ldadd)
+tests_hosts_test_loader_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_hosts_test_lua_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_lua_LDADD = $(host_ldadd)
+tests_hosts_test_program_stub_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_program_stub_CFLAGS = $(AM_CFLAGS) -fno-pie
+tests_hosts_test_program_stub_LDADD = $(host_ldadd)
+tests_hosts_test_program_stub_LDFLAGS = $(AM_LDFLAGS) -no-pie
+tests_hosts_test_routing_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_routing_LDADD = $(host_ldadd)
+
+stress_tests =
+
+script_tests = tests/module/test_exports.sh tests/hosts/test_ten_lines.sh
+
+plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
+	tests/plugins/keeper.la tests/plugins/other_abi.la tests/plugins/small_table.la
+tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_blocks_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_blocks_two_la_SOURCES = tests/plugins/blocks.c
+tests_plugins_blocks_two_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_blocks_two_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_caller_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_keeper_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_other_abi_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_other_abi_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_small_table_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_small_table_la_LDFLAGS = $(plugin_ldflags)
+
+EXTRA_DIST += $(script_tests) tests/hosts/host.h tests/module/module.h tests/plugins/blocks.h tests/unit/unit.h
+
+# Without shared libraries there is nothing to load: the tests that link objects are left.
+check_PROGRAMS = $(unit_tests) $(stress_tests)
+TESTS = $(check_PROGRAMS)
+if SHARED
+check_PROGRAMS += $(module_tests) $(host_tests)
+check_LTLIBRARIES = $(plugin_libraries)
+TESTS += $(script_tests)
+endif
+
+# How each kind is built. A module test takes nothing of LDADD's archives, for it names nothing of them.
+LDADD = libloadcore.la libalcore.la $(CMOCKA_LIBS)
+host_cppflags = $(AM_CPPFLAGS) $(default_names)
+host_ldadd = libalcove-lua.la libalcove-loader.la $(CMOCKA_LIBS)
+plugin_ldflags = -module -avoid-version -shared -rpath /nowhere
+
+# A test that hangs fails after so many seconds.
+TEST_SECONDS = 300
+TEST_EXTENSIONS = .sh
+LOG_COMPILER = timeout $(TEST_SECONDS)
+SH_LOG_COMPILER = timeout $(TEST_SECONDS) $(SHELL)
+AM_TESTS_ENVIRONMENT = \
+	ALCOVE_TEST_MODULE='$(abs_top_builddir)/.libs/libalcove@S@.so'; export ALCOVE_TEST_MODULE; \
+	ALCOVE_TEST_PLUGINS='$(abs_top_builddir)/tests/plugins/.libs'; export ALCOVE_TEST_PLUGINS; \
+	ALCOVE_TEST_PREFIX='$(P)'; export ALCOVE_TEST_PREFIX; \
+	ALCOVE_TEST_SRCDIR='$(abs_top_srcdir)'; export ALCOVE_TEST_SRCDIR; \
+	ALCOVE_TEST_BUILDDIR='$(abs_top_builddir)'; export ALCOVE_TEST_BUILDDIR; \
+	CC='$(CC)'; export CC;
+
+# Only some of them: make check-unit, make check-stress.
+.PHONY: check-unit check-stress
+check-unit:
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(unit_tests)'
+check-stress:
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(stress_tests)'

@@ -1,0 +1,339 @@
+/* Thread caches: a stack of blocks for each bin, refilled and flushed in batches, counted. */
+#include "unit.h"
+
+#include "heap/large.h"
+#include "heap/slab.h"
+#include "pages/base.h"
+#include "thread/cache.h"
+
+#define BIN_64 4
+#define BIN_LARGE (SMALL_BINS + 1)
+
+static struct cache *cache;
+static struct heap *heap;
+
+static int
+start(void **unused)
+{
+    uint32_t index;
+    fresh(unused);
+    cache = base_alloc(sizeof *cache);
+    if (cache == NULL || heap_create(&(struct alcove_heap_options){ .name = "tested" }, &index) != 0)
+        return -1;
+    heap = heap_of(index);
+    cache_init(cache, heap);
+    return 0;
+}
+
+#define cache_test(function) cmocka_unit_test_setup(function, start)
+
+static unsigned
+held(unsigned bin)
+{
+    const struct cache_bin *b = &cache->bins[bin];
+    return b->capacity - (unsigned)(b->end - b->top);
+}
+
+/* As malloc and free do, without the turns of the slow path. */
+static void *
+take(unsigned bin)
+{
+    bool zeroed;
+    struct cache_bin *b = &cache->bins[bin];
+    b->countdown = COUNTDOWN;
+    void *block = cache_pop(b);
+    if (block == NULL)
+        block = cache_refill(cache, bin, &zeroed);
+    assert_non_null(block);
+    return block;
+}
+
+static void
+give(unsigned bin, void *block)
+{
+    struct cache_bin *b = &cache->bins[bin];
+    if (!cache_push(b, block)) {
+        assert_true(cache_make_room(cache, bin));
+        assert_true(cache_push(b, block));
+    }
+}
+
+static void
+test_new_cache_holds_and_takes_nothing(void **unused)
+{
+    (void)unused;
+    for (unsigned bin = 0; bin < BINS; bin++) {
+        assert_null(cache_pop(&cache->bins[bin]));
+        assert_false(cache_push(&cache->bins[bin], cache));
+    }
+}
+
+static void
+test_bin_zero_never_takes_a_block(void **unused)
+{
+    (void)unused;
+    give(BIN_64, take(BIN_64));
+    cache_collect(cache, true);
+    assert_false(cache_push(&cache->bins[0], cache));
+}
+
+static void
+test_last_pushed_is_popped_first(void **unused)
+{
+    (void)unused;
+    void *a = take(BIN_64), *b = take(BIN_64);
+    give(BIN_64, a);
+    give(BIN_64, b);
+    assert_ptr_equal(take(BIN_64), b);
+    assert_ptr_equal(take(BIN_64), a);
+}
+
+static void
+test_block_that_is_on_top_already_is_not_pushed(void **unused)
+{
+    (void)unused;
+    void *a = take(BIN_64);
+    give(BIN_64, a);
+    unsigned before = held(BIN_64);
+    assert_false(cache_push(&cache->bins[BIN_64], a));
+    assert_int_equal(held(BIN_64), before);
+}
+
+static void
+test_refill_takes_a_batch_from_the_heap(void **unused)
+{
+    (void)unused;
+    take(BIN_64);
+    assert_true(held(BIN_64) > 0);
+    assert_int_equal(heap->bins[BIN_64].out, held(BIN_64) + 1);
+}
+
+static void
+test_bin_grows_while_it_is_used_up_to_a_limit(void **unused)
+{
+    (void)unused;
+    unsigned last = 0;
+    for (int i = 0; i < 100000; i++) {
+        take(BIN_64);
+        assert_true(cache->bins[BIN_64].capacity >= last);
+        last = cache->bins[BIN_64].capacity;
+    }
+    assert_in_range(last, 7, 1023);
+    assert_true(last * 64 <= 256 << 10);
+}
+
+static void
+test_every_small_bin_can_keep_some_blocks(void **unused)
+{
+    (void)unused;
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
+        void *a = take(bin), *b = take(bin), *c = take(bin);
+        give(bin, a);
+        give(bin, b);
+        give(bin, c);
+        assert_ptr_equal(take(bin), c);
+    }
+}
+
+static void
+test_full_bin_gives_the_oldest_half_back(void **unused)
+{
+    (void)unused;
+    enum { MANY = 20000 };
+    static void *blocks[MANY];
+    for (int i = 0; i < MANY; i++)
+        blocks[i] = take(BIN_64);
+    for (int i = 0; i < MANY; i++)
+        give(BIN_64, blocks[i]);
+    assert_true(held(BIN_64) <= cache->bins[BIN_64].capacity);
+    assert_int_equal(heap->bins[BIN_64].out, held(BIN_64));
+    assert_true(held(BIN_64) < MANY / 4);
+    assert_ptr_equal(take(BIN_64), blocks[MANY - 1]); /* the youngest stayed */
+    assert_int_equal(message_count, 0);
+}
+
+static void
+test_collecting_all_empties_the_cache(void **unused)
+{
+    (void)unused;
+    for (unsigned bin = 1; bin < BINS; bin++)
+        give(bin, take(bin));
+    cache_collect(cache, true);
+    for (unsigned bin = 1; bin < BINS; bin++) {
+        assert_int_equal(held(bin), 0);
+        assert_int_equal(cache->bins[bin].capacity, 0);
+    }
+    assert_int_equal(atomic_load(&heap->active), 0);
+    assert_int_equal(atomic_load(&heap->out_bytes), 0);
+}
+
+static void
+test_collecting_leaves_bins_that_were_used_since_the_last_time(void **unused)
+{
+    (void)unused;
+    for (unsigned bin = 1; bin <= 2; bin++) {
+        give(bin, take(bin));
+        cache->bins[bin].countdown--; /* an allocation, as the hot path counts it */
+    }
+    cache_collect(cache, false);
+    assert_true(held(1) > 0);
+    give(1, take(1));
+    cache->bins[1].countdown--;
+    cache_collect(cache, false);
+    assert_true(held(1) > 0);
+    assert_int_equal(held(2), 0);
+}
+
+static void
+test_large_block_is_kept_and_used_again(void **unused)
+{
+    (void)unused;
+    void *block = take(BIN_LARGE);
+    assert_int_equal(pool_find(block)->kind, RUN_LARGE);
+    give(BIN_LARGE, block);
+    assert_ptr_equal(take(BIN_LARGE), block);
+}
+
+static void
+test_largest_class_keeps_one_block(void **unused)
+{
+    (void)unused;
+    void *a = take(BINS - 1), *b = take(BINS - 1);
+    give(BINS - 1, a);
+    give(BINS - 1, b);
+    assert_int_equal(held(BINS - 1), 1);
+    assert_null(pool_find(a));
+    assert_ptr_equal(take(BINS - 1), b);
+}
+
+static void
+test_new_large_block_says_whether_it_is_zero(void **unused)
+{
+    (void)unused;
+    bool zeroed = false;
+    void *block = cache_refill(cache, BIN_LARGE, &zeroed);
+    assert_true(zeroed);
+    memset(block, 1, bin_size(BIN_LARGE));
+    large_give(heap, pool_find(block));
+    cache_refill(cache, BIN_LARGE, &zeroed);
+    assert_false(zeroed);
+}
+
+static void
+test_double_free_of_a_large_block_is_reported_when_it_goes_back(void **unused)
+{
+    (void)unused;
+    void *a = take(BIN_LARGE), *b = take(BIN_LARGE);
+    give(BIN_LARGE, a);
+    give(BIN_LARGE, b);
+    give(BIN_LARGE, a);
+    cache_collect(cache, true);
+    assert_int_equal(message_count, 1);
+    assert_message("double");
+    assert_int_equal(atomic_load(&heap->active), 0);
+    assert_int_equal(atomic_load(&heap->out_bytes), 0);
+}
+
+static void
+test_double_free_of_a_small_block_is_reported_when_it_goes_back(void **unused)
+{
+    (void)unused;
+    void *a = take(BIN_64), *b = take(BIN_64);
+    give(BIN_64, a);
+    give(BIN_64, b);
+    give(BIN_64, a);
+    cache_collect(cache, true);
+    assert_int_equal(message_count, 1);
+    assert_message("double free");
+    assert_int_equal(atomic_load(&heap->active), 0);
+    assert_int_equal(atomic_load(&heap->out_bytes), 0);
+}
+
+static void
+test_countdown_gives_the_slow_path_a_turn(void **unused)
+{
+    (void)unused;
+    struct cache_bin *b = &cache->bins[BIN_64];
+    void *block = take(BIN_64);
+    b->countdown = 2;
+    give(BIN_64, block);
+    assert_ptr_equal(cache_pop(b), block);
+    give(BIN_64, block);
+    assert_ptr_equal(cache_pop(b), block);
+    give(BIN_64, block);
+    assert_null(cache_pop(b));
+}
+
+static void
+test_allocations_are_counted_by_the_countdown(void **unused)
+{
+    (void)unused;
+    struct cache_bin *b = &cache->bins[BIN_64];
+    void *block = take(BIN_64);
+    uint64_t before = cache_allocations(b);
+    for (int i = 0; i < 50; i++) {
+        give(BIN_64, block);
+        assert_ptr_equal(cache_pop(b), block);
+    }
+    assert_int_equal(cache_allocations(b) - before, 50);
+}
+
+static void
+test_refill_fails_at_the_limit(void **unused)
+{
+    (void)unused;
+    bool zeroed;
+    assert_int_equal(heap_limit_set(heap->index, HEAP_LIMIT_MIN), 0);
+    unsigned n = 0;
+    struct cache_bin *b = &cache->bins[BIN_64];
+    for (; n < 10000; n++) {
+        b->countdown = COUNTDOWN;
+        if (cache_pop(b) == NULL && cache_refill(cache, BIN_64, &zeroed) == NULL)
+            break;
+    }
+    assert_in_range(n, 100, HEAP_LIMIT_MIN / 64);
+    assert_null(cache_refill(cache, BIN_LARGE + 8, &zeroed));
+    assert_true(atomic_load(&heap->active) <= HEAP_LIMIT_MIN);
+}
+
+static void
+test_arrays_go_back_when_the_cache_ends(void **unused)
+{
+    (void)unused;
+    for (int round = 0; round < 1000; round++) {
+        for (unsigned bin = 1; bin <= SMALL_BINS; bin += 8)
+            give(bin, take(bin));
+        cache_collect(cache, true);
+        cache_fini(cache);
+        if (round == 0)
+            base_free(base_alloc(64), 64);
+    }
+    assert_true(base_bytes() <= 512 << 10);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cache_test(test_new_cache_holds_and_takes_nothing),
+        cache_test(test_bin_zero_never_takes_a_block),
+        cache_test(test_last_pushed_is_popped_first),
+        cache_test(test_block_that_is_on_top_already_is_not_pushed),
+        cache_test(test_refill_takes_a_batch_from_the_heap),
+        cache_test(test_bin_grows_while_it_is_used_up_to_a_limit),
+        cache_test(test_every_small_bin_can_keep_some_blocks),
+        cache_test(test_full_bin_gives_the_oldest_half_back),
+        cache_test(test_collecting_all_empties_the_cache),
+        cache_test(test_collecting_leaves_bins_that_were_used_since_the_last_time),
+        cache_test(test_large_block_is_kept_and_used_again),
+        cache_test(test_largest_class_keeps_one_block),
+        cache_test(test_new_large_block_says_whether_it_is_zero),
+        cache_test(test_double_free_of_a_large_block_is_reported_when_it_goes_back),
+        cache_test(test_double_free_of_a_small_block_is_reported_when_it_goes_back),
+        cache_test(test_countdown_gives_the_slow_path_a_turn),
+        cache_test(test_allocations_are_counted_by_the_countdown),
+        cache_test(test_refill_fails_at_the_limit),
+        cache_test(test_arrays_go_back_when_the_cache_ends),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,678 @@
+/* The pool of pages: runs are cut and joined, dirty ones used first, purged ones zero, chunks given back. */
+#include "unit.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "heap/slab.h"
+#include "os/os.h"
+#include "pages/pool.h"
+
+static const struct run_use slab_use = { RUN_SLAB, 3, 7 }, large_use = { RUN_LARGE, 80, 7 },
+                            huge_use = { RUN_HUGE, 0, 7 };
+
+static uint64_t
+entry_at(uintptr_t address)
+{
+    return pagemap_get(pagemap, (void *)address);
+}
+
+static struct run *
+take(size_t pages)
+{
+    struct run *r = pool_take(pages, PAGE_SIZE, slab_use);
+    assert_non_null(r);
+    assert_int_equal(r->pages, pages);
+    return r;
+}
+
+static void
+give(struct run *r)
+{
+    r->next = NULL;
+    pool_give(r);
+}
+
+static uintptr_t
+end_of(const struct run *r)
+{
+    return r->base + r->pages * PAGE_SIZE;
+}
+
+static uintptr_t
+chunk_of(const struct run *r)
+{
+    return r->base & ~(CHUNK_SIZE - 1);
+}
+
+static size_t
+mapped(void)
+{
+    struct pool_figures f;
+    pool_figures_get(&f);
+    return f.mapped;
+}
+
+static size_t
+dirty(void)
+{
+    struct pool_figures f;
+    pool_figures_get(&f);
+    return f.dirty;
+}
+
+/* Walk a chunk by its page map entries: runs without a gap; all pages of a used run lead to it; of a
+ * free one the first and the last, and nothing between; no two free runs of one kind are neighbours. */
+static void
+check_chunk(uintptr_t chunk)
+{
+    const struct run *before = NULL;
+    for (uintptr_t a = chunk; a < chunk + CHUNK_SIZE;) {
+        const struct run *r = entry_run(entry_at(a));
+        if (r == NULL || r->base != a || r->pages == 0 || end_of(r) > chunk + CHUNK_SIZE) {
+            fail_msg("page %lu of a chunk belongs to no run", (a - chunk) / PAGE_SIZE);
+            return;
+        }
+        bool free_run = r->kind < RUN_SLAB;
+        for (size_t i = 0; i < r->pages; i++) {
+            uint64_t entry = entry_at(a + i * PAGE_SIZE);
+            bool inner = free_run && i != 0 && i != r->pages - 1;
+            if (entry_run(entry) != (inner ? NULL : r))
+                fail_msg("page %zu of %zu of a run of kind %d leads elsewhere", i, r->pages, r->kind);
+        }
+        if (before != NULL && before->kind == r->kind && r->kind < RUN_PURGING)
+            fail_msg("two free runs of kind %d are neighbours, and not joined", r->kind);
+        before = r;
+        a = end_of(r);
+    }
+}
+
+static void
+test_run_starts_on_a_page_and_is_entered_at_each(void **unused)
+{
+    (void)unused;
+    struct run *r = take(5);
+    assert_int_equal(r->base % PAGE_SIZE, 0);
+    for (unsigned i = 0; i < 5; i++) {
+        uint64_t entry = entry_at(r->base + i * PAGE_SIZE + i);
+        assert_ptr_equal(entry_run(entry), r);
+        assert_int_equal(entry_heap(entry), 7);
+        assert_int_equal(entry_bin(entry), 3);
+    }
+    check_chunk(chunk_of(r));
+}
+
+static void
+test_large_run_tells_its_bin_only_at_its_start(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take(12, PAGE_SIZE, large_use);
+    assert_int_equal(entry_bin(entry_at(r->base)), 80);
+    for (unsigned i = 1; i < 12; i++)
+        assert_int_equal(entry_bin(entry_at(r->base + i * PAGE_SIZE)), 0);
+}
+
+static void
+test_new_run_reads_as_zero_and_says_so(void **unused)
+{
+    (void)unused;
+    struct run *r = take(3);
+    assert_true(r->zeroed);
+    for (size_t i = 0; i < 3 * PAGE_SIZE; i++)
+        assert_int_equal(((char *)r->base)[i], 0);
+}
+
+static void
+test_used_run_does_not_say_it_is_zero(void **unused)
+{
+    (void)unused;
+    give(take(3));
+    assert_false(take(3)->zeroed);
+}
+
+static void
+test_alignment_up_to_a_chunk(void **unused)
+{
+    (void)unused;
+    for (size_t alignment = PAGE_SIZE; alignment <= CHUNK_SIZE; alignment *= 2) {
+        for (size_t pages = 1; pages <= CHUNK_PAGES; pages = pages * 3 + 1) {
+            struct run *r = pool_take(pages, alignment, slab_use);
+            assert_non_null(r);
+            assert_int_equal(r->base & (alignment - 1), 0);
+            assert_int_equal(r->pages, pages);
+            check_chunk(chunk_of(r));
+        }
+    }
+}
+
+static void
+test_runs_do_not_overlap(void **unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < 300; i++) {
+        struct run *r = take(1 + i % 40);
+        memset((void *)r->base, (int)i, r->pages * PAGE_SIZE);
+        check_chunk(chunk_of(r));
+    }
+}
+
+static void
+test_run_of_a_whole_chunk(void **unused)
+{
+    (void)unused;
+    struct run *r = take(CHUNK_PAGES);
+    assert_int_equal(r->base % CHUNK_SIZE, 0);
+    check_chunk(r->base);
+    give(r);
+    check_chunk(r->base);
+}
+
+static void
+test_free_run_joins_both_neighbours(void **unused)
+{
+    (void)unused;
+    struct run *r[5];
+    for (int i = 0; i < 5; i++)
+        r[i] = take(4);
+    uintptr_t first = r[1]->base;
+    assert_int_equal(r[3]->base, r[1]->base + 8 * PAGE_SIZE);
+    give(r[1]);
+    give(r[3]);
+    check_chunk(chunk_of(r[0]));
+    give(r[2]);
+    check_chunk(chunk_of(r[0]));
+    assert_int_equal(entry_run(entry_at(first))->pages, 12);
+    assert_int_equal(take(12)->base, first);
+}
+
+static void
+test_free_run_is_split_and_the_rest_can_be_taken(void **unused)
+{
+    (void)unused;
+    struct run *r = take(10);
+    uintptr_t base = r->base;
+    take(1);
+    give(r);
+    assert_int_equal(take(4)->base, base);
+    check_chunk(base & ~(CHUNK_SIZE - 1));
+    assert_int_equal(take(6)->base, base + 4 * PAGE_SIZE);
+    check_chunk(base & ~(CHUNK_SIZE - 1));
+}
+
+static void
+test_addresses_inside_of_a_free_run_are_nobodys(void **unused)
+{
+    (void)unused;
+    struct run *r[8];
+    for (int i = 0; i < 8; i++)
+        r[i] = take(4);
+    uintptr_t base = r[1]->base, end = end_of(r[6]);
+    for (int i = 1; i < 7; i++)
+        give(r[i]);
+    /* The records of the joined runs are used again for others. */
+    for (int i = 0; i < 8; i++)
+        take(64);
+    struct alcove_owner owner;
+    for (uintptr_t a = base; a < end; a += PAGE_SIZE) {
+        assert_null(pool_find((void *)a));
+        assert_int_equal(ALCOVE_PUBLIC(owner)((void *)(a + 100), &owner), 0);
+        assert_int_equal(owner.heap, ALCOVE_HEAP_NONE);
+    }
+}
+
+static void
+test_dirty_pages_are_used_before_clean_ones(void **unused)
+{
+    (void)unused;
+    take(1);
+    struct run *r = take(20);
+    uintptr_t base = r->base;
+    take(1);
+    give(r);
+    assert_int_equal(dirty(), 20 * PAGE_SIZE);
+    assert_int_equal(take(3)->base, base);
+    assert_int_equal(dirty(), 17 * PAGE_SIZE);
+}
+
+static void
+test_shortest_run_that_is_long_enough_is_used(void **unused)
+{
+    (void)unused;
+    struct run *lengths[3];
+    for (int i = 0; i < 3; i++) {
+        lengths[i] = take(i == 0 ? 20 : i == 1 ? 5 : 10);
+        take(1);
+    }
+    uintptr_t five = lengths[1]->base;
+    for (int i = 0; i < 3; i++)
+        give(lengths[i]);
+    assert_int_equal(take(4)->base, five);
+}
+
+static void
+test_given_run_is_no_longer_found(void **unused)
+{
+    (void)unused;
+    struct run *r = take(4);
+    uintptr_t base = r->base;
+    assert_ptr_equal(pool_find((void *)(base + 5000)), r);
+    give(r);
+    for (size_t i = 0; i < 4; i++)
+        assert_null(pool_find((void *)(base + i * PAGE_SIZE)));
+}
+
+static void
+test_list_of_runs_is_given_at_once(void **unused)
+{
+    (void)unused;
+    struct run *list = NULL, *r;
+    for (int i = 0; i < 10; i++) {
+        r = take(3);
+        r->next = list;
+        list = r;
+    }
+    uintptr_t chunk = chunk_of(list);
+    pool_give(list);
+    assert_int_equal(dirty(), 30 * PAGE_SIZE);
+    check_chunk(chunk);
+}
+
+static void
+test_large_run_shrinks_in_place_and_gives_the_tail(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take(20, PAGE_SIZE, large_use);
+    uintptr_t base = r->base;
+    assert_true(pool_resize(r, 9, 75));
+    assert_int_equal(r->base, base);
+    assert_int_equal(r->pages, 9);
+    assert_int_equal(entry_bin(entry_at(base)), 75);
+    assert_null(pool_find((void *)(base + 9 * PAGE_SIZE)));
+    check_chunk(chunk_of(r));
+    assert_int_equal(dirty(), 11 * PAGE_SIZE);
+}
+
+static void
+test_large_run_grows_in_place_into_dirty_and_clean_pages(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take(10, PAGE_SIZE, large_use), *after = take(10);
+    uintptr_t base = r->base;
+    assert_int_equal(after->base, end_of(r));
+    give(after);
+    assert_true(pool_resize(r, 15, 80)); /* dirty */
+    assert_true(pool_resize(r, 20, 80)); /* the last of them */
+    check_chunk(chunk_of(r));
+    assert_true(pool_resize(r, 400, 0)); /* clean */
+    assert_int_equal(r->base, base);
+    assert_int_equal(r->pages, 400);
+    for (size_t i = 0; i < 400; i++)
+        assert_ptr_equal(pool_find((void *)(base + i * PAGE_SIZE)), r);
+    check_chunk(chunk_of(r));
+}
+
+static void
+test_contents_stay_when_a_run_is_resized_in_place(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take(10, PAGE_SIZE, large_use);
+    memset((void *)r->base, 0x5a, 10 * PAGE_SIZE);
+    assert_true(pool_resize(r, 30, 0));
+    assert_true(pool_resize(r, 5, 80));
+    for (size_t i = 0; i < 5 * PAGE_SIZE; i++)
+        assert_int_equal(((char *)r->base)[i], 0x5a);
+}
+
+static void
+test_large_run_does_not_grow_over_its_neighbour(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take(10, PAGE_SIZE, large_use), *after = take(1);
+    assert_int_equal(after->base, end_of(r));
+    assert_false(pool_resize(r, 11, 81));
+    assert_int_equal(r->pages, 10);
+    assert_int_equal(r->bin, 80);
+    assert_ptr_equal(pool_find((void *)after->base), after);
+    check_chunk(chunk_of(r));
+}
+
+static void
+test_large_run_does_not_grow_beyond_its_chunk(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take(CHUNK_PAGES, PAGE_SIZE, large_use);
+    assert_false(pool_resize(r, CHUNK_PAGES + 1, 0));
+    struct run *last = pool_take(CHUNK_PAGES - 10, PAGE_SIZE, large_use);
+    assert_false(pool_resize(last, CHUNK_PAGES + 1, 0));
+    assert_int_equal(last->pages, CHUNK_PAGES - 10);
+}
+
+static void
+test_shrunk_tail_is_purged_at_once_if_nothing_may_stay(void **unused)
+{
+    (void)unused;
+    pool_init(0);
+    struct run *r = pool_take(20, PAGE_SIZE, large_use);
+    assert_true(pool_resize(r, 9, 75));
+    assert_int_equal(dirty(), 0);
+}
+
+static void
+test_purged_pages_read_as_zero(void **unused)
+{
+    (void)unused;
+    struct run *r = take(50);
+    uintptr_t base = r->base;
+    take(1);
+    memset((void *)base, 0xff, 50 * PAGE_SIZE);
+    give(r);
+    pool_purge();
+    assert_int_equal(dirty(), 0);
+    r = take(50);
+    assert_int_equal(r->base, base);
+    assert_true(r->zeroed);
+    for (size_t i = 0; i < 50 * PAGE_SIZE; i++)
+        assert_int_equal(((char *)base)[i], 0);
+}
+
+static void
+test_purged_runs_join(void **unused)
+{
+    (void)unused;
+    struct run *r[6];
+    for (int i = 0; i < 6; i++)
+        r[i] = take(4);
+    uintptr_t chunk = chunk_of(r[0]);
+    give(r[1]);
+    give(r[3]);
+    pool_purge();
+    give(r[2]);
+    check_chunk(chunk);
+    pool_purge();
+    check_chunk(chunk);
+    assert_int_equal(entry_run(entry_at(chunk + 4 * PAGE_SIZE))->pages, 12);
+}
+
+static void
+test_nothing_stays_dirty_if_decay_is_at_once(void **unused)
+{
+    (void)unused;
+    pool_init(0);
+    give(take(30));
+    assert_int_equal(dirty(), 0);
+}
+
+/* Pages freed at two moments, half the decay time apart: at its end the first are gone, and half of the others. */
+static void
+test_tick_purges_the_oldest_first(void **unused)
+{
+    (void)unused;
+    enum { RUNS = 400 };
+    struct run *r[RUNS];
+    pool_init(1000);
+    uint64_t now = os_clock_ms();
+    for (int i = 0; i < RUNS; i++)
+        r[i] = take(1);
+    uintptr_t base = r[0]->base;
+    assert_int_equal(r[RUNS - 1]->base, base + (RUNS - 1) * PAGE_SIZE);
+    for (int i = 0; i < RUNS / 2; i += 2)
+        give(r[i]);
+    pool_tick(now + 500);
+    for (int i = RUNS / 2; i < RUNS; i += 2)
+        give(r[i]);
+    pool_tick(now + 1100);
+    for (int i = 0; i < RUNS / 2; i += 2)
+        assert_int_equal(entry_run(entry_at(base + (size_t)i * PAGE_SIZE))->kind, RUN_CLEAN);
+    assert_in_range(dirty() / PAGE_SIZE, RUNS / 4 / 4, RUNS / 4 - 1);
+    pool_tick(now + 100000);
+    assert_int_equal(dirty(), 0);
+}
+
+static void
+test_chunks_go_back_to_the_system(void **unused)
+{
+    (void)unused;
+    struct run *r[4];
+    uintptr_t bases[4];
+    for (int i = 0; i < 4; i++) {
+        r[i] = take(CHUNK_PAGES);
+        bases[i] = r[i]->base;
+    }
+    assert_int_equal(mapped(), 4 * CHUNK_SIZE);
+    for (int i = 0; i < 4; i++)
+        give(r[i]);
+    assert_int_equal(mapped(), 4 * CHUNK_SIZE); /* dirty */
+    pool_purge();
+    assert_true(mapped() <= CHUNK_SIZE); /* one may stay for what comes next */
+    unsigned char residency;
+    unsigned gone = 0;
+    for (int i = 0; i < 4; i++)
+        gone += mincore((void *)bases[i], PAGE_SIZE, &residency) != 0;
+    assert_int_equal(gone, 4 - mapped() / CHUNK_SIZE);
+}
+
+static void
+test_addresses_of_a_returned_chunk_have_no_entry(void **unused)
+{
+    (void)unused;
+    struct run *keep = take(CHUNK_PAGES), *r[CHUNK_PAGES / 4];
+    for (size_t i = 0; i < CHUNK_PAGES / 4; i++)
+        r[i] = take(4);
+    uintptr_t chunk = chunk_of(r[0]);
+    assert_int_equal(chunk_of(r[CHUNK_PAGES / 4 - 1]), chunk);
+    for (size_t i = 0; i < CHUNK_PAGES / 4; i++)
+        give(r[i * 37 % (CHUNK_PAGES / 4)]);
+    give(keep);
+    pool_purge();
+    assert_true(mapped() <= CHUNK_SIZE);
+    if (entry_at(chunk) != 0) /* this one stayed */
+        chunk = chunk_of(keep);
+    for (size_t i = 0; i < CHUNK_PAGES; i++)
+        if (entry_at(chunk + i * PAGE_SIZE) != 0)
+            fail_msg("page %zu of a chunk that was given back still has an entry", i);
+}
+
+static void
+test_huge_run_has_its_own_aligned_mapping(void **unused)
+{
+    (void)unused;
+    size_t bytes = 3 * CHUNK_SIZE + 5 * PAGE_SIZE;
+    struct run *r = pool_take_huge(bytes, PAGE_SIZE, huge_use);
+    assert_non_null(r);
+    assert_int_equal(r->base % CHUNK_SIZE, 0);
+    assert_int_equal(mapped(), bytes);
+    memset((void *)r->base, 1, bytes);
+    for (size_t offset = 0; offset < bytes; offset += PAGE_SIZE)
+        assert_ptr_equal(pool_find((void *)(r->base + offset)), r);
+    assert_null(pool_find((void *)(r->base + bytes)));
+    assert_null(pool_find((void *)(r->base - 1)));
+    pool_give_huge(r);
+}
+
+static void
+test_huge_alignment_beyond_a_chunk(void **unused)
+{
+    (void)unused;
+    for (size_t alignment = CHUNK_SIZE; alignment <= 64 * CHUNK_SIZE; alignment *= 4) {
+        struct run *r = pool_take_huge(PAGE_SIZE, alignment, huge_use);
+        assert_non_null(r);
+        assert_int_equal(r->base & (alignment - 1), 0);
+        pool_give_huge(r);
+    }
+    assert_int_equal(mapped(), 0);
+}
+
+static void
+test_given_huge_run_is_unmapped_and_forgotten(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take_huge(2 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    uintptr_t base = r->base;
+    unsigned char residency;
+    pool_give_huge(r);
+    assert_int_equal(mapped(), 0);
+    assert_null(pool_find((void *)base));
+    assert_null(pool_find((void *)(base + CHUNK_SIZE)));
+    assert_int_not_equal(mincore((void *)base, PAGE_SIZE, &residency), 0);
+}
+
+static void
+test_huge_run_grows_and_keeps_its_contents(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take_huge(CHUNK_SIZE, PAGE_SIZE, huge_use);
+    memset((void *)r->base, 0x77, CHUNK_SIZE);
+    assert_true(pool_resize_huge(r, 5 * CHUNK_SIZE));
+    assert_int_equal(r->base % CHUNK_SIZE, 0);
+    assert_int_equal(mapped(), 5 * CHUNK_SIZE);
+    const char *p = (const char *)r->base;
+    for (size_t i = 0; i < 5 * CHUNK_SIZE; i += 512)
+        assert_int_equal(p[i], i < CHUNK_SIZE ? 0x77 : 0);
+    for (size_t i = 0; i < 5 * CHUNK_SIZE; i += PAGE_SIZE)
+        assert_ptr_equal(pool_find(p + i), r);
+    pool_give_huge(r);
+}
+
+/* What follows is taken, so it must move, and its old addresses are forgotten. */
+static void
+test_huge_run_moves_when_it_cannot_grow_in_place(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take_huge(CHUNK_SIZE, PAGE_SIZE, huge_use);
+    uintptr_t old = r->base;
+    memset((void *)old, 0x33, CHUNK_SIZE);
+    void *wall = mmap((void *)end_of(r), PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    assert_true(pool_resize_huge(r, 2 * CHUNK_SIZE));
+    assert_int_not_equal(r->base, old);
+    assert_null(pool_find((void *)old));
+    for (size_t i = 0; i < CHUNK_SIZE; i += 512)
+        assert_int_equal(((const char *)r->base)[i], 0x33);
+    if (wall != MAP_FAILED)
+        munmap(wall, PAGE_SIZE);
+    pool_give_huge(r);
+    assert_int_equal(mapped(), 0);
+}
+
+static void
+test_huge_run_shrinks_in_place(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take_huge(4 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    uintptr_t base = r->base;
+    memset((void *)base, 0x11, 4 * CHUNK_SIZE);
+    assert_true(pool_resize_huge(r, CHUNK_SIZE + PAGE_SIZE));
+    assert_int_equal(r->base, base);
+    assert_int_equal(mapped(), CHUNK_SIZE + PAGE_SIZE);
+    assert_ptr_equal(pool_find((void *)(base + CHUNK_SIZE)), r);
+    assert_null(pool_find((void *)(base + CHUNK_SIZE + PAGE_SIZE)));
+    assert_null(pool_find((void *)(base + 3 * CHUNK_SIZE)));
+    assert_int_equal(((const char *)base)[CHUNK_SIZE], 0x11);
+    pool_give_huge(r);
+}
+
+static void
+test_impossible_sizes_are_refused_and_cost_nothing(void **unused)
+{
+    (void)unused;
+    assert_null(pool_take_huge((size_t)1 << 47, PAGE_SIZE, huge_use));
+    assert_null(pool_take_huge(PAGE_SIZE, (size_t)1 << 62, huge_use));
+    struct run *r = pool_take_huge(CHUNK_SIZE, PAGE_SIZE, huge_use);
+    assert_false(pool_resize_huge(r, (size_t)1 << 47));
+    assert_int_equal(r->pages, CHUNK_PAGES);
+    assert_ptr_equal(pool_find((void *)r->base), r);
+    assert_int_equal(mapped(), CHUNK_SIZE);
+    pool_give_huge(r);
+}
+
+static void
+test_release_unmaps_everything(void **unused)
+{
+    (void)unused;
+    struct run *r = take(3);
+    uintptr_t base = r->base;
+    unsigned char residency;
+    pool_release();
+    assert_int_equal(mapped(), 0);
+    assert_int_not_equal(mincore((void *)base, PAGE_SIZE, &residency), 0);
+    assert_null(pool_find((void *)base));
+}
+
+/* Takes, gives, resizes and purges in a random order; the chunks are walked now and then. */
+static void
+test_random_operations_keep_the_chunks_in_order(void **unused)
+{
+    (void)unused;
+    enum { RUNS = 200 };
+    struct run *runs[RUNS] = { 0 };
+    srand(42);
+    for (int round = 0; round < 30000; round++) {
+        int i = rand() % RUNS;
+        if (runs[i] == NULL) {
+            size_t alignment = rand() % 4 == 0 ? PAGE_SIZE << rand() % 6 : PAGE_SIZE;
+            runs[i] = pool_take(1 + (size_t)rand() % (rand() % 8 == 0 ? 300 : 20), alignment, large_use);
+            assert_int_equal(runs[i]->base & (alignment - 1), 0);
+            *(int *)runs[i]->base = i;
+        } else if (rand() % 3 == 0) {
+            pool_resize(runs[i], 1 + (size_t)rand() % (2 * runs[i]->pages), 80);
+        } else {
+            assert_int_equal(*(int *)runs[i]->base, i);
+            give(runs[i]);
+            runs[i] = NULL;
+        }
+        if (rand() % 1000 == 0)
+            pool_purge();
+        if (round % 100 == 0) {
+            for (i = 0; i < RUNS; i++)
+                if (runs[i] != NULL)
+                    check_chunk(chunk_of(runs[i]));
+        }
+    }
+    for (int i = 0; i < RUNS; i++)
+        if (runs[i] != NULL)
+            give(runs[i]);
+    pool_purge();
+    assert_true(mapped() <= CHUNK_SIZE);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        fresh_test(test_run_starts_on_a_page_and_is_entered_at_each),
+        fresh_test(test_large_run_tells_its_bin_only_at_its_start),
+        fresh_test(test_new_run_reads_as_zero_and_says_so),
+        fresh_test(test_used_run_does_not_say_it_is_zero),
+        fresh_test(test_alignment_up_to_a_chunk),
+        fresh_test(test_runs_do_not_overlap),
+        fresh_test(test_run_of_a_whole_chunk),
+        fresh_test(test_free_run_joins_both_neighbours),
+        fresh_test(test_free_run_is_split_and_the_rest_can_be_taken),
+        fresh_test(test_addresses_inside_of_a_free_run_are_nobodys),
+        fresh_test(test_dirty_pages_are_used_before_clean_ones),
+        fresh_test(test_shortest_run_that_is_long_enough_is_used),
+        fresh_test(test_given_run_is_no_longer_found),
+        fresh_test(test_list_of_runs_is_given_at_once),
+        fresh_test(test_large_run_shrinks_in_place_and_gives_the_tail),
+        fresh_test(test_large_run_grows_in_place_into_dirty_and_clean_pages),
+        fresh_test(test_contents_stay_when_a_run_is_resized_in_place),
+        fresh_test(test_large_run_does_not_grow_over_its_neighbour),
+        fresh_test(test_large_run_does_not_grow_beyond_its_chunk),
+        fresh_test(test_shrunk_tail_is_purged_at_once_if_nothing_may_stay),
+        fresh_test(test_purged_pages_read_as_zero),
+        fresh_test(test_purged_runs_join),
+        fresh_test(test_nothing_stays_dirty_if_decay_is_at_once),
+        fresh_test(test_tick_purges_the_oldest_first),
+        fresh_test(test_chunks_go_back_to_the_system),
+        fresh_test(test_addresses_of_a_returned_chunk_have_no_entry),
+        fresh_test(test_huge_run_has_its_own_aligned_mapping),
+        fresh_test(test_huge_alignment_beyond_a_chunk),
+        fresh_test(test_given_huge_run_is_unmapped_and_forgotten),
+        fresh_test(test_huge_run_grows_and_keeps_its_contents),
+        fresh_test(test_huge_run_moves_when_it_cannot_grow_in_place),
+        fresh_test(test_huge_run_shrinks_in_place),
+        fresh_test(test_impossible_sizes_are_refused_and_cost_nothing),
+        fresh_test(test_release_unmaps_everything),
+        fresh_test(test_random_operations_keep_the_chunks_in_order),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

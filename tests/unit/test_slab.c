@@ -1,0 +1,386 @@
+/* Slabs: blocks are taken and given; what cannot be free is reported and changes nothing. */
+#include "unit.h"
+
+#include "heap/heap.h"
+#include "heap/slab.h"
+
+#define BIN_64 4
+#define MANY 4096
+
+static struct heap *
+heap_new(uint64_t limit)
+{
+    struct alcove_heap_options options = { .limit = limit, .name = "tested" };
+    uint32_t index;
+    assert_int_equal(heap_create(&options, &index), 0);
+    return heap_of(index);
+}
+
+static void *
+take(struct heap *h, unsigned bin)
+{
+    void *block;
+    assert_int_equal(slab_take(h, bin, &block, 1), 1);
+    return block;
+}
+
+static void
+give(struct heap *h, unsigned bin, void *block)
+{
+    slab_give(h, bin, &block, 1);
+}
+
+static unsigned
+blocks_of_slab(unsigned bin)
+{
+    size_t blocks = (size_t)bin_slab_pages(bin) * PAGE_SIZE / bin_size(bin);
+    return (unsigned)(blocks < SLAB_MAX_BLOCKS ? blocks : SLAB_MAX_BLOCKS);
+}
+
+static void
+test_blocks_of_every_bin_are_apart_and_in_their_slab(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    static void *blocks[MANY];
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
+        unsigned n = blocks_of_slab(bin);
+        for (unsigned i = 0; i < n; i++) {
+            blocks[i] = take(h, bin);
+            struct run *slab = pool_find(blocks[i]);
+            assert_non_null(slab);
+            assert_int_equal(slab->bin, bin);
+            assert_int_equal(slab->heap, h->index);
+            assert_true((uintptr_t)blocks[i] + bin_size(bin) <= slab->base + slab->pages * PAGE_SIZE);
+            assert_int_equal((uintptr_t)blocks[i] % QUANTUM, 0);
+            memset(blocks[i], (int)i, bin_size(bin));
+        }
+        for (unsigned i = 0; i < n; i++) {
+            assert_int_equal(*(unsigned char *)blocks[i], i & 255);
+            assert_int_equal(((unsigned char *)blocks[i])[bin_size(bin) - 1], i & 255);
+        }
+    }
+}
+
+static void
+test_batch_pops_in_ascending_addresses(void **unused)
+{
+    (void)unused;
+    void *blocks[20];
+    assert_int_equal(slab_take(heap_new(0), BIN_64, blocks, 20), 20);
+    for (int i = 1; i < 20; i++)
+        assert_ptr_equal((char *)blocks[i - 1] - 64, blocks[i]);
+}
+
+static void
+test_lowest_address_is_taken_first(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    void *blocks[10];
+    for (int i = 0; i < 10; i++)
+        blocks[i] = take(h, BIN_64);
+    give(h, BIN_64, blocks[7]);
+    give(h, BIN_64, blocks[2]);
+    give(h, BIN_64, blocks[5]);
+    assert_ptr_equal(take(h, BIN_64), blocks[2]);
+    assert_ptr_equal(take(h, BIN_64), blocks[5]);
+    assert_ptr_equal(take(h, BIN_64), blocks[7]);
+}
+
+static void
+test_full_slab_is_followed_by_another_and_used_again_after_a_give(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    unsigned n = blocks_of_slab(BIN_64);
+    void *first = take(h, BIN_64), *last = NULL;
+    for (unsigned i = 1; i < n; i++)
+        last = take(h, BIN_64);
+    struct run *slab = pool_find(first);
+    assert_ptr_equal(pool_find(last), slab);
+    assert_int_equal(slab->free, 0);
+    assert_ptr_equal(h->bins[BIN_64].full, slab);
+    void *other = take(h, BIN_64);
+    assert_ptr_not_equal(pool_find(other), slab);
+    assert_int_equal(h->bins[BIN_64].slabs, 2);
+    give(h, BIN_64, last);
+    assert_null(h->bins[BIN_64].full);
+    assert_int_equal(slab->free, 1);
+    assert_ptr_equal(take(h, BIN_64), last);
+}
+
+static void
+test_batch_goes_on_in_the_next_partial_slab(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    static void *blocks[MANY];
+    unsigned n = blocks_of_slab(BIN_64);
+    for (unsigned i = 0; i < 2 * n; i++)
+        blocks[i] = take(h, BIN_64);
+    for (unsigned i = n - 3; i < n + 3; i++)
+        give(h, BIN_64, blocks[i]);
+    void *again[6];
+    assert_int_equal(slab_take(h, BIN_64, again, 6), 6);
+    assert_int_equal(h->bins[BIN_64].slabs, 2);
+}
+
+static void
+test_batch_does_not_start_a_slab_for_what_is_missing(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    unsigned n = blocks_of_slab(BIN_64);
+    for (unsigned i = 0; i < n - 3; i++)
+        take(h, BIN_64);
+    void *blocks[10];
+    assert_int_equal(slab_take(h, BIN_64, blocks, 10), 3);
+    for (int i = 0; i < 3; i++)
+        assert_non_null(pool_find(blocks[i]));
+    assert_int_equal(h->bins[BIN_64].slabs, 1);
+}
+
+static void
+test_empty_slab_goes_back_to_the_pool(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    void *a = take(h, BIN_64), *b = take(h, BIN_64);
+    assert_true(atomic_load(&h->active) > 0);
+    give(h, BIN_64, a);
+    assert_non_null(pool_find(b));
+    give(h, BIN_64, b);
+    assert_null(pool_find(b));
+    assert_int_equal(atomic_load(&h->active), 0);
+    assert_int_equal(h->bins[BIN_64].slabs, 0);
+    assert_int_equal(h->bins[BIN_64].out, 0);
+}
+
+static void
+test_batch_may_empty_several_slabs(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    static void *blocks[MANY];
+    unsigned n = 3 * blocks_of_slab(BIN_64);
+    for (unsigned i = 0; i < n; i++)
+        blocks[i] = take(h, BIN_64);
+    slab_give(h, BIN_64, blocks, n);
+    assert_int_equal(atomic_load(&h->active), 0);
+    assert_int_equal(h->bins[BIN_64].slabs, 0);
+    assert_int_equal(message_count, 0);
+}
+
+static void
+test_block_of_an_address(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    char *a = take(h, BIN_64), *b = take(h, BIN_64);
+    struct run *slab = pool_find(a);
+    assert_ptr_equal(slab_block(slab, a), a);
+    assert_ptr_equal(slab_block(slab, a + 63), a);
+    assert_ptr_equal(slab_block(slab, a + 64), b);
+    assert_false(slab_block_is_free(slab, a));
+    assert_true(slab_block_is_free(slab, b + 64));
+}
+
+static void
+test_tail_of_a_slab_is_no_block(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    unsigned tails = 0;
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
+        struct run *slab = pool_find(take(h, bin));
+        uintptr_t end = slab->base + slab->pages * PAGE_SIZE, used = slab->base + slab->blocks * bin_size(bin);
+        assert_ptr_equal(slab_block(slab, (void *)(used - 1)), (void *)(used - bin_size(bin)));
+        if (used == end)
+            continue;
+        tails++;
+        assert_null(slab_block(slab, (void *)used));
+        assert_null(slab_block(slab, (void *)(end - 1)));
+        give(h, bin, (void *)used);
+        assert_int_equal(message_count, tails);
+    }
+    assert_true(tails > 0);
+}
+
+static void
+assert_refused(struct heap *h, unsigned bin, void *block, const char *what)
+{
+    struct run *slab = pool_find(block);
+    unsigned free_before = slab != NULL ? slab->free : 0;
+    uint64_t out = h->bins[bin].out, active = atomic_load(&h->active), bytes = atomic_load(&h->out_bytes);
+    char address[32];
+    messages_clear();
+    give(h, bin, block);
+    assert_int_equal(message_count, 1);
+    assert_message(what);
+    assert_message("heap 'tested'");
+    snprintf(address, sizeof address, "%p", block);
+    assert_message(address);
+    assert_int_equal(h->bins[bin].out, out);
+    assert_int_equal(atomic_load(&h->active), active);
+    assert_int_equal(atomic_load(&h->out_bytes), bytes);
+    if (slab != NULL)
+        assert_int_equal(slab->free, free_before);
+}
+
+static void
+test_double_free_is_reported(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    void *keep = take(h, BIN_64), *block = take(h, BIN_64);
+    give(h, BIN_64, block);
+    assert_refused(h, BIN_64, block, "double free");
+    assert_non_null(pool_find(keep));
+}
+
+static void
+test_double_free_in_one_batch_is_reported(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    void *block = take(h, BIN_64), *twice[2] = { block, block };
+    slab_give(h, BIN_64, twice, 2);
+    assert_int_equal(message_count, 1);
+    assert_message("double free");
+    assert_int_equal(h->bins[BIN_64].out, 0);
+    assert_int_equal(atomic_load(&h->active), 0);
+}
+
+static void
+test_double_free_is_reported_when_its_slab_has_gone(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    unsigned n = 3 * PAGE_SIZE / 64; /* to the slab's fourth page, which is the end of no free run */
+    void *blocks[3 * PAGE_SIZE / 64 + 1], *block;
+    for (unsigned i = 0; i <= n; i++)
+        blocks[i] = take(h, BIN_64);
+    block = blocks[n];
+    slab_give(h, BIN_64, blocks, n + 1);
+    assert_null(pool_find(block));
+    assert_refused(h, BIN_64, block, "double free");
+}
+
+static void
+test_double_free_is_reported_when_its_pages_have_another_class(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    void *block = take(h, BIN_64);
+    give(h, BIN_64, block);
+    void *other = take(h, BIN_64 / 2);
+    assert_ptr_equal(other, block);
+    assert_refused(h, BIN_64, block, "double free");
+    assert_int_equal(h->bins[BIN_64 / 2].out, 1);
+}
+
+static void
+test_double_free_is_reported_when_its_pages_have_another_heap(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0), *other = heap_new(0);
+    void *block = take(h, BIN_64);
+    give(h, BIN_64, block);
+    assert_ptr_equal(take(other, BIN_64), block);
+    assert_refused(h, BIN_64, block, "double free");
+    assert_int_equal(other->bins[BIN_64].out, 1);
+}
+
+static void
+test_inner_pointer_is_reported(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    char *block = take(h, BIN_64);
+    for (int offset = 1; offset < 64; offset++)
+        assert_refused(h, BIN_64, block + offset, "inside of a block of 64 bytes");
+}
+
+static void
+test_others_of_a_batch_are_given_though_one_is_refused(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    void *keep = take(h, BIN_64), *a = take(h, BIN_64), *b = take(h, BIN_64);
+    void *batch[3] = { a, (char *)keep + 16, b };
+    slab_give(h, BIN_64, batch, 3);
+    assert_int_equal(message_count, 1);
+    assert_int_equal(h->bins[BIN_64].out, 1);
+}
+
+static void
+test_limit_is_kept(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(HEAP_LIMIT_MIN), *other = heap_new(0);
+    static void *blocks[MANY];
+    unsigned n = 0;
+    while (n < MANY && slab_take(h, BIN_64, &blocks[n], 1) == 1)
+        n++;
+    assert_in_range(n, 64, MANY - 1);
+    assert_true(atomic_load(&h->active) <= HEAP_LIMIT_MIN);
+    assert_true(atomic_load(&h->active) + bin_slab_pages(BIN_64) * PAGE_SIZE > HEAP_LIMIT_MIN);
+    take(other, BIN_64);
+    give(h, BIN_64, blocks[n / 2]);
+    take(h, BIN_64);
+}
+
+static void
+test_peak_is_the_highest_that_was_out(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    void *a = take(h, BIN_64), *b = take(h, BIN_64);
+    give(h, BIN_64, a);
+    give(h, BIN_64, b);
+    take(h, BIN_64);
+    assert_int_equal(atomic_load(&h->peak), 128);
+    assert_int_equal(atomic_load(&h->out_bytes), 64);
+}
+
+static void
+test_heaps_do_not_share_slabs(void **unused)
+{
+    (void)unused;
+    struct heap *one = heap_new(0), *two = heap_new(0);
+    for (int i = 0; i < 100; i++) {
+        struct run *a = pool_find(take(one, BIN_64)), *b = pool_find(take(two, BIN_64));
+        assert_ptr_not_equal(a, b);
+        assert_int_equal(a->heap, one->index);
+        assert_int_equal(b->heap, two->index);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        fresh_test(test_blocks_of_every_bin_are_apart_and_in_their_slab),
+        fresh_test(test_batch_pops_in_ascending_addresses),
+        fresh_test(test_lowest_address_is_taken_first),
+        fresh_test(test_full_slab_is_followed_by_another_and_used_again_after_a_give),
+        fresh_test(test_batch_goes_on_in_the_next_partial_slab),
+        fresh_test(test_batch_does_not_start_a_slab_for_what_is_missing),
+        fresh_test(test_empty_slab_goes_back_to_the_pool),
+        fresh_test(test_batch_may_empty_several_slabs),
+        fresh_test(test_block_of_an_address),
+        fresh_test(test_tail_of_a_slab_is_no_block),
+        fresh_test(test_double_free_is_reported),
+        fresh_test(test_double_free_in_one_batch_is_reported),
+        fresh_test(test_double_free_is_reported_when_its_slab_has_gone),
+        fresh_test(test_double_free_is_reported_when_its_pages_have_another_class),
+        fresh_test(test_double_free_is_reported_when_its_pages_have_another_heap),
+        fresh_test(test_inner_pointer_is_reported),
+        fresh_test(test_others_of_a_batch_are_given_though_one_is_refused),
+        fresh_test(test_limit_is_kept),
+        fresh_test(test_peak_is_the_highest_that_was_out),
+        fresh_test(test_heaps_do_not_share_slabs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
