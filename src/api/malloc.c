@@ -58,7 +58,7 @@ entry_malloc(size_t size, uint32_t heap)
 API_HOT void
 ALCOVE_PUBLIC(free)(void *block)
 {
-    uint64_t entry = pagemap_get(pagemap, block);
+    uint64_t entry = pagemap_get_hot(block);
     struct cache *c = cache_of_default();
     if (likely(c != NULL)) {
         if (entry_heap(entry) != ALCOVE_HEAP_DEFAULT)
@@ -72,7 +72,7 @@ ALCOVE_PUBLIC(free)(void *block)
 __attribute__((hot, aligned(64))) void
 entry_free(void *block, uint32_t heap)
 {
-    uint64_t entry = pagemap_get(pagemap, block);
+    uint64_t entry = pagemap_get_hot(block);
     struct cache *c = cache_of(heap);
     if (likely(c != NULL) && likely(entry_heap(entry) == heap) &&
         likely(cache_push(&c->bins[entry_bin(entry)], block)))

@@ -82,8 +82,8 @@ alloc_large(size_t size, size_t alignment, uint32_t heap, bool *zeroed)
 {
     int saved = errno;
     struct heap *h = heap_for(heap);
-    if (h == NULL)
-        return failed(NULL);
+    if (h == NULL || size > PTRDIFF_MAX)
+        return failed(NULL); /* no limit's doing */
     struct thread *t = thread_get();
     if (t != NULL)
         thread_tick(t);

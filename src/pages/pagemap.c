@@ -8,6 +8,10 @@
 static struct pagemap own; /* untouched, hence not resident, when a loader lends one */
 struct pagemap *pagemap = &own;
 
+/* An address so high that no difference to it is as small as a leaf is long. */
+#define NOWHERE ((uintptr_t)1 << 63)
+struct pagemap_first pagemap_first = { NOWHERE, NULL };
+
 void
 pagemap_lend(struct pagemap *map)
 {
@@ -33,12 +37,15 @@ pagemap_reserve(uintptr_t base, size_t pages)
     for (uintptr_t i = base >> PAGEMAP_ROOT_SHIFT; i <= last >> PAGEMAP_ROOT_SHIFT; i++) {
         if (i >= PAGEMAP_ROOT_COUNT)
             return ENOMEM; /* the system gave an address beyond --with-lg-vaddr */
-        if (atomic_load_explicit(&pagemap->root[i], memory_order_relaxed) != NULL)
-            continue;
-        pagemap_entry *leaf = os_map(PAGEMAP_LEAF_BYTES, PAGE_SIZE);
-        if (leaf == NULL)
-            return ENOMEM;
-        atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
+        pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
+        if (leaf == NULL) {
+            leaf = os_map(PAGEMAP_LEAF_BYTES, PAGE_SIZE);
+            if (leaf == NULL)
+                return ENOMEM;
+            atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
+        }
+        if (pagemap_first.leaf == NULL)
+            pagemap_first = (struct pagemap_first){ i << PAGEMAP_ROOT_SHIFT, leaf };
     }
     return 0;
 }
@@ -61,6 +68,7 @@ pagemap_set(uintptr_t base, size_t pages, uint64_t entry)
 void
 pagemap_release(void)
 {
+    pagemap_first = (struct pagemap_first){ NOWHERE, NULL };
     for (size_t i = 0; i < PAGEMAP_ROOT_COUNT; i++) {
         pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
         if (leaf == NULL)

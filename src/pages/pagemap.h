@@ -63,6 +63,23 @@ pagemap_get(struct pagemap *map, const void *address)
 
 extern __attribute__((visibility("hidden"))) struct pagemap *pagemap; /* the one in use: its own, or one that a loader lent */
 
+/* The leaf that was made first. Most programs never need another, so the hot path looks here before it asks
+ * the root. Before there is one, `base` is where no address can be. */
+extern __attribute__((visibility("hidden"))) struct pagemap_first {
+    uintptr_t base;      /* lowest address that the leaf speaks of */
+    pagemap_entry *leaf;
+} pagemap_first;
+
+/* pagemap_get, for the hot path. */
+static inline uint64_t
+pagemap_get_hot(const void *address)
+{
+    size_t i = ((uintptr_t)address - pagemap_first.base) >> PAGE_LG;
+    if (__builtin_expect(i < PAGEMAP_LEAF_COUNT, 1))
+        return atomic_load_explicit(&pagemap_first.leaf[i], memory_order_relaxed);
+    return pagemap_get(pagemap, address);
+}
+
 /* Use another map, before anything was entered in the present one. */
 void pagemap_lend(struct pagemap *map);
 

@@ -27,7 +27,7 @@ struct thread **tls_slot(void);
 static inline struct thread *
 tls_static(intptr_t offset)
 {
-#if defined __x86_64__ && defined __SEG_FS
+#if defined __x86_64__ && defined __SEG_FS && !defined __SANITIZE_THREAD__ /* which cannot follow %fs */
     return *(struct thread *__seg_fs *)offset;
 #else
     return *(struct thread **)((char *)__builtin_thread_pointer() + offset);

@@ -1,0 +1,680 @@
+/* Heaps: made, used, limited, measured exactly, destroyed; and their entry points for routed modules. */
+#include "module.h"
+
+#include <pthread.h>
+
+static uint32_t
+heap_new(uint64_t limit)
+{
+    struct alcove_heap_options options = { .limit = limit, .name = "tested" };
+    uint32_t heap = ALCOVE_HEAP_NONE;
+    assert_int_equal(table->heap_create(&options, &heap), 0);
+    assert_in_range(heap, 1, ALCOVE_HEAP_MAX - 1);
+    return heap;
+}
+
+static void
+heap_end(uint32_t heap)
+{
+    assert_int_equal(table->heap_destroy(heap), 0);
+}
+
+static struct alcove_owner
+owner_of(const void *address)
+{
+    struct alcove_owner owner;
+    assert_int_equal(table->owner(address, &owner), 1);
+    return owner;
+}
+
+static void
+test_new_heap_is_empty(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    struct alcove_heap_stats s = stats_of(heap), nothing = { 0 };
+    assert_memory_equal(&s, &nothing, sizeof s);
+    heap_end(heap);
+}
+
+static void
+test_heaps_are_counted(void **unused)
+{
+    (void)unused;
+    uint32_t before = info_now().heaps, one = heap_new(0), two = heap_new(0);
+    assert_int_not_equal(one, two);
+    assert_int_equal(info_now().heaps, before + 2);
+    heap_end(one);
+    heap_end(two);
+    assert_int_equal(info_now().heaps, before);
+}
+
+static void
+test_options_may_be_missing(void **unused)
+{
+    (void)unused;
+    uint32_t heap;
+    assert_int_equal(table->heap_create(NULL, &heap), 0);
+    assert_non_null(table->heap_malloc(heap, 10));
+    heap_end(heap);
+}
+
+static void
+test_options_that_are_not_understood_are_refused(void **unused)
+{
+    (void)unused;
+    uint32_t heap = 4711, before = info_now().heaps;
+    assert_int_equal(table->heap_create(&(struct alcove_heap_options){ .flags = 1 }, &heap), EINVAL);
+    assert_int_equal(table->heap_create(&(struct alcove_heap_options){ .size = 4 }, &heap), EINVAL);
+    assert_int_equal(table->heap_create(NULL, NULL), EINVAL);
+    assert_int_equal(heap, 4711);
+    assert_int_equal(info_now().heaps, before);
+}
+
+static void
+test_impossible_limit_is_refused(void **unused)
+{
+    (void)unused;
+    uint32_t heap = 4711;
+    assert_int_equal(table->heap_create(&(struct alcove_heap_options){ .limit = 1 }, &heap), EINVAL);
+    assert_int_equal(table->heap_create(&(struct alcove_heap_options){ .limit = UINT64_MAX }, &heap), EINVAL);
+    heap = heap_new(1 << 20);
+    assert_int_equal(table->heap_limit(heap, 1), EINVAL);
+    assert_int_equal(table->heap_limit(heap, UINT64_MAX), EINVAL);
+    assert_int_equal(stats_of(heap).limit, 1 << 20);
+    heap_end(heap);
+}
+
+static void
+test_heap_that_does_not_exist_is_refused(void **unused)
+{
+    (void)unused;
+    struct alcove_heap_stats s;
+    static const uint32_t numbers[] = { 99, ALCOVE_HEAP_MAX - 1, ALCOVE_HEAP_MAX, ALCOVE_HEAP_NONE, UINT32_MAX };
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(table->heap_destroy(numbers[i]), EINVAL);
+        assert_int_equal(table->heap_limit(numbers[i], 0), EINVAL);
+        assert_int_equal(table->heap_stats(numbers[i], &s), EINVAL);
+        assert_null(table->entry(ALCOVE_ENTRY_malloc, numbers[i]));
+    }
+    assert_int_equal(table->heap_stats(0, NULL), EINVAL);
+}
+
+static void
+test_default_heap_cannot_be_destroyed(void **unused)
+{
+    (void)unused;
+    assert_int_equal(table->heap_destroy(ALCOVE_HEAP_DEFAULT), EINVAL);
+    table->free(table->malloc(10));
+}
+
+/* Blocks and bytes of every kind of block, in one thread. */
+static void
+test_figures_are_exact(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    enum { MANY = 3000 };
+    static void *blocks[MANY];
+    uint64_t bytes = 0, total = 0;
+    for (int i = 0; i < MANY; i++) {
+        size_t size = i % 100 == 0 ? (size_t)i * 1000 : (size_t)i % 2000;
+        blocks[i] = table->heap_malloc(heap, size);
+        assert_non_null(blocks[i]);
+        bytes += table->malloc_usable_size(blocks[i]);
+        struct alcove_heap_stats s;
+        if (i % 50 == 0) {
+            s = stats_of(heap);
+            assert_int_equal(s.live_blocks, i + 1);
+            assert_int_equal(s.live_bytes, bytes);
+        }
+    }
+    total = bytes;
+    for (int i = 0; i < MANY; i++) {
+        if (i % 50 == 0) {
+            struct alcove_heap_stats s = stats_of(heap);
+            assert_int_equal(s.live_blocks, MANY - i);
+            assert_int_equal(s.live_bytes, bytes);
+            assert_int_equal(s.total_allocs, MANY);
+            assert_int_equal(s.total_frees, i);
+            assert_int_equal(s.total_bytes, total);
+        }
+        bytes -= table->malloc_usable_size(blocks[i]);
+        table->free(blocks[i]);
+    }
+    struct alcove_heap_stats s = stats_of(heap);
+    assert_int_equal(s.live_blocks, 0);
+    assert_int_equal(s.live_bytes, 0);
+    assert_int_equal(s.total_allocs, MANY);
+    assert_int_equal(s.total_frees, MANY);
+    assert_int_equal(s.total_bytes, total);
+    assert_in_range(s.peak_bytes, total, total * 2);
+    heap_end(heap);
+}
+
+static void
+test_realloc_keeps_the_figures_exact(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    void *block = NULL;
+    for (size_t size = 1; size < 30000000; size = size * 5 / 4 + 3) {
+        block = table->heap_realloc(heap, block, size);
+        assert_non_null(block);
+        struct alcove_heap_stats s = stats_of(heap);
+        assert_int_equal(s.live_blocks, 1);
+        assert_int_equal(s.live_bytes, table->malloc_usable_size(block));
+        assert_true(s.active_bytes >= s.live_bytes);
+    }
+    for (size_t size = 20000000; size > 0; size /= 3) {
+        block = table->realloc(block, size);
+        assert_int_equal(stats_of(heap).live_blocks, 1);
+        assert_int_equal(stats_of(heap).live_bytes, table->malloc_usable_size(block));
+    }
+    table->free(block);
+    table->purge();
+    assert_int_equal(stats_of(heap).live_bytes, 0);
+    assert_int_equal(stats_of(heap).active_bytes, 0);
+    heap_end(heap);
+}
+
+static void
+test_block_stays_in_its_heap_when_resized(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    void *block = table->heap_malloc(heap, 100);
+    for (size_t size = 100; size < 20000000; size *= 4) {
+        block = table->realloc(block, size);
+        assert_int_equal(owner_of(block).heap, heap);
+    }
+    table->free(block);
+    heap_end(heap);
+}
+
+static void
+test_cached_blocks_are_told_apart_from_live_ones(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    table->free(table->heap_malloc(heap, 64));
+    struct alcove_heap_stats s = stats_of(heap);
+    assert_int_equal(s.live_blocks, 0);
+    assert_true(s.cached_bytes >= 64);
+    assert_true(s.active_bytes >= s.cached_bytes);
+    table->purge();
+    s = stats_of(heap);
+    assert_int_equal(s.cached_bytes, 0);
+    assert_int_equal(s.active_bytes, 0);
+    assert_int_equal(s.total_allocs, 1);
+    heap_end(heap);
+}
+
+static void
+test_two_heaps_never_share_a_page(void **unused)
+{
+    (void)unused;
+    uint32_t heaps[2] = { heap_new(0), heap_new(0) };
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < 2000; i++) {
+        uint32_t heap = heaps[i % 2];
+        char *block = table->heap_malloc(heap, (size_t)(i * 7) % 3000);
+        char *first = (char *)((uintptr_t)block & ~(page - 1));
+        for (char *p = first; p < first + page; p += 16) {
+            struct alcove_owner owner;
+            if (!table->owner(p, &owner) || owner.heap != heap)
+                fail_msg("byte %p, in a page of heap %u's, belongs to heap %u", (void *)p, heap, owner.heap);
+        }
+    }
+    heap_end(heaps[0]);
+    heap_end(heaps[1]);
+}
+
+static void
+test_owner_tells_heap_block_and_size_of_every_address(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    static const size_t sizes[] = { 1, 64, 1000, 30000, 40000, 300000, 1500000, 12000000 };
+    for (int i = 0; i < 8; i++) {
+        char *block = table->heap_malloc(heap, sizes[i]);
+        size_t usable = table->malloc_usable_size(block);
+        for (size_t at = 0; at < usable; at += usable / 16) {
+            struct alcove_owner owner = owner_of(block + at);
+            assert_int_equal(owner.heap, heap);
+            assert_int_equal(owner.live, 1);
+            assert_ptr_equal(owner.block, block);
+            assert_int_equal(owner.usable, usable);
+        }
+        assert_ptr_equal(owner_of(block + usable - 1).block, block);
+    }
+    heap_end(heap);
+}
+
+static void
+test_destroyed_heaps_addresses_are_no_longer_ours(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    static char *blocks[2000];
+    size_t sizes[2000];
+    for (int i = 0; i < 2000; i++) {
+        sizes[i] = i % 200 == 0 ? (size_t)3 << 20 : i % 50 == 0 ? 100000 : (size_t)i;
+        blocks[i] = table->heap_malloc(heap, sizes[i]);
+    }
+    heap_end(heap);
+    struct alcove_owner owner;
+    for (int i = 0; i < 2000; i++) {
+        assert_int_equal(table->owner(blocks[i], &owner), 0);
+        assert_int_equal(table->owner(blocks[i] + sizes[i] / 2, &owner), 0);
+        assert_int_equal(owner.heap, ALCOVE_HEAP_NONE);
+    }
+}
+
+static void
+test_destroying_gives_all_pages_back(void **unused)
+{
+    (void)unused;
+    table->purge();
+    size_t before = resident_bytes();
+    struct alcove_info first = info_now(), last;
+    uint32_t heap = heap_new(0);
+    for (int i = 0; i < 40000; i++)
+        fill(table->heap_malloc(heap, 1000), 1000, (unsigned)i);
+    fill(table->heap_malloc(heap, 8 << 20), 8 << 20, 1);
+    assert_true(resident_bytes() > before + (40 << 20));
+    heap_end(heap);
+    table->purge();
+    last = info_now();
+    assert_true(resident_bytes() < before + (4 << 20));
+    assert_int_equal(last.live_blocks, first.live_blocks);
+    assert_int_equal(last.active_bytes, first.active_bytes);
+}
+
+static void
+test_other_heaps_are_unharmed_by_a_destruction(void **unused)
+{
+    (void)unused;
+    uint32_t one = heap_new(0), two = heap_new(0);
+    void *kept[300];
+    for (unsigned i = 0; i < 300; i++) {
+        table->heap_malloc(one, i * 50);
+        fill(kept[i] = table->heap_malloc(two, i * 50), i * 50, i);
+        table->heap_malloc(one, i * 50);
+    }
+    heap_end(one);
+    uint32_t three = heap_new(0);
+    for (unsigned i = 0; i < 300; i++)
+        memset(table->heap_malloc(three, i * 50), 0xee, i * 50);
+    assert_int_equal(stats_of(two).live_blocks, 300);
+    for (unsigned i = 0; i < 300; i++) {
+        assert_true(filled(kept[i], i * 50, i));
+        table->free(kept[i]);
+    }
+    heap_end(two);
+    heap_end(three);
+}
+
+static void
+test_number_of_a_destroyed_heap_is_used_again_for_an_empty_one(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(1 << 20);
+    for (int i = 0; i < 100; i++)
+        table->free(table->heap_malloc(heap, 64));
+    table->heap_malloc(heap, 64);
+    heap_end(heap);
+    uint32_t again = heap_new(0);
+    assert_int_equal(again, heap);
+    struct alcove_heap_stats s = stats_of(again), nothing = { 0 };
+    assert_memory_equal(&s, &nothing, sizeof s);
+    void *block = table->heap_malloc(again, 64);
+    assert_int_equal(owner_of(block).heap, again);
+    heap_end(again);
+}
+
+static void
+test_all_numbers_can_be_taken_and_one_more_is_refused(void **unused)
+{
+    (void)unused;
+    static uint32_t heaps[ALCOVE_HEAP_MAX];
+    uint32_t n = 0, more = 4711;
+    int error;
+    while ((error = table->heap_create(NULL, &heaps[n])) == 0) {
+        table->free(table->heap_malloc(heaps[n], 100));
+        n++;
+    }
+    assert_int_equal(error, EAGAIN);
+    assert_int_equal(n, ALCOVE_HEAP_MAX - 1);
+    assert_int_equal(table->heap_create(NULL, &more), EAGAIN);
+    assert_int_equal(more, 4711);
+    while (n > 0)
+        heap_end(heaps[--n]);
+}
+
+static void
+test_limit_is_kept_and_refusals_are_counted(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 16, 100, 3000, 40000, 300000, 1100000, 3000000 };
+    const uint64_t limit = 5 << 20;
+    for (int i = 0; i < 7; i++) {
+        uint32_t heap = heap_new(limit);
+        uint64_t n = 0;
+        errno = 0;
+        while (table->heap_malloc(heap, sizes[i]) != NULL) {
+            n++;
+            assert_true(stats_of(heap).active_bytes <= limit);
+        }
+        assert_int_equal(errno, ENOMEM);
+        struct alcove_heap_stats s = stats_of(heap);
+        assert_int_equal(s.live_blocks, n);
+        assert_int_equal(s.limit, limit);
+        assert_int_equal(s.limit_refused, 1);
+        assert_int_equal(s.total_allocs, n);
+        assert_true(s.live_bytes > limit / 2);
+        heap_end(heap);
+    }
+}
+
+static void
+test_other_heaps_do_not_feel_a_limit(void **unused)
+{
+    (void)unused;
+    uint32_t limited = heap_new(64 << 10), free_heap = heap_new(0);
+    while (table->heap_malloc(limited, 100) != NULL)
+        ;
+    assert_non_null(table->heap_malloc(free_heap, 10 << 20));
+    assert_non_null(table->heap_malloc(free_heap, 100));
+    void *block = table->malloc(100);
+    assert_non_null(block);
+    table->free(block);
+    heap_end(limited);
+    heap_end(free_heap);
+}
+
+static void
+test_what_was_freed_can_be_allocated_again_under_the_limit(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(1 << 20);
+    static void *blocks[70000];
+    for (int round = 0; round < 5; round++) {
+        /* Another size each time: the thread's cache must give back what it holds of the last. */
+        size_t size = (size_t)100 << round;
+        unsigned n = 0;
+        while ((blocks[n] = table->heap_malloc(heap, size)) != NULL)
+            n++;
+        assert_true(n * size > 700 << 10);
+        while (n > 0)
+            table->free(blocks[--n]);
+    }
+    heap_end(heap);
+}
+
+static void
+test_realloc_beyond_the_limit_leaves_the_block(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 100, 40000, 1500000, 3000000 };
+    for (int i = 0; i < 4; i++) {
+        uint32_t heap = heap_new(4 << 20);
+        void *block = table->heap_malloc(heap, sizes[i]);
+        fill(block, sizes[i], 1);
+        errno = 0;
+        assert_null(table->realloc(block, 5 << 20));
+        assert_int_equal(errno, ENOMEM);
+        assert_true(filled(block, sizes[i], 1));
+        assert_int_equal(stats_of(heap).live_blocks, 1);
+        assert_int_equal(stats_of(heap).limit_refused, 1);
+        heap_end(heap);
+    }
+}
+
+static void
+test_limit_can_be_raised_and_removed(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(1 << 20);
+    assert_null(table->heap_malloc(heap, 3 << 20));
+    assert_int_equal(table->heap_limit(heap, 8 << 20), 0);
+    assert_non_null(table->heap_malloc(heap, 3 << 20));
+    assert_null(table->heap_malloc(heap, 6 << 20));
+    assert_int_equal(table->heap_limit(heap, 0), 0);
+    assert_non_null(table->heap_malloc(heap, 6 << 20));
+    assert_int_equal(stats_of(heap).limit, 0);
+    heap_end(heap);
+}
+
+/* A size that no heap could hold is not the limit's doing. */
+static void
+test_impossible_size_is_not_counted_as_refused_by_the_limit(void **unused)
+{
+    (void)unused;
+    volatile size_t size = (size_t)PTRDIFF_MAX + 1;
+    uint32_t heap = heap_new(1 << 20);
+    assert_null(table->heap_malloc(heap, size));
+    assert_int_equal(stats_of(heap).limit_refused, 0);
+    heap_end(heap);
+}
+
+static void
+test_heap_calloc_is_zero_and_refuses_overflow(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    volatile size_t half = SIZE_MAX / 2 + 1;
+    for (int round = 0; round < 50; round++) {
+        unsigned char *block = table->heap_calloc(heap, 30, 100);
+        assert_int_equal(owner_of(block).heap, heap);
+        for (int i = 0; i < 3000; i++)
+            assert_int_equal(block[i], 0);
+        memset(block, 0xff, 3000);
+        table->free(block);
+    }
+    errno = 0;
+    assert_null(table->heap_calloc(heap, half, 2));
+    assert_int_equal(errno, ENOMEM);
+    heap_end(heap);
+}
+
+static void
+test_heap_aligned_alloc(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    for (size_t alignment = 1; alignment <= 8 << 20; alignment *= 2) {
+        void *block = table->heap_aligned_alloc(heap, alignment, 1000);
+        assert_int_equal((uintptr_t)block % alignment, 0);
+        assert_int_equal(owner_of(block).heap, heap);
+    }
+    errno = 0;
+    assert_null(table->heap_aligned_alloc(heap, 24, 100));
+    assert_int_equal(errno, EINVAL);
+    heap_end(heap);
+}
+
+static void
+test_entries_work_on_their_heap(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+#define ENTRY(name, result, parameters) \
+    result(*do_##name) parameters = (result(*) parameters)table->entry(ALCOVE_ENTRY_##name, heap); \
+    assert_non_null(do_##name)
+    ENTRY(malloc, void *, (size_t));
+    ENTRY(calloc, void *, (size_t, size_t));
+    ENTRY(realloc, void *, (void *, size_t));
+    ENTRY(reallocarray, void *, (void *, size_t, size_t));
+    ENTRY(aligned_alloc, void *, (size_t, size_t));
+    ENTRY(memalign, void *, (size_t, size_t));
+    ENTRY(posix_memalign, int, (void **, size_t, size_t));
+    ENTRY(valloc, void *, (size_t));
+    ENTRY(pvalloc, void *, (size_t));
+    ENTRY(strdup, char *, (const char *));
+    ENTRY(strndup, char *, (const char *, size_t));
+    ENTRY(free, void, (void *));
+    ENTRY(malloc_usable_size, size_t, (void *));
+#undef ENTRY
+    void *aligned = NULL;
+    assert_int_equal(do_posix_memalign(&aligned, 256, 100), 0);
+    void *blocks[] = { do_malloc(100),           do_calloc(3, 100),   do_realloc(NULL, 100), do_reallocarray(NULL, 3, 100),
+                       do_aligned_alloc(64, 100), do_memalign(64, 100), aligned,               do_valloc(100),
+                       do_pvalloc(100),          do_strdup("a text"), do_strndup("a text", 3) };
+    for (unsigned i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
+        assert_non_null(blocks[i]);
+        assert_int_equal(owner_of(blocks[i]).heap, heap);
+        assert_int_equal(do_malloc_usable_size(blocks[i]), table->malloc_usable_size(blocks[i]));
+    }
+    assert_string_equal(blocks[9], "a text");
+    assert_string_equal(blocks[10], "a t");
+    assert_int_equal(stats_of(heap).live_blocks, 11);
+    for (unsigned i = 0; i < 11; i++)
+        do_free(blocks[i]);
+    assert_int_equal(stats_of(heap).live_blocks, 0);
+    heap_end(heap);
+}
+
+static void
+test_each_heap_has_its_own_entries(void **unused)
+{
+    (void)unused;
+    uint32_t one = heap_new(0), two = heap_new(0);
+    void *(*malloc_one)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, one);
+    void *(*malloc_two)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, two);
+    assert_int_equal(owner_of(malloc_one(1)).heap, one);
+    assert_int_equal(owner_of(malloc_two(1)).heap, two);
+    assert_null(table->entry(ALCOVE_ENTRY_COUNT, one));
+    heap_end(one);
+    heap_end(two);
+}
+
+static void *
+allocate_and_leave(void *argument)
+{
+    uint32_t heap = *(uint32_t *)argument;
+    for (int i = 0; i < 1000; i++)
+        table->free(table->heap_malloc(heap, (size_t)i));
+    return table->heap_malloc(heap, 64);
+}
+
+/* Their caches of it must be gone before its number is used again. */
+static void
+test_heap_that_ended_threads_used_can_be_destroyed(void **unused)
+{
+    (void)unused;
+    for (int round = 0; round < 20; round++) {
+        uint32_t heap = heap_new(0);
+        pthread_t threads[3];
+        void *block;
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(pthread_create(&threads[i], NULL, allocate_and_leave, &heap), 0);
+        for (int i = 0; i < 3; i++) {
+            pthread_join(threads[i], &block);
+            assert_int_equal(owner_of(block).heap, heap);
+        }
+        assert_int_equal(stats_of(heap).live_blocks, 3);
+        assert_int_equal(stats_of(heap).total_allocs, 3003);
+        heap_end(heap);
+    }
+}
+
+static pthread_barrier_t barrier;
+
+static void *
+use_two_heaps(void *argument)
+{
+    uint32_t *heaps = argument;
+    table->free(table->heap_malloc(heaps[0], 64));
+    pthread_barrier_wait(&barrier); /* used */
+    pthread_barrier_wait(&barrier); /* destroyed and made again */
+    void *block = table->heap_malloc(heaps[1], 64);
+    struct alcove_owner owner;
+    return table->owner(block, &owner) && owner.heap == heaps[1] && owner.live ? NULL : argument;
+}
+
+/* A thread that lives on has a cache of the destroyed heap, which must not serve the next of its number. */
+static void
+test_living_threads_forget_a_destroyed_heap(void **unused)
+{
+    (void)unused;
+    uint32_t heaps[2] = { heap_new(0), 0 };
+    pthread_t thread;
+    void *result;
+    pthread_barrier_init(&barrier, NULL, 2);
+    assert_int_equal(pthread_create(&thread, NULL, use_two_heaps, heaps), 0);
+    pthread_barrier_wait(&barrier);
+    heap_end(heaps[0]);
+    heaps[1] = heap_new(0);
+    assert_int_equal(heaps[1], heaps[0]);
+    pthread_barrier_wait(&barrier);
+    pthread_join(thread, &result);
+    assert_null(result);
+    heap_end(heaps[1]);
+    pthread_barrier_destroy(&barrier);
+}
+
+static void
+test_ten_thousand_heaps_one_after_the_other_do_not_grow(void **unused)
+{
+    (void)unused;
+    struct alcove_info first = { 0 }, last;
+    for (int i = 0; i < 10000; i++) {
+        uint32_t heap = heap_new(0);
+        table->heap_malloc(heap, (size_t)i % 5000);
+        table->free(table->heap_malloc(heap, 100));
+        heap_end(heap);
+        if (i == 100)
+            first = info_now();
+    }
+    last = info_now();
+    assert_int_equal(last.metadata_bytes, first.metadata_bytes);
+    assert_true(last.mapped_bytes <= first.mapped_bytes + (4 << 20));
+}
+
+static void
+test_no_message_came(void **unused)
+{
+    (void)unused;
+    assert_string_equal(messages, "");
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_new_heap_is_empty),
+        cmocka_unit_test(test_heaps_are_counted),
+        cmocka_unit_test(test_options_may_be_missing),
+        cmocka_unit_test(test_options_that_are_not_understood_are_refused),
+        cmocka_unit_test(test_impossible_limit_is_refused),
+        cmocka_unit_test(test_heap_that_does_not_exist_is_refused),
+        cmocka_unit_test(test_default_heap_cannot_be_destroyed),
+        cmocka_unit_test(test_figures_are_exact),
+        cmocka_unit_test(test_realloc_keeps_the_figures_exact),
+        cmocka_unit_test(test_block_stays_in_its_heap_when_resized),
+        cmocka_unit_test(test_cached_blocks_are_told_apart_from_live_ones),
+        cmocka_unit_test(test_two_heaps_never_share_a_page),
+        cmocka_unit_test(test_owner_tells_heap_block_and_size_of_every_address),
+        cmocka_unit_test(test_destroyed_heaps_addresses_are_no_longer_ours),
+        cmocka_unit_test(test_destroying_gives_all_pages_back),
+        cmocka_unit_test(test_other_heaps_are_unharmed_by_a_destruction),
+        cmocka_unit_test(test_number_of_a_destroyed_heap_is_used_again_for_an_empty_one),
+        cmocka_unit_test(test_all_numbers_can_be_taken_and_one_more_is_refused),
+        cmocka_unit_test(test_limit_is_kept_and_refusals_are_counted),
+        cmocka_unit_test(test_other_heaps_do_not_feel_a_limit),
+        cmocka_unit_test(test_what_was_freed_can_be_allocated_again_under_the_limit),
+        cmocka_unit_test(test_realloc_beyond_the_limit_leaves_the_block),
+        cmocka_unit_test(test_limit_can_be_raised_and_removed),
+        cmocka_unit_test(test_impossible_size_is_not_counted_as_refused_by_the_limit),
+        cmocka_unit_test(test_heap_calloc_is_zero_and_refuses_overflow),
+        cmocka_unit_test(test_heap_aligned_alloc),
+        cmocka_unit_test(test_entries_work_on_their_heap),
+        cmocka_unit_test(test_each_heap_has_its_own_entries),
+        cmocka_unit_test(test_heap_that_ended_threads_used_can_be_destroyed),
+        cmocka_unit_test(test_living_threads_forget_a_destroyed_heap),
+        cmocka_unit_test(test_ten_thousand_heaps_one_after_the_other_do_not_grow),
+        cmocka_unit_test(test_no_message_came),
+    };
+    return cmocka_run_group_tests(tests, group_open, NULL);
+}
