@@ -17,7 +17,7 @@ struct loader loader = {.lock = PTHREAD_MUTEX_INITIALIZER, .lifetime = PTHREAD_R
 _Atomic(const struct alcove_table *) loader_table;
 
 #define SYMBOL_BYTES 256
-#define DRAIN_WAITS 200 /* times 1 ms for another thread's unload */
+#define DRAIN_WAITS 5000 /* times 1 ms for another thread's unload */
 
 #define ENVIRONMENT_NAME ALCOVE_ENV_PREFIX "MODULE"
 

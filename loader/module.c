@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#define CLOSE_WAITS 200 /* times 1 ms for another thread's module_close */
+#define CLOSE_WAITS 5000 /* times 1 ms for another thread's module_close */
 
 /* What a mapped object is found again by, and what is to be done to its imports. */
 struct routing {
