@@ -41,6 +41,13 @@ bool os_move_pages(void *from, size_t size, void *to);
 /* Milliseconds of a clock that only goes forward; cheap, a few milliseconds coarse. */
 uint64_t os_clock_ms(void);
 
+/* This thread's number in the system; has the thread of a number ended, late destructors and all? */
+int os_thread_id(void);
+bool os_thread_has_ended(int id);
+
+/* Let others run for a moment. */
+void os_pause(void);
+
 void os_futex_wait(_Atomic uint32_t *word, uint32_t seen);
 void os_futex_wake(_Atomic uint32_t *word);
 

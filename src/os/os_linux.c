@@ -118,6 +118,29 @@ os_clock_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+int
+os_thread_id(void)
+{
+    return (int)syscall(SYS_gettid);
+}
+
+bool
+os_thread_has_ended(int id)
+{
+    int saved = errno;
+    bool ended = syscall(SYS_tgkill, getpid(), id, 0) != 0 && errno == ESRCH;
+    errno = saved;
+    return ended;
+}
+
+void
+os_pause(void)
+{
+    int saved = errno;
+    nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
+    errno = saved;
+}
+
 void
 os_futex_wait(_Atomic uint32_t *word, uint32_t seen)
 {

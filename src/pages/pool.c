@@ -361,44 +361,46 @@ purge_to(size_t limit)
     }
 }
 
-/* If two runs are neighbours in one chunk, make the first one both. */
-static bool
-adjoin(struct run *r, const struct run *other)
+/* Extend a run over the neighbours that are being given with it. */
+static void
+absorb_neighbours(struct run *r)
 {
-    uintptr_t end = r->base + (r->pages << PAGE_LG), other_end = other->base + (other->pages << PAGE_LG);
-    if (other->base == end && (end & CHUNK_MASK) != 0) {
-        r->pages += other->pages;
-        return true;
-    }
-    if (other_end == r->base && (other_end & CHUNK_MASK) != 0) {
+    struct run *other;
+    while ((r->base & CHUNK_MASK) != 0 && (other = neighbour(r->base - 1, RUN_GIVEN)) != NULL) {
         r->base = other->base;
         r->pages += other->pages;
-        return true;
+        other->kind = RUN_ABSORBED;
     }
-    return false;
+    for (;;) {
+        uintptr_t end = r->base + (r->pages << PAGE_LG);
+        if ((end & CHUNK_MASK) == 0 || (other = neighbour(end, RUN_GIVEN)) == NULL)
+            return;
+        r->pages += other->pages;
+        other->kind = RUN_ABSORBED;
+    }
 }
 
+/* A heap that is destroyed gives thousands of runs which are each other's neighbours: these are joined
+ * first, in two turns over the list, and only what comes of it is put among the free runs. */
 void
 pool_give(struct run *runs)
 {
-    if (runs == NULL)
-        return;
     lock_take(&pool.lock);
+    for (struct run *r = runs; r != NULL; r = r->next) {
+        __builtin_prefetch(r->next);
+        r->kind = RUN_GIVEN;
+    }
     while (runs != NULL) {
-        struct run *r = runs, *next = r->next;
-        /* A heap that is destroyed gives runs in the order of their addresses, up or down: join
-         * those first, which costs less than to have each join its free neighbour. */
-        while (next != NULL && adjoin(r, next)) {
-            struct run *joined = next;
-            next = joined->next;
-            record_free(joined);
+        struct run *r = runs;
+        runs = r->next;
+        if (r->kind == RUN_ABSORBED) {
+            record_free(r);
+            continue;
         }
-        if (next != NULL)
-            __builtin_prefetch(next->next);
-        pagemap_set(r->base, r->pages, 0);
         r->kind = RUN_DIRTY;
+        absorb_neighbours(r);
+        pagemap_set(r->base, r->pages, 0);
         free_add(r);
-        runs = next;
     }
     if (pool.decay.ms == 0)
         purge_to(0);

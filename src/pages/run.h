@@ -14,6 +14,8 @@ enum run_kind {
     RUN_CLEAN,   /* free; reads as zero, never touched or purged */
     RUN_DIRTY,   /* free; was used, may still be resident */
     RUN_PURGING, /* free; on its way from dirty to clean */
+    RUN_GIVEN,   /* being freed together with others */
+    RUN_ABSORBED,/* was one of those; another's record speaks for its pages now */
     RUN_SLAB,    /* cut into blocks of one size class */
     RUN_LARGE,   /* one block, in a chunk */
     RUN_HUGE     /* one block with a mapping of its own */

@@ -35,15 +35,36 @@ make_idle(struct thread *t)
     threads.live--;
 }
 
+#define ENDING_PAUSES 200 /* a thread that was joined may be known to the system a little longer */
+
+/* Has its thread ended? Waits for one that is about to, if asked to. */
+static bool
+is_left(struct thread *t, bool wait)
+{
+    int posted = 0;
+    if (t->state != THREAD_LIVE || sem_getvalue(&t->left, &posted) != 0 || posted == 0)
+        return false;
+    for (int i = 0; wait && i < ENDING_PAUSES && !os_thread_has_ended(t->id); i++)
+        os_pause();
+    return os_thread_has_ended(t->id);
+}
+
+#define ALL_RECORDS UINT32_MAX
+
 /* Look at a few records for some that their threads have left. */
 static void
 find_left(unsigned most)
 {
+    if (most == ALL_RECORDS)
+        threads.cursor = NULL; /* from the first */
     for (unsigned i = 0; i < most && threads.all != NULL; i++) {
         struct thread *t = threads.cursor != NULL ? threads.cursor : threads.all;
         threads.cursor = t->next;
-        if (t->state == THREAD_LIVE && sem_trywait(&t->left) == 0)
+        if (is_left(t, most == ALL_RECORDS)) {
+            while (sem_trywait(&t->left) == 0)
+                ;
             make_idle(t);
+        }
         if (t->next == NULL)
             break;
     }
@@ -100,6 +121,7 @@ thread_start(void)
         threads.live++;
         if (watch_exit(t) == 0) {
             t->state = THREAD_LIVE;
+            t->id = os_thread_id();
             t->slot = tls_slot();
             *t->slot = t;
         } else {
@@ -184,7 +206,7 @@ thread_purge(void)
     if (self != NULL)
         collect(self, true);
     lock_take(&threads.lock);
-    find_left(UINT32_MAX);
+    find_left(ALL_RECORDS);
     for (struct thread *t = threads.idle; t != NULL; t = t->next_idle)
         collect(t, true);
     lock_drop(&threads.lock);
@@ -198,6 +220,8 @@ thread_exit(void)
         return;
     *tls_slot() = NULL;
     lock_take(&threads.lock);
+    if (threads.have_key)
+        pthread_setspecific(threads.key, NULL); /* the record is another's then */
     make_idle(t);
     lock_drop(&threads.lock);
 }
@@ -257,7 +281,7 @@ uint32_t
 thread_count(void)
 {
     lock_take(&threads.lock);
-    find_left(UINT32_MAX);
+    find_left(ALL_RECORDS);
     uint32_t n = threads.live;
     lock_drop(&threads.lock);
     return n;
@@ -273,7 +297,7 @@ void
 thread_release_all(void)
 {
     lock_take(&threads.lock);
-    find_left(UINT32_MAX);
+    find_left(ALL_RECORDS);
     for (struct thread *t = threads.all; t != NULL; t = t->next)
         if (t->state == THREAD_LIVE)
             *t->slot = NULL;
@@ -305,6 +329,8 @@ void
 thread_fork_child(void)
 {
     struct thread *self = *tls_slot();
+    if (self != NULL)
+        self->id = os_thread_id();
     for (struct thread *t = threads.all; t != NULL; t = t->next) {
         lock_init(&t->lock, LOCK_RECORD);
         sem_init(&t->left, 0, 0);

@@ -5,7 +5,8 @@
  *
  * How the end of a thread is learnt: a loader that stays calls thread_exit(). Without one, the
  * destructor of a pthread key is a function of libc, sem_post, which marks the record as left;
- * no code of ours is called that could be gone by then.
+ * no code of ours is called that could be gone by then. Destructors that run after that one may
+ * still allocate, so the record is free only when the system no longer knows the thread.
  */
 #ifndef THREAD_RECORD_H
 #define THREAD_RECORD_H
@@ -32,7 +33,8 @@ struct thread {
     uint64_t idle_since;       /* ms */
     uint64_t collected;        /* when its caches were last collected, ms */
     struct cache *caches_made; /* all but the first */
-    sem_t left;                /* its thread has ended */
+    sem_t left;                /* its thread is ending */
+    int id;                    /* of its thread, in the system */
     _Atomic(struct cache *) caches[ALCOVE_HEAP_MAX]; /* by heap */
 };
 
