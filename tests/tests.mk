@@ -22,7 +22,9 @@ unit_tests = tests/unit/test_cache tests/unit/test_conf tests/unit/test_decay \
 	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_pool tests/unit/test_sizeclass \
 	tests/unit/test_slab
 
-module_tests = tests/module/test_misuse tests/module/test_standard
+module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module/test_heaps \
+	tests/module/test_misuse tests/module/test_standard tests/module/test_threads tests/module/test_tls \
+	tests/module/test_unload
 
 # test_loader's plugins call back into it; test_program_stub is about programs that are not PIE.
 host_tests = tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_program_stub \
@@ -39,7 +41,7 @@ tests_hosts_test_program_stub_LDFLAGS = $(AM_LDFLAGS) -no-pie
 tests_hosts_test_routing_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_routing_LDADD = $(host_ldadd)
 
-stress_tests =
+stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/stress_threads
 
 script_tests = tests/module/test_exports.sh tests/hosts/test_ten_lines.sh
 
@@ -57,7 +59,8 @@ tests_plugins_other_abi_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_small_table_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_small_table_la_LDFLAGS = $(plugin_ldflags)
 
-EXTRA_DIST += $(script_tests) tests/hosts/host.h tests/module/module.h tests/plugins/blocks.h tests/unit/unit.h
+EXTRA_DIST += $(script_tests) tests/hosts/host.h tests/module/module.h tests/plugins/blocks.h \
+	tests/stress/stress.h tests/unit/unit.h
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.
 check_PROGRAMS = $(unit_tests) $(stress_tests)

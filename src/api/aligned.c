@@ -18,7 +18,7 @@ not_a_power_of_two(void)
 }
 
 static __attribute__((noinline, cold)) void *
-aligned_beyond(size_t size, size_t alignment, uint32_t heap)
+aligned_beyond(size_t size, size_t alignment, size_t heap)
 {
     bool zeroed;
     return alloc_large(size != 0 ? size : 1, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, heap, &zeroed);
@@ -26,7 +26,7 @@ aligned_beyond(size_t size, size_t alignment, uint32_t heap)
 
 /* alignment: a power of two. */
 static inline __attribute__((always_inline)) void *
-alloc_aligned(size_t size, size_t alignment, struct cache *c, uint32_t heap)
+alloc_aligned(size_t size, size_t alignment, struct cache *c, size_t heap)
 {
     if (unlikely(alignment > PAGE_SIZE || size > CACHED_MAX - PAGE_SIZE))
         return aligned_beyond(size, alignment, heap);
@@ -36,7 +36,7 @@ alloc_aligned(size_t size, size_t alignment, struct cache *c, uint32_t heap)
 
 /* C17 lets any size go with any alignment that is supported; every power of two is. */
 void *
-entry_aligned_alloc(size_t alignment, size_t size, uint32_t heap)
+entry_aligned_alloc(size_t alignment, size_t size, size_t heap)
 {
     if (unlikely(!is_power_of_two(alignment)))
         return not_a_power_of_two();
@@ -44,14 +44,14 @@ entry_aligned_alloc(size_t alignment, size_t size, uint32_t heap)
 }
 
 void *
-entry_memalign(size_t alignment, size_t size, uint32_t heap)
+entry_memalign(size_t alignment, size_t size, size_t heap)
 {
     return entry_aligned_alloc(alignment, size, heap);
 }
 
 /* POSIX: the result is an error number, and errno is not said to be set. */
 int
-entry_posix_memalign(void **out, size_t alignment, size_t size, uint32_t heap)
+entry_posix_memalign(void **out, size_t alignment, size_t size, size_t heap)
 {
     if (unlikely(!is_power_of_two(alignment) || alignment % sizeof(void *) != 0))
         return EINVAL;
@@ -65,13 +65,13 @@ entry_posix_memalign(void **out, size_t alignment, size_t size, uint32_t heap)
 }
 
 void *
-entry_valloc(size_t size, uint32_t heap)
+entry_valloc(size_t size, size_t heap)
 {
     return alloc_aligned(size, PAGE_SIZE, cache_of(heap), heap);
 }
 
 void *
-entry_pvalloc(size_t size, uint32_t heap)
+entry_pvalloc(size_t size, size_t heap)
 {
     if (size > SIZE_MAX - PAGE_MASK) {
         errno = ENOMEM;

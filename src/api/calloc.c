@@ -6,7 +6,7 @@
 #include "api/internal.h"
 
 static __attribute__((noinline, cold)) void *
-calloc_slow(size_t bytes, uint32_t heap)
+calloc_slow(size_t bytes, size_t heap)
 {
     bool zeroed = false;
     void *block = bytes <= CACHED_MAX ? alloc_slow(bin_of_size(bytes), heap, &zeroed)
@@ -15,7 +15,7 @@ calloc_slow(size_t bytes, uint32_t heap)
 }
 
 static inline __attribute__((always_inline)) void *
-allocate_zeroed(size_t count, size_t size, struct cache *c, uint32_t heap)
+allocate_zeroed(size_t count, size_t size, struct cache *c, size_t heap)
 {
     size_t bytes;
     if (unlikely(__builtin_mul_overflow(count, size, &bytes))) {
@@ -31,7 +31,7 @@ allocate_zeroed(size_t count, size_t size, struct cache *c, uint32_t heap)
 }
 
 void *
-entry_calloc(size_t count, size_t size, uint32_t heap)
+entry_calloc(size_t count, size_t size, size_t heap)
 {
     return allocate_zeroed(count, size, cache_of(heap), heap);
 }

@@ -18,10 +18,10 @@
 #include "thread/record.h"
 
 /* Allocate from a bin of a heap, past the hot path. errno is ENOMEM if it fails. */
-void *alloc_slow(unsigned bin, uint32_t heap, bool *zeroed) __attribute__((cold));
+void *alloc_slow(unsigned bin, size_t heap, bool *zeroed) __attribute__((cold));
 
 /* Allocate what has no bin, or what is aligned to more than a page. */
-void *alloc_large(size_t size, size_t alignment, uint32_t heap, bool *zeroed);
+void *alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed);
 
 /* Free a block that the hot path could not push. `caller` is the heap of the module that
  * released it: it may then be foreign, and goes to its owner. ALCOVE_HEAP_NONE: called
@@ -33,18 +33,18 @@ size_t block_usable(const void *block);
 
 /* Entry points with a heap's number behind the arguments of the libc function; what thunks call
  * (api/thunks.S). Those that release know by it who calls. */
-void *entry_malloc(size_t size, uint32_t heap);
-void *entry_calloc(size_t count, size_t size, uint32_t heap);
-void *entry_realloc(void *block, size_t size, uint32_t heap);
-void *entry_reallocarray(void *block, size_t count, size_t size, uint32_t heap);
-void *entry_aligned_alloc(size_t alignment, size_t size, uint32_t heap);
-void *entry_memalign(size_t alignment, size_t size, uint32_t heap);
-int entry_posix_memalign(void **out, size_t alignment, size_t size, uint32_t heap);
-void *entry_valloc(size_t size, uint32_t heap);
-void *entry_pvalloc(size_t size, uint32_t heap);
-char *entry_strdup(const char *text, uint32_t heap);
-char *entry_strndup(const char *text, size_t most, uint32_t heap);
-void entry_free(void *block, uint32_t heap);
-size_t entry_malloc_usable_size(void *block, uint32_t heap);
+void *entry_malloc(size_t size, size_t heap);
+void *entry_calloc(size_t count, size_t size, size_t heap);
+void *entry_realloc(void *block, size_t size, size_t heap);
+void *entry_reallocarray(void *block, size_t count, size_t size, size_t heap);
+void *entry_aligned_alloc(size_t alignment, size_t size, size_t heap);
+void *entry_memalign(size_t alignment, size_t size, size_t heap);
+int entry_posix_memalign(void **out, size_t alignment, size_t size, size_t heap);
+void *entry_valloc(size_t size, size_t heap);
+void *entry_pvalloc(size_t size, size_t heap);
+char *entry_strdup(const char *text, size_t heap);
+char *entry_strndup(const char *text, size_t most, size_t heap);
+void entry_free(void *block, size_t heap);
+size_t entry_malloc_usable_size(void *block, size_t heap);
 
 #endif

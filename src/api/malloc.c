@@ -13,14 +13,14 @@ const uint16_t place_by_16[TINY_MAX / 16 + 1] = {
 };
 
 void *
-malloc_slow(size_t place, uint32_t heap)
+malloc_slow(size_t place, size_t heap)
 {
     bool zeroed;
     return alloc_slow((unsigned)(place / sizeof(struct cache_bin)), heap, &zeroed);
 }
 
 void *
-malloc_beyond(size_t size, uint32_t heap)
+malloc_beyond(size_t size, size_t heap)
 {
     bool zeroed;
     return alloc_large(size, PAGE_SIZE, heap, &zeroed);
@@ -33,7 +33,7 @@ malloc_default_big(size_t size)
 }
 
 static __attribute__((noinline)) void *
-malloc_heap_big(size_t size, uint32_t heap)
+malloc_heap_big(size_t size, size_t heap)
 {
     return take_big(size, cache_of(heap), heap);
 }
@@ -47,7 +47,7 @@ ALCOVE_PUBLIC(malloc)(size_t size)
 }
 
 __attribute__((hot, aligned(64))) void *
-entry_malloc(size_t size, uint32_t heap)
+entry_malloc(size_t size, size_t heap)
 {
     if (likely(size <= TINY_MAX))
         return take_tiny(size, cache_of(heap), heap);
@@ -60,22 +60,20 @@ ALCOVE_PUBLIC(free)(void *block)
 {
     uint64_t entry = pagemap_get_hot(block);
     struct cache *c = cache_of_default();
-    if (likely(c != NULL)) {
-        if (entry_heap(entry) != ALCOVE_HEAP_DEFAULT)
-            c = atomic_load_explicit(&((struct thread *)c)->caches[entry_heap(entry)], memory_order_relaxed);
-        if (likely(c != NULL) && likely(cache_push(&c->bins[entry_bin(entry)], block)))
-            return;
-    }
+    if (unlikely(entry_heap(entry) != ALCOVE_HEAP_DEFAULT))
+        c = cache_of(entry_heap(entry));
+    if (likely(c != NULL) && likely(cache_push(&c->bins[entry_bin(entry)], block)))
+        return;
     free_slow(block, ALCOVE_HEAP_NONE);
 }
 
 __attribute__((hot, aligned(64))) void
-entry_free(void *block, uint32_t heap)
+entry_free(void *block, size_t heap)
 {
     uint64_t entry = pagemap_get_hot(block);
     struct cache *c = cache_of(heap);
     if (likely(c != NULL) && likely(entry_heap(entry) == heap) &&
         likely(cache_push(&c->bins[entry_bin(entry)], block)))
         return;
-    free_slow(block, heap);
+    free_slow(block, (uint32_t)heap);
 }

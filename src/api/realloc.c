@@ -120,20 +120,20 @@ reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
 }
 
 void *
-entry_realloc(void *block, size_t size, uint32_t heap)
+entry_realloc(void *block, size_t size, size_t heap)
 {
-    return reallocate(block, size, heap, heap);
+    return reallocate(block, size, (uint32_t)heap, (uint32_t)heap);
 }
 
 void *
-entry_reallocarray(void *block, size_t count, size_t size, uint32_t heap)
+entry_reallocarray(void *block, size_t count, size_t size, size_t heap)
 {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes)) {
         errno = ENOMEM;
         return NULL;
     }
-    return reallocate(block, bytes, heap, heap);
+    return reallocate(block, bytes, (uint32_t)heap, (uint32_t)heap);
 }
 
 API void *

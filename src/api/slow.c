@@ -18,9 +18,9 @@ failed(struct heap *h)
 }
 
 static struct heap *
-heap_for(uint32_t index)
+heap_for(size_t index)
 {
-    return index == ALCOVE_HEAP_DEFAULT ? heap_default() : heap_of(index);
+    return index == ALCOVE_HEAP_DEFAULT ? heap_default() : heap_of((uint32_t)index);
 }
 
 /* Without a cache: one block straight from the heap. */
@@ -38,7 +38,7 @@ alloc_uncached(struct heap *h, unsigned bin, bool *zeroed)
 }
 
 void *
-alloc_slow(unsigned bin, uint32_t heap, bool *zeroed)
+alloc_slow(unsigned bin, size_t heap, bool *zeroed)
 {
     int saved = errno;
     *zeroed = false;
@@ -60,14 +60,17 @@ alloc_slow(unsigned bin, uint32_t heap, bool *zeroed)
         thread_tick(t);
     }
     void *block = b->top[-1];
-    if (block != NULL)
+    if (block != NULL) {
         b->top--;
-    else
+    } else {
+        lock_take(&t->lock); /* while a batch is moved: a fork must not see half of it */
         block = cache_refill(c, bin, zeroed);
-    if (block == NULL) {
-        /* The heap's limit may be reached only because this thread keeps free blocks. */
-        cache_collect(c, true);
-        block = cache_refill(c, bin, zeroed);
+        if (block == NULL) {
+            /* The heap's limit may be reached only because this thread keeps free blocks. */
+            cache_collect(c, true);
+            block = cache_refill(c, bin, zeroed);
+        }
+        lock_drop(&t->lock);
     }
     errno = saved;
     if (block == NULL) {
@@ -78,7 +81,7 @@ alloc_slow(unsigned bin, uint32_t heap, bool *zeroed)
 }
 
 void *
-alloc_large(size_t size, size_t alignment, uint32_t heap, bool *zeroed)
+alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
 {
     int saved = errno;
     struct heap *h = heap_for(heap);
@@ -90,8 +93,11 @@ alloc_large(size_t size, size_t alignment, uint32_t heap, bool *zeroed)
     void *block = large_take(h, 0, size, alignment, zeroed);
     if (block == NULL && t != NULL) {
         struct cache *c = thread_cache(t, h);
-        if (c != NULL)
+        if (c != NULL) {
+            lock_take(&t->lock);
             cache_collect(c, true);
+            lock_drop(&t->lock);
+        }
         block = large_take(h, 0, size, alignment, zeroed);
     }
     if (block == NULL)
@@ -109,6 +115,18 @@ free_uncached(struct heap *h, struct run *r, void *block)
         slab_give(h, r->bin, &block, 1);
     else
         large_give(h, r);
+}
+
+/* Push a block into a bin that may be full. */
+static bool
+push_slow(struct thread *t, struct cache *c, unsigned bin, void *block)
+{
+    if (cache_push(&c->bins[bin], block))
+        return true;
+    lock_take(&t->lock);
+    bool room = cache_make_room(c, bin);
+    lock_drop(&t->lock);
+    return room && cache_push(&c->bins[bin], block);
 }
 
 /* Is this the start of a block that can be freed? Says what is wrong if not. */
@@ -168,10 +186,9 @@ free_slow(void *block, uint32_t caller)
     }
     struct heap *h = heap_of(r->heap);
     struct cache *c = t != NULL && r->bin != 0 ? thread_cache(t, h) : NULL;
-    struct cache_bin *b = c != NULL ? &c->bins[r->bin] : NULL;
-    if (b != NULL && b->top[-1] == block)
+    if (c != NULL && c->bins[r->bin].top[-1] == block)
         message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin), h->name);
-    else if (b == NULL || !(cache_push(b, block) || (cache_make_room(c, r->bin) && cache_push(b, block))))
+    else if (c == NULL || !push_slow(t, c, r->bin, block))
         free_uncached(h, r, block);
     errno = saved;
 }

@@ -4,7 +4,7 @@
 #include "api/internal.h"
 
 char *
-entry_strndup(const char *text, size_t most, uint32_t heap)
+entry_strndup(const char *text, size_t most, size_t heap)
 {
     size_t length = strnlen(text, most);
     char *copy = entry_malloc(length + 1, heap);
@@ -16,7 +16,7 @@ entry_strndup(const char *text, size_t most, uint32_t heap)
 }
 
 char *
-entry_strdup(const char *text, uint32_t heap)
+entry_strdup(const char *text, size_t heap)
 {
     size_t bytes = strlen(text) + 1;
     char *copy = entry_malloc(bytes, heap);

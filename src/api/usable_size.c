@@ -15,7 +15,7 @@ ALCOVE_PUBLIC(malloc_usable_size)(void *block)
 }
 
 size_t
-entry_malloc_usable_size(void *block, uint32_t heap)
+entry_malloc_usable_size(void *block, size_t heap)
 {
     (void)heap;
     size_t usable = block_usable(block);

@@ -22,6 +22,10 @@ const uint8_t bin_by_128[SMALL_MAX / 128 + 1] = {
     GROUP(9, 1, 33), GROUP(17, 2, 41), GROUP(33, 4, 49), GROUP(65, 8, 57), GROUP(129, 16, 65),
 };
 
+const uint8_t bin_by_4096[CACHED_MAX / 4096 + 1] = {
+    GROUP(9, 1, 73), GROUP(17, 2, 81), GROUP(33, 4, 89), GROUP(65, 8, 97), GROUP(129, 16, 105),
+};
+
 size_t
 size_round_huge(size_t size)
 {

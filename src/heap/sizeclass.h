@@ -52,10 +52,11 @@ bin_of_size_computed(size_t size)
     return 1 + ((lg - LG_LINEAR_MAX) << LG_STEPS) + (unsigned)(last >> (lg - LG_STEPS));
 }
 
-/* Tables for the sizes that matter most: by 16 bytes up to 1 KiB, by 128 bytes up to SMALL_MAX. */
+/* The same by tables: by 16 bytes up to 1 KiB, by 128 up to SMALL_MAX, by 4,096 up to CACHED_MAX. */
 #define TINY_MAX ((size_t)1024)
 extern HIDDEN const uint8_t bin_by_16[TINY_MAX / 16 + 1];
 extern HIDDEN const uint8_t bin_by_128[SMALL_MAX / 128 + 1];
+extern HIDDEN const uint8_t bin_by_4096[CACHED_MAX / 4096 + 1];
 
 static inline unsigned
 bin_of_size(size_t size)
@@ -64,7 +65,7 @@ bin_of_size(size_t size)
         return bin_by_16[(size + 15) >> 4];
     if (__builtin_expect(size <= SMALL_MAX, 1))
         return bin_by_128[(size + 127) >> 7];
-    return bin_of_size_computed(size);
+    return bin_by_4096[(size + 4095) >> 12];
 }
 
 /* Bytes of a block of a bin from 1 on. */

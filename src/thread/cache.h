@@ -7,8 +7,8 @@
  * other test; and every pop counts down, which counts allocations and gives the slow path a turn
  * now and then.
  *
- * The thread's record lock is held by whoever destroys a cache, and by its thread while it
- * collects garbage over all its caches.
+ * The thread's record lock is held by whoever destroys a cache, and by its thread while it moves
+ * blocks between a cache and the heap: a fork, which takes it, then finds none half moved.
  */
 #ifndef THREAD_CACHE_H
 #define THREAD_CACHE_H

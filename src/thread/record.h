@@ -24,7 +24,8 @@
 enum thread_state { THREAD_LIVE, THREAD_IDLE };
 
 struct thread {
-    struct cache first; /* of heap 0; first, so that it is found without an addition */
+    _Atomic(struct cache *) caches[ALCOVE_HEAP_MAX]; /* by heap; first, so that finding one is one load */
+    struct cache first;        /* of heap 0 */
     struct lock lock;
     enum thread_state state;   /* guarded by the lock of the list of records */
     struct thread **slot;      /* the thread's pointer to this */
@@ -35,12 +36,11 @@ struct thread {
     struct cache *caches_made; /* all but the first */
     sem_t left;                /* its thread is ending */
     int id;                    /* of its thread, in the system */
-    _Atomic(struct cache *) caches[ALCOVE_HEAP_MAX]; /* by heap */
 };
 
 /* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. */
 static inline __attribute__((always_inline)) struct cache *
-cache_of(uint32_t heap)
+cache_of(size_t heap)
 {
     intptr_t offset = tls_offset;
     if (unlikely(offset == 0))
@@ -49,12 +49,15 @@ cache_of(uint32_t heap)
     return likely(t != NULL) ? atomic_load_explicit(&t->caches[heap], memory_order_relaxed) : NULL;
 }
 
-/* The same for the default heap: the record's first member. */
+/* The same for the default heap, which every record has a cache of. */
 static inline __attribute__((always_inline)) struct cache *
 cache_of_default(void)
 {
     intptr_t offset = tls_offset;
-    return likely(offset != 0) ? (struct cache *)tls_static(offset) : NULL;
+    if (unlikely(offset == 0))
+        return NULL;
+    struct thread *t = tls_static(offset);
+    return likely(t != NULL) ? &t->first : NULL;
 }
 
 /* This thread's record, made if it has none. NULL: there is none to be had, do without caches. */

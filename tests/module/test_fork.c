@@ -149,7 +149,7 @@ work_in_threads(void *argument)
 }
 
 /* Threads of the parent that never rest, in two heaps. */
-#define BUSY 4
+#define BUSY 3
 static atomic_bool stop;
 static uint32_t busy_heap;
 
@@ -203,7 +203,7 @@ static void
 test_child_allocates_while_threads_of_the_parent_do(void **unused)
 {
     (void)unused;
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 40; i++) {
         assert_int_equal(run_child(allocate, NULL), 0);
         assert_true(works());
     }
@@ -214,7 +214,7 @@ static void
 test_threads_of_the_child_allocate_while_threads_of_the_parent_do(void **unused)
 {
     (void)unused;
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < 30; i++)
         assert_int_equal(run_child(work_in_threads, &stop), 0);
 }
 
@@ -229,14 +229,14 @@ static void
 test_child_destroys_a_heap_that_threads_of_the_parent_use(void **unused)
 {
     (void)unused;
-    for (int i = 0; i < 50; i++)
+    for (int i = 0; i < 20; i++)
         assert_int_equal(run_child(destroy_busy_heap, NULL), 0);
 }
 
 static void *
 fork_often(void *result)
 {
-    for (int i = 0; i < 20; i++)
+    for (int i = 0; i < 10; i++)
         if (!works() || run_child(allocate, NULL) != 0)
             return NULL;
     return result;

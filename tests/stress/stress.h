@@ -1,0 +1,122 @@
+/*
+ * What stress tests share. They link the allocator's objects, so that ThreadSanitizer sees all of it. How long they run:
+ * the first argument, or ALCOVE_STRESS_ROUNDS, times what takes about a second.
+ */
+#ifndef TESTS_STRESS_H
+#define TESTS_STRESS_H
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "alcove/alcove.h"
+#include "config.h"
+
+static const struct alcove_table *const table = &ALCOVE_PUBLIC(table);
+
+static unsigned rounds = 2;
+
+static void
+rounds_read(int argc, char **argv)
+{
+    const char *text = argc > 1 ? argv[1] : getenv("ALCOVE_STRESS_ROUNDS");
+    if (text != NULL && atoi(text) > 0)
+        rounds = (unsigned)atoi(text);
+}
+
+/* A generator for each thread: the same numbers in every run. */
+struct dice {
+    uint64_t state;
+};
+
+static inline uint32_t
+roll(struct dice *d, uint32_t below)
+{
+    d->state = d->state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(d->state >> 33) % below;
+}
+
+/* Mostly small, now and then of the other kinds. */
+static inline size_t
+roll_size(struct dice *d)
+{
+    uint32_t kind = roll(d, 1000);
+    if (kind < 800)
+        return roll(d, 512);
+    if (kind < 970)
+        return roll(d, 16384);
+    if (kind < 995)
+        return roll(d, 300000);
+    return roll(d, 5000000);
+}
+
+/* A pattern at both ends of a block that only its owner's seed gives; blocks of less than 16 bytes have none. */
+struct mark {
+    uint64_t size, seed;
+};
+
+static inline void
+mark_write(void *block, size_t size, uint64_t seed)
+{
+    struct mark m = { size, seed * 0x9e3779b97f4a7c15u };
+    if (size < sizeof m) {
+        memset(block, (int)seed, size);
+        return;
+    }
+    memcpy(block, &m, sizeof m);
+    memcpy((char *)block + size - sizeof m, &m, sizeof m);
+}
+
+static inline bool
+mark_holds(const void *block, size_t size, uint64_t seed)
+{
+    struct mark m = { size, seed * 0x9e3779b97f4a7c15u };
+    if (size < sizeof m) {
+        for (size_t i = 0; i < size; i++)
+            if (((const unsigned char *)block)[i] != (unsigned char)seed)
+                return false;
+        return true;
+    }
+    /* Where both overlap, the later one was written last. */
+    return (size < 2 * sizeof m || memcmp(block, &m, sizeof m) == 0) &&
+           memcmp((const char *)block + size - sizeof m, &m, sizeof m) == 0;
+}
+
+static _Atomic unsigned message_count;
+
+static void
+messages_count(void *unused, const char *line)
+{
+    (void)unused;
+    if (atomic_fetch_add(&message_count, 1) < 5)
+        print_error("%s", line);
+}
+
+/* Run a function in n threads, each with its number; fails if one returns other than NULL. */
+static inline void
+in_threads(unsigned n, void *(*body)(void *))
+{
+    pthread_t threads[64];
+    unsigned failed = 0;
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, body, (void *)(uintptr_t)i), 0);
+    for (unsigned i = 0; i < n; i++) {
+        void *result;
+        pthread_join(threads[i], &result);
+        failed += result != NULL;
+    }
+    assert_int_equal(failed, 0);
+}
+
+#define FAILED ((void *)1)
+
+#endif

@@ -1,0 +1,162 @@
+/* Heaps come and go in many threads, each used by two, while another reads all figures. */
+#include "stress.h"
+
+#define MAKERS 4
+#define BLOCKS 500
+
+struct shared {
+    uint32_t heap;
+    pthread_barrier_t step;
+    struct {
+        void *address;
+        size_t size;
+    } blocks[2][BLOCKS];
+    bool failed;
+};
+
+static bool
+fill_half(struct shared *s, unsigned half, struct dice *d)
+{
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        size_t size = roll_size(d) / 4;
+        void *block = table->heap_malloc(s->heap, size);
+        struct alcove_owner owner;
+        if (block == NULL || !table->owner(block, &owner) || owner.heap != s->heap)
+            return false;
+        s->blocks[half][i].address = block;
+        s->blocks[half][i].size = size;
+        mark_write(block, size, (uint64_t)s->heap << 32 | half << 16 | i);
+    }
+    return true;
+}
+
+/* Half of what the other one allocated; the rest goes with the heap. */
+static bool
+free_half(struct shared *s, unsigned half)
+{
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        if (!mark_holds(s->blocks[half][i].address, s->blocks[half][i].size, (uint64_t)s->heap << 32 | half << 16 | i))
+            return false;
+        if (i % 2)
+            table->free(s->blocks[half][i].address);
+    }
+    return true;
+}
+
+static void *
+help(void *argument)
+{
+    struct shared *s = argument;
+    struct dice d = { s->heap + 77 };
+    if (!fill_half(s, 1, &d))
+        s->failed = true;
+    pthread_barrier_wait(&s->step);
+    if (!free_half(s, 0))
+        s->failed = true;
+    return NULL;
+}
+
+static void *
+make_and_destroy(void *number)
+{
+    struct dice d = { (uintptr_t)number + 1 };
+    struct shared *s = calloc(1, sizeof *s);
+    pthread_barrier_init(&s->step, NULL, 2);
+    for (unsigned i = 0; i < rounds * 30; i++) {
+        pthread_t helper;
+        struct alcove_heap_options options = { .name = "stress", .limit = roll(&d, 2) ? (uint64_t)1 << 30 : 0 };
+        if (table->heap_create(&options, &s->heap) != 0 || pthread_create(&helper, NULL, help, s) != 0)
+            return FAILED;
+        bool good = fill_half(s, 0, &d);
+        pthread_barrier_wait(&s->step);
+        good &= free_half(s, 1);
+        pthread_join(helper, NULL);
+        struct alcove_heap_stats stats;
+        if (!good || s->failed || table->heap_stats(s->heap, &stats) != 0 || stats.live_blocks != BLOCKS ||
+            stats.total_allocs != 2 * BLOCKS || table->heap_destroy(s->heap) != 0)
+            return FAILED;
+    }
+    pthread_barrier_destroy(&s->step);
+    free(s);
+    return NULL;
+}
+
+static void
+test_heaps_are_made_shared_and_destroyed(void **unused)
+{
+    (void)unused;
+    struct alcove_info before, after;
+    table->free(table->malloc(1));
+    table->info(&before);
+    in_threads(MAKERS, make_and_destroy);
+    table->info(&after);
+    assert_int_equal(after.heaps, before.heaps);
+    assert_int_equal(after.live_blocks, before.live_blocks);
+    table->purge();
+    assert_int_equal(message_count, 0);
+}
+
+static atomic_bool stop;
+
+static void *
+watch(void *unused)
+{
+    (void)unused;
+    while (!stop) {
+        struct alcove_info info;
+        table->info(&info);
+        for (uint32_t i = 0; i < 20; i++) {
+            struct alcove_heap_stats s;
+            table->heap_stats(i, &s);
+        }
+    }
+    return NULL;
+}
+
+static void
+test_figures_are_read_while_heaps_come_and_go(void **unused)
+{
+    (void)unused;
+    pthread_t watcher;
+    stop = false;
+    assert_int_equal(pthread_create(&watcher, NULL, watch, NULL), 0);
+    in_threads(MAKERS, make_and_destroy);
+    stop = true;
+    pthread_join(watcher, NULL);
+    assert_int_equal(message_count, 0);
+}
+
+static void *
+purge_often(void *unused)
+{
+    (void)unused;
+    while (!stop)
+        table->purge();
+    return NULL;
+}
+
+static void
+test_purging_while_heaps_come_and_go(void **unused)
+{
+    (void)unused;
+    pthread_t purger;
+    stop = false;
+    assert_int_equal(pthread_create(&purger, NULL, purge_often, NULL), 0);
+    in_threads(MAKERS, make_and_destroy);
+    stop = true;
+    pthread_join(purger, NULL);
+    assert_int_equal(message_count, 0);
+}
+
+int
+main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_heaps_are_made_shared_and_destroyed),
+        cmocka_unit_test(test_figures_are_read_while_heaps_come_and_go),
+        cmocka_unit_test(test_purging_while_heaps_come_and_go),
+    };
+    rounds_read(argc, argv);
+    ALCOVE_PUBLIC(malloc_message) = messages_count;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,207 @@
+/* Threads allocate, write, resize, hand over to others and free; every block must keep what was written. */
+#include "stress.h"
+
+#define THREADS 8
+#define SLOTS 512 /* of the table through which blocks change hands */
+#define OWN 64    /* blocks that a thread keeps */
+
+struct block {
+    void *address;
+    size_t size;
+    uint64_t seed;
+};
+
+/* Who takes the block out of a slot owns it. */
+static struct slot {
+    pthread_mutex_t lock;
+    struct block block;
+} slots[SLOTS];
+
+static bool
+holds(const struct block *b)
+{
+    return b->address == NULL ||
+           (mark_holds(b->address, b->size, b->seed) && table->malloc_usable_size(b->address) >= b->size);
+}
+
+static bool
+make(struct block *b, struct dice *d)
+{
+    struct alcove_owner owner;
+    b->size = roll_size(d);
+    b->seed = d->state;
+    switch (roll(d, 8)) {
+    case 0:
+        b->address = table->calloc(1, b->size);
+        for (size_t i = 0; b->address != NULL && i < b->size; i += 1 + i / 8)
+            if (((char *)b->address)[i] != 0)
+                return false;
+        break;
+    case 1: {
+        size_t alignment = (size_t)16 << roll(d, 10);
+        b->address = table->aligned_alloc(alignment, b->size);
+        if ((uintptr_t)b->address % alignment != 0)
+            return false;
+        break;
+    }
+    default:
+        b->address = table->malloc(b->size);
+    }
+    if (b->address == NULL || !table->owner(b->address, &owner) || owner.block != b->address || !owner.live)
+        return false;
+    mark_write(b->address, b->size, b->seed);
+    return true;
+}
+
+static bool
+resize(struct block *b, struct dice *d)
+{
+    size_t size = roll(d, 4) == 0 ? roll_size(d) : b->size + b->size / 4 + roll(d, 64);
+    size_t kept = size < b->size ? size : b->size;
+    unsigned char first = kept != 0 ? *(unsigned char *)b->address : 0;
+    if (size == 0)
+        size = 1;
+    void *to = table->realloc(b->address, size);
+    if (to == NULL || (kept != 0 && *(unsigned char *)to != first))
+        return false;
+    b->address = to;
+    b->size = size;
+    b->seed = d->state;
+    mark_write(to, size, b->seed);
+    return true;
+}
+
+static void *
+work(void *number)
+{
+    struct dice d = { (uintptr_t)number + 1 };
+    struct block own[OWN] = { { NULL, 0, 0 } };
+    for (unsigned i = 0; i < rounds * 40000; i++) {
+        struct block *b = &own[roll(&d, OWN)];
+        if (!holds(b))
+            return FAILED;
+        uint32_t what = roll(&d, 100);
+        if (b->address == NULL) {
+            if (!make(b, &d))
+                return FAILED;
+        } else if (what < 15) {
+            if (!resize(b, &d))
+                return FAILED;
+        } else if (what < 55) {
+            struct slot *s = &slots[roll(&d, SLOTS)];
+            pthread_mutex_lock(&s->lock);
+            struct block other = s->block;
+            s->block = *b;
+            pthread_mutex_unlock(&s->lock);
+            *b = other;
+        } else {
+            table->free(b->address);
+            b->address = NULL;
+        }
+        if (i % 20000 == 19999)
+            table->purge();
+    }
+    for (unsigned i = 0; i < OWN; i++) {
+        if (!holds(&own[i]))
+            return FAILED;
+        table->free(own[i].address);
+    }
+    return NULL;
+}
+
+static void
+test_blocks_keep_their_contents_while_they_change_hands(void **unused)
+{
+    (void)unused;
+    struct alcove_info before, after;
+    table->info(&before);
+    for (unsigned i = 0; i < SLOTS; i++)
+        pthread_mutex_init(&slots[i].lock, NULL);
+    in_threads(THREADS, work);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        assert_true(holds(&slots[i].block));
+        table->free(slots[i].block.address);
+        slots[i].block.address = NULL;
+    }
+    table->info(&after);
+    assert_int_equal(after.live_blocks, before.live_blocks);
+    assert_int_equal(after.live_bytes, before.live_bytes);
+    table->purge();
+    table->info(&after);
+    assert_int_equal(after.active_bytes, before.active_bytes);
+    assert_int_equal(message_count, 0);
+}
+
+static void *
+live_shortly(void *number)
+{
+    struct dice d = { (uintptr_t)number + 1 };
+    struct block b[20];
+    for (unsigned i = 0; i < 20; i++)
+        if (!make(&b[i], &d))
+            return FAILED;
+    for (unsigned i = 0; i < 20; i++) {
+        if (!holds(&b[i]))
+            return FAILED;
+        table->free(b[i].address);
+    }
+    return NULL;
+}
+
+static void
+test_many_short_threads_leave_nothing(void **unused)
+{
+    (void)unused;
+    struct alcove_info info;
+    for (unsigned i = 0; i < rounds * 100; i++)
+        in_threads(THREADS, live_shortly);
+    table->info(&info);
+    assert_int_equal(info.live_blocks, 0);
+    assert_true(info.threads <= 1);
+    assert_int_equal(message_count, 0);
+}
+
+static atomic_bool stop;
+
+static void *
+watch(void *unused)
+{
+    (void)unused;
+    while (!stop) {
+        struct alcove_info info;
+        struct alcove_heap_stats s;
+        table->info(&info);
+        if (table->heap_stats(0, &s) != 0 || s.live_bytes > info.mapped_bytes * 4)
+            return FAILED;
+    }
+    return NULL;
+}
+
+static void
+test_figures_can_be_read_meanwhile(void **unused)
+{
+    (void)unused;
+    pthread_t watcher;
+    void *result;
+    table->free(table->malloc(1));
+    stop = false;
+    assert_int_equal(pthread_create(&watcher, NULL, watch, NULL), 0);
+    for (unsigned i = 0; i < rounds * 50; i++)
+        in_threads(THREADS, live_shortly);
+    stop = true;
+    pthread_join(watcher, &result);
+    assert_null(result);
+}
+
+int
+main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_blocks_keep_their_contents_while_they_change_hands),
+        cmocka_unit_test(test_many_short_threads_leave_nothing),
+        cmocka_unit_test(test_figures_can_be_read_meanwhile),
+    };
+    rounds_read(argc, argv);
+    ALCOVE_PUBLIC(malloc_message) = messages_count;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
