@@ -14,6 +14,10 @@
 #define LARGE_KEEP_BYTES ((size_t)512 << 10)
 #define LARGE_KEEP_LEAST 1
 #define KEEP_MOST 1023
+/* Up to here a bin grows whenever it runs empty or full: a batch should be worth taking a lock. */
+#define BATCH_BYTES ((size_t)16 << 10)
+#define BATCH_LEAST 7
+#define BATCH_MOST 63
 
 /* Every bin without an array points behind the null pointer here. */
 static void *no_blocks[2];
@@ -63,12 +67,19 @@ capacity_most(unsigned bin)
     return capacity;
 }
 
-/* Let a bin hold twice as much, its present blocks included. False: it may not, or no memory. */
 static bool
-bin_grow(struct cache_bin *b, unsigned bin)
+batch_is_short(const struct cache_bin *b, unsigned bin)
+{
+    return b->capacity < BATCH_LEAST || (b->capacity < BATCH_MOST && b->capacity * bin_size(bin) < BATCH_BYTES);
+}
+
+/* Let a bin hold twice as much, its present blocks included, if it is worth it: its blocks are
+ * used again, or batches are short. False: it may not, or no memory. */
+static bool
+bin_grow(struct cache_bin *b, unsigned bin, bool used_again)
 {
     unsigned most = capacity_most(bin), count = bin_count(b);
-    if (b->capacity >= most)
+    if (b->capacity >= most || !(used_again || batch_is_short(b, bin)))
         return false;
     unsigned capacity = b->capacity == 0 ? 7 : b->capacity * 2 + 1;
     if (capacity > most)
@@ -133,12 +144,14 @@ cache_refill(struct cache *c, unsigned bin, bool *zeroed)
     struct cache_bin *b = &c->bins[bin];
     if (bin > SMALL_BINS)
         return large_take(c->heap, bin, bin_size(bin), PAGE_SIZE, zeroed);
-    bin_grow(b, bin);
+    uint16_t now = (uint16_t)cache_allocations(b);
+    bin_grow(b, bin, now != c->empty_at[bin]);
     if (b->capacity == 0) {
         void *block;
         return slab_take(c->heap, bin, &block, 1) == 1 ? block : NULL;
     }
     unsigned got = slab_take(c->heap, bin, b->top, (b->capacity + 1) / 2);
+    c->empty_at[bin] = (uint16_t)(now + got);
     if (got == 0)
         return NULL;
     b->top += got - 1;
@@ -149,7 +162,10 @@ bool
 cache_make_room(struct cache *c, unsigned bin)
 {
     struct cache_bin *b = &c->bins[bin];
-    if (bin_grow(b, bin))
+    uint16_t now = (uint16_t)cache_allocations(b);
+    bool used_again = now != c->full_at[bin];
+    c->full_at[bin] = now;
+    if (bin_grow(b, bin, used_again))
         return true;
     if (b->capacity == 0)
         return false;

@@ -1,7 +1,9 @@
 /*
  * The cache of one thread for one heap: for each size class a stack of free blocks. Only its
  * thread pushes and pops, without a lock. A stack that runs empty is refilled from the heap by
- * the batch, one that runs full gives half of itself back; both let it grow, if it may.
+ * the batch, one that runs full gives half of itself back. It grows then, if blocks that were freed have been
+ * allocated again since: a thread that only allocates, or only frees what others allocated, gains
+ * nothing by keeping many.
  *
  * The stack's array has a null pointer below its bottom, so that popping from an empty one needs no
  * other test; and every pop counts down, which counts allocations and gives the slow path a turn
@@ -38,6 +40,9 @@ struct cache {
     struct heap *heap;
     struct cache_bin bins[BINS]; /* bins[0] is always full and empty: what cannot be cached */
     struct cache *next;          /* of this thread */
+    /* Low bits of the allocations at which a bin will run empty if nothing is freed, and at which
+     * it last ran full: tell a bin whose blocks are used again from one that only gives or only takes. */
+    uint16_t empty_at[BINS], full_at[BINS];
 };
 
 _Static_assert(sizeof(struct cache_bin) == 32, "the hot path finds a bin by a shift");

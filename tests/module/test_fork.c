@@ -17,14 +17,14 @@ works(void)
     if (table->heap_create(NULL, &heap) != 0)
         return false;
     for (unsigned i = 0; i < MANY; i++) {
-        size_t size = i % 40 == 0 ? i * 6000 : i * 10;
+        size_t size = i % 40 == 0 ? i * 600 : i * 10;
         blocks[i] = table->heap_malloc(i % 2 ? heap : 0, size);
         if (blocks[i] == NULL)
             return false;
         fill(blocks[i], size, i);
     }
     for (unsigned i = 0; i < MANY; i++) {
-        size_t size = i % 40 == 0 ? i * 6000 : i * 10;
+        size_t size = i % 40 == 0 ? i * 600 : i * 10;
         if (!filled(blocks[i], size, i))
             return false;
         if (i % 3 == 0)
