@@ -37,12 +37,27 @@ room_for(size_t size)
     return size * 2 > SMALL_MAX ? size * 2 : SMALL_MAX + 1;
 }
 
+/* May a block stay as it is? One with pages of its own keeps room that it was given for growth until
+ * it is asked to shrink. */
+static inline bool
+stays(struct run *r, void *block, size_t size)
+{
+    if (r->kind == RUN_SLAB) {
+        size_t used = bin_size(r->bin);
+        return size <= used && ((size + QUANTUM - 1) & ~(QUANTUM - 1)) > used - used / 4 &&
+               slab_index(r, used, block) >= 0;
+    }
+    if (r->kind < RUN_SLAB || block != (void *)r->base || size > r->usable ||
+        (size < r->asked && size <= r->usable - r->usable / 4))
+        return false;
+    r->asked = size;
+    return true;
+}
+
 static void *
 resize_small(struct run *r, void *block, size_t used, size_t size)
 {
     uint32_t heap = r->heap;
-    if (size <= used && ((size + QUANTUM - 1) & ~(QUANTUM - 1)) > used - used / 4)
-        return block;
     if (is_creeping(used, size)) {
         void *to = move(block, used, room_for(size), heap);
         if (to != NULL) {
@@ -58,11 +73,6 @@ resize_large(struct run *r, void *block, size_t size)
 {
     size_t used = r->usable;
     struct heap *h = heap_of(r->heap);
-    /* Room that was given for growth stays until the block is asked to shrink. */
-    if (size <= used && (size >= r->asked || size > used - used / 4)) {
-        r->asked = size;
-        return block;
-    }
     void *to = NULL;
     if (is_creeping(used, size)) {
         size_t room = room_for(size);
@@ -83,7 +93,7 @@ resize(struct run *r, void *block, size_t size)
     if (r->kind == RUN_SLAB) {
         size_t used = bin_size(r->bin);
         int i = slab_index(r, used, block);
-        if (likely(i >= 0 && (r->bits[i / 64] >> (i % 64) & 1) == 0))
+        if (likely(i >= 0 && !run_bit(r, (unsigned)i)))
             return resize_small(r, block, used, size);
     } else if (likely(block == (void *)r->base)) {
         return resize_large(r, block, size);
@@ -94,10 +104,8 @@ resize(struct run *r, void *block, size_t size)
     return NULL;
 }
 
-/* heap: where a new block comes from. caller: the module that calls; ALCOVE_HEAP_NONE: called by
- * our own name, so that the block must be ours. */
-static void *
-reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
+static __attribute__((noinline)) void *
+reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
 {
     if (block == NULL)
         return entry_malloc(size, heap);
@@ -117,6 +125,17 @@ reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
         return NULL;
     }
     return resize(r, block, size);
+}
+
+/* heap: where a new block comes from. caller: the module that calls; ALCOVE_HEAP_NONE: called by
+ * our own name, so that the block must be ours. */
+static inline __attribute__((always_inline)) void *
+reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
+{
+    struct run *r = entry_run(pagemap_get_hot(block));
+    if (likely(r != NULL) && likely(caller == ALCOVE_HEAP_NONE || r->heap == caller) && stays(r, block, size))
+        return block;
+    return reallocate_slow(block, size, heap, caller);
 }
 
 void *

@@ -166,6 +166,9 @@ heap_limit_set(uint32_t index, uint64_t limit)
     return 0;
 }
 
+void heaps_hold(void) { lock_take(&heaps_lock); }
+void heaps_let_go(void) { lock_drop(&heaps_lock); }
+
 uint32_t
 heap_count(void)
 {

@@ -59,6 +59,10 @@ int heap_create(const struct alcove_heap_options *options, uint32_t *index);
 int heap_destroy(uint32_t index);
 int heap_limit_set(uint32_t index, uint64_t limit);
 
+/* Between these two no heap is made or destroyed, so that what heap_of() gave stays. */
+void heaps_hold(void);
+void heaps_let_go(void);
+
 /* How many there are. */
 uint32_t heap_count(void);
 

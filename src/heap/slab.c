@@ -45,7 +45,7 @@ slab_carve(struct run *slab, size_t size, void ***end, unsigned want)
             *--out = base + (size_t)(unsigned)__builtin_ctzl(bits) * size;
             bits &= bits - 1;
         } while (++got < want && bits != 0);
-        slab->bits[word] = bits;
+        run_bits_put(slab, word, bits);
     }
     slab->free = (uint16_t)(slab->free - got);
     *end = out;
@@ -95,7 +95,7 @@ bool
 slab_block_is_free(const struct run *slab, const void *block)
 {
     int i = slab_index(slab, bin_size(slab->bin), block);
-    return i >= 0 && (slab->bits[i / 64] >> (i % 64) & 1) != 0;
+    return i >= 0 && run_bit(slab, (unsigned)i);
 }
 
 void
@@ -128,7 +128,7 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
             message_misuse("double free of %p, a block of %zu bytes of heap '%s'", blocks[i], size, h->name);
             continue;
         }
-        slab->bits[index / 64] |= bit;
+        run_bits_put(slab, (unsigned)index / 64, slab->bits[index / 64] | bit);
         given++;
         if (slab->free++ == 0) {
             run_list_remove(&b->full, slab);

@@ -40,7 +40,7 @@ backlog_limit(const struct decay *d)
 size_t
 decay_advance(struct decay *d, uint64_t now, size_t pages)
 {
-    uint64_t epochs = (now - d->epoch) / decay_epoch_ms(d);
+    uint64_t epochs = now > d->epoch ? (now - d->epoch) / decay_epoch_ms(d) : 0;
     if (epochs == 0)
         return d->limit;
     /* What became free since the epoch began counts for that epoch, however long ago it was. */
@@ -52,7 +52,7 @@ decay_advance(struct decay *d, uint64_t now, size_t pages)
         memmove(d->backlog, d->backlog + epochs, (DECAY_EPOCHS - epochs) * sizeof d->backlog[0]);
         memset(d->backlog + DECAY_EPOCHS - epochs, 0, epochs * sizeof d->backlog[0]);
     }
-    d->epoch += epochs * decay_epoch_ms(d);
+    __atomic_store_n(&d->epoch, d->epoch + epochs * decay_epoch_ms(d), __ATOMIC_RELAXED);
     d->limit = backlog_limit(d);
     d->seen = pages < d->limit ? pages : d->limit;
     return d->limit;

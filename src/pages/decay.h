@@ -25,11 +25,11 @@ void decay_init(struct decay *d, int64_t ms, uint64_t now);
 /* Length of an epoch, ms, at least 1. */
 uint64_t decay_epoch_ms(const struct decay *d);
 
-/* Has an epoch gone by? */
+/* Has an epoch gone by? May be asked without the lock, with a clock read before others advanced. */
 static inline int
 decay_is_due(const struct decay *d, uint64_t now)
 {
-    return d->ms > 0 && now - d->epoch >= decay_epoch_ms(d);
+    return d->ms > 0 && now >= __atomic_load_n(&d->epoch, __ATOMIC_RELAXED) + decay_epoch_ms(d);
 }
 
 /* Advance to `now`, with `pages` free and resident, and return how many may stay. */

@@ -47,6 +47,20 @@ struct run {
 
 _Static_assert(sizeof(struct run) == 128, "page map entries keep a run's address in multiples of 128");
 
+/* Bits of a slab are written under its class's lock, and read without, where a block is looked at that
+ * should be live: its bit then was written before it was handed out. */
+static inline int
+run_bit(const struct run *run, unsigned i)
+{
+    return (int)(__atomic_load_n(&run->bits[i / 64], __ATOMIC_RELAXED) >> (i % 64) & 1);
+}
+
+static inline void
+run_bits_put(struct run *run, unsigned word, uint64_t bits)
+{
+    __atomic_store_n(&run->bits[word], bits, __ATOMIC_RELAXED);
+}
+
 static inline struct run *
 entry_run(uint64_t entry)
 {

@@ -44,16 +44,29 @@ count_heap(struct heap *h, struct heap_counts *n)
     lock_drop(&h->large_lock);
 }
 
-int
-stats_heap(uint32_t heap, struct alcove_heap_stats *out)
+#define COUNT_TRIES 4
+
+/* Count what is out of a heap and what of that is cached. Threads that collect their caches move blocks back between
+ * the two counts, even if none uses the heap: count again then. */
+static void
+count_all(struct heap *h, struct heap_counts *n, struct thread_sums *caches)
 {
-    struct heap *h = heap_of(heap);
-    if (h == NULL || out == NULL)
-        return EINVAL;
+    thread_sum(h->index, caches);
+    for (int i = 0; i < COUNT_TRIES; i++) {
+        struct thread_sums before = *caches;
+        count_heap(h, n);
+        thread_sum(h->index, caches);
+        if (memcmp(&before, caches, sizeof before) == 0)
+            return;
+    }
+}
+
+static void
+sum_up(struct heap *h, struct alcove_heap_stats *out)
+{
     struct thread_sums caches;
     struct heap_counts n;
-    thread_sum(heap, &caches);
-    count_heap(h, &n);
+    count_all(h, &n, &caches);
     memset(out, 0, sizeof *out);
     out->live_blocks = n.out[0];
     out->live_bytes = n.nobin_out_bytes;
@@ -74,7 +87,17 @@ stats_heap(uint32_t heap, struct alcove_heap_stats *out)
     out->peak_bytes = atomic_load_explicit(&h->peak, memory_order_relaxed);
     out->limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
     out->limit_refused = atomic_load_explicit(&h->refused, memory_order_relaxed);
-    return 0;
+}
+
+int
+stats_heap(uint32_t heap, struct alcove_heap_stats *out)
+{
+    heaps_hold();
+    struct heap *h = heap_of(heap);
+    if (h != NULL && out != NULL)
+        sum_up(h, out);
+    heaps_let_go();
+    return h != NULL && out != NULL ? 0 : EINVAL;
 }
 
 void

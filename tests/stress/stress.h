@@ -21,6 +21,14 @@
 #include "alcove/alcove.h"
 #include "config.h"
 
+#if defined __SANITIZE_THREAD__
+#define UNDER_THREAD_SANITIZER 1
+#elif defined __has_feature
+#if __has_feature(thread_sanitizer)
+#define UNDER_THREAD_SANITIZER 1
+#endif
+#endif
+
 static const struct alcove_table *const table = &ALCOVE_PUBLIC(table);
 
 static unsigned rounds = 2;

@@ -65,6 +65,21 @@ test_nothing_is_due_when_pages_go_at_once_or_never(void **unused)
     assert_false(decay_is_due(&d, UINT64_MAX / 2));
 }
 
+/* A thread may have read the clock before another advanced. */
+static void
+test_nothing_is_due_by_a_clock_that_is_late(void **unused)
+{
+    (void)unused;
+    struct decay d;
+    decay_init(&d, 10000, 0);
+    size_t limit = decay_advance(&d, 5000, 1000);
+    assert_true(limit > 0);
+    assert_false(decay_is_due(&d, 4990));
+    assert_false(decay_is_due(&d, 0));
+    assert_int_equal(decay_advance(&d, 4990, 1000), limit);
+    assert_int_equal(decay_advance(&d, 5001, 1000), limit);
+}
+
 static void
 test_all_pages_may_stay_at_first(void **unused)
 {
@@ -210,6 +225,7 @@ main(void)
         cmocka_unit_test(test_epoch_is_a_two_hundredth_and_at_least_a_millisecond),
         cmocka_unit_test(test_nothing_is_due_before_an_epoch_has_gone_by),
         cmocka_unit_test(test_nothing_is_due_when_pages_go_at_once_or_never),
+        cmocka_unit_test(test_nothing_is_due_by_a_clock_that_is_late),
         cmocka_unit_test(test_all_pages_may_stay_at_first),
         cmocka_unit_test(test_no_page_may_stay_after_the_time),
         cmocka_unit_test(test_limit_follows_the_curve_downwards),
