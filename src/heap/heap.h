@@ -27,7 +27,8 @@
 struct heap_bin {
     struct lock lock;
     uint32_t slabs;
-    struct run *partial; /* with free blocks */
+    struct run *partial; /* with free blocks; the one that has been waiting longest is used first */
+    struct run *last;    /* of those */
     struct run *full;    /* without */
     uint64_t out;        /* blocks */
     uint64_t uncached;   /* allocations that went past the thread caches, ever */

@@ -7,6 +7,28 @@
 #include "api/message.h"
 #include "pages/pool.h"
 
+/* Slabs with free blocks wait in a queue. Blocks of a slab tend to be freed at about the same time: when its turn
+ * comes many are free, so that one slab fills a batch, and no thread takes from it what another is just giving. */
+static void
+partial_add(struct heap_bin *b, struct run *slab)
+{
+    slab->next = NULL;
+    slab->prev = b->last;
+    if (b->last != NULL)
+        b->last->next = slab;
+    else
+        b->partial = slab;
+    b->last = slab;
+}
+
+static void
+partial_remove(struct heap_bin *b, struct run *slab)
+{
+    if (slab == b->last)
+        b->last = slab->prev;
+    run_list_remove(&b->partial, slab);
+}
+
 static struct run *
 slab_new(struct heap *h, unsigned bin)
 {
@@ -65,13 +87,13 @@ slab_take(struct heap *h, unsigned bin, void **out, unsigned want)
         if (slab == NULL) {
             if (got > 0 || (slab = slab_new(h, bin)) == NULL)
                 break;
-            run_list_push(&b->partial, slab);
+            partial_add(b, slab);
             b->slabs++;
         }
         unsigned left = want - got;
         got += slab_carve(slab, size, &end, left < slab->free ? left : slab->free);
         if (slab->free == 0) {
-            run_list_remove(&b->partial, slab);
+            partial_remove(b, slab);
             run_list_push(&b->full, slab);
         }
     }
@@ -106,8 +128,12 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
     struct run *empty = NULL;
     unsigned given = 0, empties = 0;
     size_t bytes = 0;
-    for (unsigned i = 0; i < count; i++)
-        __builtin_prefetch(entry_run(pagemap_get(pagemap, blocks[i])), 1);
+    /* The records may be in another processor's cache, where blocks were taken from them. */
+    for (unsigned i = 0; i < count; i++) {
+        uintptr_t slab = (uintptr_t)entry_run(pagemap_get_hot(blocks[i])); /* 0 after a double free */
+        __builtin_prefetch((const void *)slab, 1);
+        __builtin_prefetch((const void *)(slab + offsetof(struct run, bits)), 1);
+    }
     lock_take(&b->lock);
     for (unsigned i = 0; i < count; i++) {
         uint64_t entry = pagemap_get(pagemap, blocks[i]);
@@ -132,10 +158,10 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
         given++;
         if (slab->free++ == 0) {
             run_list_remove(&b->full, slab);
-            run_list_push(&b->partial, slab);
+            partial_add(b, slab);
         }
         if (slab->free == slab->blocks) {
-            run_list_remove(&b->partial, slab);
+            partial_remove(b, slab);
             slab->next = empty;
             empty = slab;
             bytes += slab->pages << PAGE_LG;

@@ -498,12 +498,16 @@ pool_resize_huge(struct run *r, size_t bytes)
     size_t old = r->pages << PAGE_LG;
     bool done = true;
     lock_take(&pool.lock);
-    if (bytes > old && pagemap_reserve(r->base, bytes >> PAGE_LG) != 0) {
-        done = false;
-    } else if (os_resize((void *)r->base, old, bytes)) {
-        huge_enter(r, 0);
-        r->pages = bytes >> PAGE_LG;
-        huge_enter(r, entry_make(r));
+    if (os_resize((void *)r->base, old, bytes)) {
+        /* Tables are only made for addresses that there are. */
+        if (bytes > old && pagemap_reserve(r->base, bytes >> PAGE_LG) != 0) {
+            os_resize((void *)r->base, bytes, old);
+            done = false;
+        } else {
+            huge_enter(r, 0);
+            r->pages = bytes >> PAGE_LG;
+            huge_enter(r, entry_make(r));
+        }
     } else {
         void *to = os_map(bytes, CHUNK_SIZE);
         done = to != NULL && pagemap_reserve((uintptr_t)to, bytes >> PAGE_LG) == 0 &&

@@ -171,7 +171,7 @@ info_now(void)
 static UNUSED size_t
 resident_bytes(void)
 {
-    unsigned long size, resident;
+    unsigned long size, resident = 0;
     FILE *f = fopen("/proc/self/statm", "r");
     if (f == NULL || fscanf(f, "%lu %lu", &size, &resident) != 2)
         fail_msg("/proc/self/statm cannot be read");
@@ -183,7 +183,7 @@ resident_bytes(void)
 static UNUSED size_t
 mapped_bytes(void)
 {
-    unsigned long size;
+    unsigned long size = 0;
     FILE *f = fopen("/proc/self/statm", "r");
     if (f == NULL || fscanf(f, "%lu", &size) != 1)
         fail_msg("/proc/self/statm cannot be read");

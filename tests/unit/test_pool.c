@@ -584,6 +584,26 @@ test_impossible_sizes_are_refused_and_cost_nothing(void **unused)
     pool_give_huge(r);
 }
 
+static unsigned
+leaves(void)
+{
+    unsigned n = 0;
+    for (size_t i = 0; i < PAGEMAP_ROOT_COUNT; i++)
+        n += atomic_load(&pagemap->root[i]) != NULL;
+    return n;
+}
+
+static void
+test_impossible_growth_makes_no_tables(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take_huge(CHUNK_SIZE, PAGE_SIZE, huge_use);
+    unsigned before = leaves();
+    assert_false(pool_resize_huge(r, (size_t)1 << (ALCOVE_LG_VADDR - 1)));
+    assert_int_equal(leaves(), before);
+    pool_give_huge(r);
+}
+
 static void
 test_release_unmaps_everything(void **unused)
 {
@@ -671,6 +691,7 @@ main(void)
         fresh_test(test_huge_run_moves_when_it_cannot_grow_in_place),
         fresh_test(test_huge_run_shrinks_in_place),
         fresh_test(test_impossible_sizes_are_refused_and_cost_nothing),
+        fresh_test(test_impossible_growth_makes_no_tables),
         fresh_test(test_release_unmaps_everything),
         fresh_test(test_random_operations_keep_the_chunks_in_order),
     };

@@ -107,7 +107,12 @@ test_full_slab_is_followed_by_another_and_used_again_after_a_give(void **unused)
     give(h, BIN_64, last);
     assert_null(h->bins[BIN_64].full);
     assert_int_equal(slab->free, 1);
-    assert_ptr_equal(take(h, BIN_64), last);
+    /* Before there is a third one, whichever of the two comes first. */
+    bool again = false;
+    for (unsigned i = 0; i < n; i++)
+        again |= take(h, BIN_64) == last;
+    assert_true(again);
+    assert_int_equal(h->bins[BIN_64].slabs, 2);
 }
 
 static void
