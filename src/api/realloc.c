@@ -21,14 +21,14 @@ move(void *block, size_t used, size_t size, uint32_t heap)
     return to;
 }
 
-/* A block that grows by little will grow again: it gets room for that at once, in pages of its
- * own, which cost no memory before they are touched, and need not be copied to grow on. */
-#define CREEP_MIN ((size_t)4096)
+/* A block that grows by little will grow again: it gets pages of its own, with room for that, which
+ * cost nothing before they are touched. It need not be copied then to grow on. */
+#define CREEP_MIN ((size_t)8 << 10)
 
 static bool
 is_creeping(size_t used, size_t size)
 {
-    return size > CREEP_MIN && size > used && size - used < used / 2 && size < PTRDIFF_MAX / 2;
+    return size >= CREEP_MIN && size > used && size - used < used / 2 && size < PTRDIFF_MAX / 2;
 }
 
 static size_t
@@ -37,35 +37,31 @@ room_for(size_t size)
     return size * 2 > SMALL_MAX ? size * 2 : SMALL_MAX + 1;
 }
 
-/* May a block stay as it is? One with pages of its own keeps room that it was given for growth until
- * it is asked to shrink. */
+/* May a block stay as it is: large enough, and not much too large? */
 static inline bool
-stays(struct run *r, void *block, size_t size)
+stays(const struct run *r, const void *block, size_t size)
 {
     if (r->kind == RUN_SLAB) {
         size_t used = bin_size(r->bin);
-        return size <= used && ((size + QUANTUM - 1) & ~(QUANTUM - 1)) > used - used / 4 &&
-               slab_index(r, used, block) >= 0;
+        int i = slab_index(r, used, block);
+        return size <= used && ((size + QUANTUM - 1) & ~(QUANTUM - 1)) > used - used / 4 && i >= 0 &&
+               !run_bit(r, (unsigned)i);
     }
-    if (r->kind < RUN_SLAB || block != (void *)r->base || size > r->usable ||
-        (size < r->asked && size <= r->usable - r->usable / 4))
-        return false;
-    r->asked = size;
-    return true;
+    return r->kind > RUN_SLAB && block == (void *)r->base && size <= r->usable &&
+           large_usable_of_growing(size) >= r->usable;
 }
 
+/* Move a block to pages with room, if it is expected to grow on and the room is to be had. */
 static void *
-resize_small(struct run *r, void *block, size_t used, size_t size)
+move_growing(void *block, size_t used, size_t size, uint32_t heap)
 {
-    uint32_t heap = r->heap;
-    if (is_creeping(used, size)) {
-        void *to = move(block, used, room_for(size), heap);
-        if (to != NULL) {
-            entry_run(pagemap_get(pagemap, to))->asked = size;
-            return to;
-        }
-    }
-    return move(block, used, size, heap);
+    void *to = is_creeping(used, size) ? move(block, used, room_for(size), heap) : NULL;
+    if (to == NULL)
+        return move(block, used, size, heap);
+    struct run *r = entry_run(pagemap_get_hot(to));
+    if (r->kind != RUN_SLAB)
+        large_make_room(heap_of(heap), r, size);
+    return to;
 }
 
 static void *
@@ -74,16 +70,15 @@ resize_large(struct run *r, void *block, size_t size)
     size_t used = r->usable;
     struct heap *h = heap_of(r->heap);
     void *to = NULL;
+    if (size > used && large_use_room(h, r, size))
+        return block;
     if (is_creeping(used, size)) {
         size_t room = room_for(size);
-        to = large_resize(h, r, size <= LARGE_MAX && room > LARGE_MAX ? LARGE_MAX : room);
+        to = large_resize(h, r, size, size <= LARGE_MAX && room > LARGE_MAX ? LARGE_MAX : room);
     }
     if (to == NULL)
-        to = large_resize(h, r, size);
-    if (to == NULL)
-        return move(block, used, size, h->index);
-    entry_run(pagemap_get(pagemap, to))->asked = size;
-    return to;
+        to = large_resize(h, r, size, size);
+    return to != NULL ? to : move_growing(block, used, size, h->index);
 }
 
 /* Resize a block that is ours. `size` is not 0. */
@@ -94,7 +89,7 @@ resize(struct run *r, void *block, size_t size)
         size_t used = bin_size(r->bin);
         int i = slab_index(r, used, block);
         if (likely(i >= 0 && !run_bit(r, (unsigned)i)))
-            return resize_small(r, block, used, size);
+            return move_growing(block, used, size, r->heap);
     } else if (likely(block == (void *)r->base)) {
         return resize_large(r, block, size);
     }
@@ -111,8 +106,9 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
         return entry_malloc(size, heap);
     struct run *r = pool_find(block);
     uint32_t owner = r != NULL ? r->heap : ALCOVE_HEAP_NONE;
-    if (unlikely(caller != ALCOVE_HEAP_NONE && owner != caller) && services.crossed != NULL)
-        services.crossed(caller, owner, block, r != NULL ? block_usable(block) : 0);
+    /* To resize a block is no crossing, for getline and asprintf's friends do it; to release it is. */
+    if (size == 0 && caller != ALCOVE_HEAP_NONE && owner != caller && services.crossed != NULL)
+        services.crossed(caller, owner, block, entry_malloc_usable_size(block, caller));
     if (unlikely(r == NULL)) {
         if (caller != ALCOVE_HEAP_NONE && services.libc_realloc != NULL && !pool_holds(block))
             return services.libc_realloc(block, size);

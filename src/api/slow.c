@@ -17,6 +17,14 @@ failed(struct heap *h)
     return NULL;
 }
 
+/* There is no such heap, or no memory for the default one. */
+static void *
+no_heap(size_t heap)
+{
+    errno = heap == ALCOVE_HEAP_DEFAULT ? ENOMEM : EINVAL;
+    return NULL;
+}
+
 static struct heap *
 heap_for(size_t index)
 {
@@ -44,7 +52,7 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
     *zeroed = false;
     struct heap *h = heap_for(heap);
     if (h == NULL)
-        return failed(NULL);
+        return no_heap(heap);
     struct thread *t = thread_get();
     struct cache *c = t != NULL ? thread_cache(t, h) : NULL;
     if (c == NULL) {
@@ -85,7 +93,9 @@ alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
 {
     int saved = errno;
     struct heap *h = heap_for(heap);
-    if (h == NULL || size > PTRDIFF_MAX)
+    if (h == NULL)
+        return no_heap(heap);
+    if (size > PTRDIFF_MAX || alignment >> (ALCOVE_LG_VADDR - 1) != 0)
         return failed(NULL); /* no limit's doing */
     struct thread *t = thread_get();
     if (t != NULL)
@@ -185,6 +195,8 @@ free_slow(void *block, uint32_t caller)
         return;
     }
     struct heap *h = heap_of(r->heap);
+    if (t != NULL && r->bin == 0)
+        large_end_room(h, r);
     struct cache *c = t != NULL && r->bin != 0 ? thread_cache(t, h) : NULL;
     if (c != NULL && c->bins[r->bin].top[-1] == block)
         message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin), h->name);

@@ -82,6 +82,8 @@ unload(void)
     stats_info(&info);
     if (info.live_blocks == 0 && !thread_others_live())
         detach();
+    else
+        thread_forget_key();
 }
 
 API const struct alcove_table ALCOVE_PUBLIC(table) = {

@@ -19,6 +19,6 @@ entry_malloc_usable_size(void *block, size_t heap)
 {
     (void)heap;
     size_t usable = block_usable(block);
-    return usable == 0 && block != NULL && services.libc_usable_size != NULL ? services.libc_usable_size(block)
-                                                                            : usable;
+    bool foreign = usable == 0 && block != NULL && !pool_holds(block);
+    return foreign && services.libc_usable_size != NULL ? services.libc_usable_size(block) : usable;
 }

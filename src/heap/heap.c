@@ -182,11 +182,19 @@ bool
 heap_charge(struct heap *h, size_t bytes)
 {
     uint64_t limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
-    uint64_t before = atomic_fetch_add_explicit(&h->active, bytes, memory_order_relaxed);
-    if (limit == 0 || before + bytes <= limit)
-        return true;
-    heap_discharge(h, bytes);
-    return false;
+    uint64_t active = atomic_load_explicit(&h->active, memory_order_relaxed);
+    do {
+        if (limit != 0 && (active > limit || bytes > limit - active))
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&h->active, &active, active + bytes, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
+void
+heap_charge_anyway(struct heap *h, size_t bytes)
+{
+    atomic_fetch_add_explicit(&h->active, bytes, memory_order_relaxed);
 }
 
 void

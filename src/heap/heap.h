@@ -41,7 +41,8 @@ struct heap {
     struct run *large;                    /* large and huge blocks, cached ones too */
     uint64_t large_out[1 + LARGE_BINS];   /* blocks; the last: without a bin */
     uint64_t large_uncached[1 + LARGE_BINS]; /* allocations past the thread caches, ever */
-    uint64_t nobin_out_bytes, nobin_total_bytes;
+    _Atomic uint64_t nobin_out_bytes;
+    uint64_t nobin_total_bytes;
 
     _Atomic uint64_t active, limit, refused;
     _Atomic uint64_t out_bytes, peak;
@@ -69,6 +70,8 @@ uint32_t heap_count(void);
 
 /* Count bytes of pages in and out of the heap. False: the limit forbids it. */
 bool heap_charge(struct heap *h, size_t bytes);
+/* For what is free already, only kept: the limit is not asked. */
+void heap_charge_anyway(struct heap *h, size_t bytes);
 void heap_discharge(struct heap *h, size_t bytes);
 
 /* Count bytes of blocks handed out; keeps the peak. */

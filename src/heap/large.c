@@ -14,7 +14,7 @@ count(struct heap *h, struct run *r, int64_t sign)
 {
     h->large_out[large_counter(r->bin)] += (uint64_t)sign;
     if (r->bin == 0)
-        h->nobin_out_bytes += (uint64_t)(sign * (int64_t)r->usable);
+        atomic_fetch_add_explicit(&h->nobin_out_bytes, (uint64_t)(sign * (int64_t)r->usable), memory_order_relaxed);
 }
 
 void *
@@ -32,7 +32,7 @@ large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *ze
         heap_discharge(h, bytes);
         return NULL;
     }
-    r->usable = r->asked = bytes;
+    r->usable = bytes;
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
@@ -81,18 +81,39 @@ resize_pages(struct run *r, size_t bytes, unsigned bin)
     return to;
 }
 
+/* The same, but at most what there is. */
+static size_t
+usable_of_growing(size_t size, size_t most)
+{
+    size_t usable = large_usable_of_growing(size);
+    return usable < most ? usable : most;
+}
+
+/* Count that the usable size has become another. */
+static void
+count_change(struct heap *h, size_t old, size_t now)
+{
+    if (now > old) {
+        heap_count_out(h, now - old);
+    } else if (now < old) {
+        heap_count_back(h, old - now);
+        heap_discharge(h, old - now);
+    }
+}
+
 void *
-large_resize(struct heap *h, struct run *r, size_t size)
+large_resize(struct heap *h, struct run *r, size_t size, size_t room)
 {
     /* A block that a thread cache may keep has the size of its class. */
-    unsigned bin = size <= CACHED_MAX ? bin_of_size(size) : 0;
-    size_t bytes = bin != 0 ? bin_size(bin) : size_round_huge(size), old = r->usable;
+    unsigned bin = room <= CACHED_MAX ? bin_of_size(room) : 0;
+    size_t bytes = bin != 0 ? bin_size(bin) : size_round_huge(room), old = r->usable;
     bytes = (bytes + PAGE_MASK) & ~PAGE_MASK;
-    if (bytes == 0 || size <= SMALL_MAX)
+    if (bytes == 0 || room <= SMALL_MAX)
         return NULL;
-    if (bytes == old)
-        return (void *)r->base;
-    if (bytes > old && !heap_charge(h, bytes - old))
+    size_t usable = room > size ? usable_of_growing(size, bytes) : bytes;
+    if (usable < bytes)
+        bin = 0;
+    if (usable > old && !heap_charge(h, usable - old))
         return NULL;
     /* Off the list meanwhile, so that nobody counts half of a change. */
     lock_take(&h->large_lock);
@@ -102,22 +123,69 @@ large_resize(struct heap *h, struct run *r, size_t size)
     struct run *now = resize_pages(r, bytes, bin);
     if (now != NULL) {
         r = now;
-        r->usable = bytes;
+        r->usable = usable;
     }
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
     lock_drop(&h->large_lock);
-    if (bytes > old) {
-        if (now == NULL)
-            heap_discharge(h, bytes - old);
-        else
-            heap_count_out(h, bytes - old);
-    } else if (now != NULL) {
-        heap_count_back(h, old - bytes);
-        heap_discharge(h, old - bytes);
-    }
+    if (now != NULL)
+        count_change(h, old, usable);
+    else if (usable > old)
+        heap_discharge(h, usable - old);
     return now != NULL ? (void *)now->base : NULL;
+}
+
+/* Give a run that is on its heap's list another bin and usable size. */
+static void
+recount(struct heap *h, struct run *r, unsigned bin, size_t usable)
+{
+    lock_take(&h->large_lock);
+    count(h, r, -1);
+    r->usable = usable;
+    pool_rebin(r, (uint8_t)bin);
+    count(h, r, 1);
+    lock_drop(&h->large_lock);
+}
+
+void
+large_make_room(struct heap *h, struct run *r, size_t size)
+{
+    size_t old = r->usable, usable = usable_of_growing(size, old);
+    if (usable == old)
+        return;
+    recount(h, r, 0, usable);
+    count_change(h, old, usable);
+}
+
+bool
+large_use_room(struct heap *h, struct run *r, size_t size)
+{
+    size_t old = r->usable, most = r->pages << PAGE_LG;
+    if (r->bin != 0 || size > most)
+        return false;
+    size_t usable = usable_of_growing(size, most);
+    if (!heap_charge(h, usable - old)) {
+        usable = (size + PAGE_MASK) & ~PAGE_MASK;
+        if (!heap_charge(h, usable - old))
+            return false;
+    }
+    r->usable = usable;
+    atomic_fetch_add_explicit(&h->nobin_out_bytes, usable - old, memory_order_relaxed);
+    heap_count_out(h, usable - old);
+    return true;
+}
+
+bool
+large_end_room(struct heap *h, struct run *r)
+{
+    size_t bytes = r->pages << PAGE_LG, old = r->usable;
+    if (r->kind != RUN_LARGE || bytes <= SMALL_MAX || bytes > CACHED_MAX || bin_size(bin_of_size(bytes)) != bytes)
+        return false;
+    heap_charge_anyway(h, bytes - old);
+    recount(h, r, bin_of_size(bytes), bytes);
+    heap_count_out(h, bytes - old);
+    return true;
 }
 
 void

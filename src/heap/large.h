@@ -1,4 +1,8 @@
-/* Large blocks: a run of pages each. */
+/*
+ * Large blocks: a run of pages each. A block that realloc expects to grow on may have *room*: more pages than
+ * its usable size, which nobody touched. Only the usable size counts, for the limit too. A block with
+ * room has no bin, so that its free comes by here.
+ */
 #ifndef HEAP_LARGE_H
 #define HEAP_LARGE_H
 
@@ -11,9 +15,25 @@ void *large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bo
 /* Give it back. */
 void large_give(struct heap *h, struct run *run);
 
-/* Change its size, where it is or by moving its pages; nothing is copied. Returns where it is; NULL: not
- * done, and it is as it was. */
-void *large_resize(struct heap *h, struct run *run, size_t size);
+/* Change its size, with pages for `room` bytes (at least size), where it is or by moving its pages; nothing is
+ * copied. Returns where it is; NULL: not done, and it is as it was. */
+void *large_resize(struct heap *h, struct run *run, size_t size, size_t room);
+
+/* What a block of `size` bytes that will grow on may use, and is charged for: a quarter more. */
+static inline size_t
+large_usable_of_growing(size_t size)
+{
+    return (size + size / 4 + PAGE_MASK) & ~PAGE_MASK;
+}
+
+/* Make what a block has beyond `size` and a little more its room. */
+void large_make_room(struct heap *h, struct run *run, size_t size);
+
+/* Grow into the room. False: there is none, or the limit forbids it. */
+bool large_use_room(struct heap *h, struct run *run, size_t size);
+
+/* Make the room part of the block, which is going to be cached; false: it has no bin. */
+bool large_end_room(struct heap *h, struct run *run);
 
 /* Drop all large blocks of a heap that is being destroyed. */
 void large_drop_all(struct heap *h);

@@ -52,9 +52,9 @@ spares_of(size_t *size)
 void *
 base_alloc(size_t size)
 {
-    size_t align = (size & 127) == 0 ? 128 : BASE_ALIGN;
     lock_take(&base.lock);
     struct base_spare **list = spares_of(&size), *spare = *list;
+    size_t align = (size & 127) == 0 ? 128 : BASE_ALIGN;
     if (spare != NULL) {
         *list = spare->next;
         lock_drop(&base.lock);

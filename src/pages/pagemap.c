@@ -18,6 +18,15 @@ pagemap_lend(struct pagemap *map)
     pagemap = map;
 }
 
+/* Whoever sees the base sees the leaf. */
+static void
+first_set(uintptr_t base, pagemap_entry *leaf)
+{
+    atomic_store_explicit(&pagemap_first.base, NOWHERE, memory_order_release);
+    pagemap_first.leaf = leaf;
+    atomic_store_explicit(&pagemap_first.base, base, memory_order_release);
+}
+
 static pagemap_entry *
 leaf_of(uintptr_t address)
 {
@@ -45,7 +54,7 @@ pagemap_reserve(uintptr_t base, size_t pages)
             atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
         }
         if (pagemap_first.leaf == NULL)
-            pagemap_first = (struct pagemap_first){ i << PAGEMAP_ROOT_SHIFT, leaf };
+            first_set(i << PAGEMAP_ROOT_SHIFT, leaf);
     }
     return 0;
 }
@@ -68,7 +77,7 @@ pagemap_set(uintptr_t base, size_t pages, uint64_t entry)
 void
 pagemap_release(void)
 {
-    pagemap_first = (struct pagemap_first){ NOWHERE, NULL };
+    first_set(NOWHERE, NULL);
     for (size_t i = 0; i < PAGEMAP_ROOT_COUNT; i++) {
         pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
         if (leaf == NULL)

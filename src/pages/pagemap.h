@@ -66,7 +66,7 @@ extern __attribute__((visibility("hidden"))) struct pagemap *pagemap; /* the one
 /* The leaf that was made first. Most programs never need another, so the hot path looks here before it asks
  * the root. Before there is one, `base` is where no address can be. */
 extern __attribute__((visibility("hidden"))) struct pagemap_first {
-    uintptr_t base;      /* lowest address that the leaf speaks of */
+    _Atomic uintptr_t base; /* lowest address that the leaf speaks of; written after it */
     pagemap_entry *leaf;
 } pagemap_first;
 
@@ -74,7 +74,7 @@ extern __attribute__((visibility("hidden"))) struct pagemap_first {
 static inline uint64_t
 pagemap_get_hot(const void *address)
 {
-    size_t i = ((uintptr_t)address - pagemap_first.base) >> PAGE_LG;
+    size_t i = ((uintptr_t)address - atomic_load_explicit(&pagemap_first.base, memory_order_acquire)) >> PAGE_LG;
     if (__builtin_expect(i < PAGEMAP_LEAF_COUNT, 1))
         return atomic_load_explicit(&pagemap_first.leaf[i], memory_order_relaxed);
     return pagemap_get(pagemap, address);

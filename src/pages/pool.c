@@ -23,6 +23,8 @@
 
 /* Runs purged between two holds of the lock. */
 #define PURGE_BATCH 32
+/* Pages of a run that are purged at least, if it has them. */
+#define PURGE_LEAST ((size_t)64)
 
 struct run_lists {
     struct run *list[LENGTHS];
@@ -333,6 +335,27 @@ pool_take(size_t pages, size_t alignment, struct run_use use)
     return r;
 }
 
+/* Take pages out of the run that has been free longest: all of a short one, and of a long one what is
+ * in excess, but not so little that it is not worth a system call. */
+static struct run *
+take_oldest(size_t excess)
+{
+    struct run *r = pool.oldest, *cut = NULL;
+    if (excess < PURGE_LEAST)
+        excess = PURGE_LEAST;
+    if (r->pages > excess)
+        cut = free_cut(r, r->pages - excess, excess);
+    if (cut == NULL) {
+        cut = r;
+        free_remove(r);
+    }
+    cut->kind = RUN_PURGING; /* so that nobody joins it */
+    cut->bin = 0;
+    cut->heap = 0;
+    map_ends(cut);
+    return cut;
+}
+
 /* Purge the dirty runs that have been free longest until at most `limit` pages are dirty. Drops the lock meanwhile. */
 static void
 purge_to(size_t limit)
@@ -341,10 +364,7 @@ purge_to(size_t limit)
     while (pool.dirty > limit) {
         unsigned n = 0;
         while (n < PURGE_BATCH && pool.dirty > limit) {
-            struct run *r = pool.oldest;
-            free_remove(r);
-            r->kind = RUN_PURGING; /* so that nobody joins it */
-            batch[n++] = r;
+            batch[n++] = take_oldest(pool.dirty - limit);
         }
         lock_drop(&pool.lock);
         for (unsigned i = 0; i < n; i++)
@@ -445,6 +465,15 @@ pool_resize(struct run *run, size_t pages, uint8_t bin)
     return done;
 }
 
+void
+pool_rebin(struct run *run, uint8_t bin)
+{
+    lock_take(&pool.lock);
+    run->bin = bin;
+    pagemap_set(run->base, 1, entry_make(run));
+    lock_drop(&pool.lock);
+}
+
 /* A huge block has one entry for each chunk's worth of addresses; it starts where a chunk would. */
 static void
 huge_enter(const struct run *r, uint64_t entry)
@@ -492,37 +521,41 @@ pool_give_huge(struct run *r)
     os_unmap(p, bytes);
 }
 
+/* Move a huge run to another place. */
+static bool
+move_huge(struct run *r, size_t bytes)
+{
+    size_t old = r->pages << PAGE_LG;
+    void *to = os_map(bytes, CHUNK_SIZE);
+    if (to == NULL)
+        return false;
+    if (pagemap_reserve((uintptr_t)to, bytes >> PAGE_LG) != 0 || !os_move((void *)r->base, old, to, bytes)) {
+        os_unmap(to, bytes);
+        return false;
+    }
+    r->base = (uintptr_t)to;
+    return true;
+}
+
 bool
 pool_resize_huge(struct run *r, size_t bytes)
 {
     size_t old = r->pages << PAGE_LG;
-    bool done = true;
     lock_take(&pool.lock);
-    if (os_resize((void *)r->base, old, bytes)) {
-        /* Tables are only made for addresses that there are. */
-        if (bytes > old && pagemap_reserve(r->base, bytes >> PAGE_LG) != 0) {
-            os_resize((void *)r->base, bytes, old);
-            done = false;
-        } else {
-            huge_enter(r, 0);
-            r->pages = bytes >> PAGE_LG;
-            huge_enter(r, entry_make(r));
-        }
-    } else {
-        void *to = os_map(bytes, CHUNK_SIZE);
-        done = to != NULL && pagemap_reserve((uintptr_t)to, bytes >> PAGE_LG) == 0 &&
-               os_move((void *)r->base, old, to, bytes);
-        if (done) {
-            huge_enter(r, 0);
-            r->base = (uintptr_t)to;
-            r->pages = bytes >> PAGE_LG;
-            huge_enter(r, entry_make(r));
-        } else if (to != NULL) {
-            os_unmap(to, bytes);
-        }
+    huge_enter(r, 0); /* before an address that is given up can become somebody else's */
+    bool done = os_resize((void *)r->base, old, bytes);
+    /* Tables are only made for addresses that there are. */
+    if (done && bytes > old && pagemap_reserve(r->base, bytes >> PAGE_LG) != 0) {
+        os_resize((void *)r->base, bytes, old);
+        done = false;
+    } else if (!done) {
+        done = move_huge(r, bytes);
     }
-    if (done)
+    if (done) {
+        r->pages = bytes >> PAGE_LG;
         pool.mapped += bytes - old;
+    }
+    huge_enter(r, entry_make(r));
     lock_drop(&pool.lock);
     return done;
 }

@@ -36,6 +36,9 @@ void pool_give(struct run *runs);
 /* Change how many pages a large run has, where it is, and its bin. False if what follows is not free. */
 bool pool_resize(struct run *run, size_t pages, uint8_t bin);
 
+/* Change the bin that a large run's entry tells. */
+void pool_rebin(struct run *run, uint8_t bin);
+
 /* Blocks with a mapping of their own, of any size and alignment. */
 struct run *pool_take_huge(size_t bytes, size_t alignment, struct run_use use);
 void pool_give_huge(struct run *run);

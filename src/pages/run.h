@@ -36,10 +36,7 @@ struct run {
         struct {       /* dirty: from the one that was freed first to the last */
             struct run *younger, *older;
         };
-        struct {       /* large, huge */
-            size_t usable; /* bytes of the block */
-            size_t asked;  /* by the last realloc, which may have made it larger than that */
-        };
+        size_t usable; /* large, huge: bytes of the block; its pages may have room for more (heap/large.h) */
     };
     /* slab: a bit for each block, 1 free. The last members of a 128-byte record. */
     uint64_t bits[SLAB_MAX_BLOCKS / 64];

@@ -39,7 +39,7 @@ count_heap(struct heap *h, struct heap_counts *n)
     }
     n->out[0] = h->large_out[large_counter(0)];
     n->uncached[0] = h->large_uncached[large_counter(0)];
-    n->nobin_out_bytes = h->nobin_out_bytes;
+    n->nobin_out_bytes = atomic_load_explicit(&h->nobin_out_bytes, memory_order_relaxed);
     n->nobin_total_bytes = h->nobin_total_bytes;
     lock_drop(&h->large_lock);
 }

@@ -294,17 +294,32 @@ thread_others_live(void)
     return thread_count() > (*tls_slot() != NULL);
 }
 
+/* Keys are few in a process, so one is not left behind. */
+static void
+drop_key(void)
+{
+    if (threads.have_key)
+        pthread_key_delete(threads.key);
+    threads.have_key = false;
+}
+
+void
+thread_forget_key(void)
+{
+    lock_take(&threads.lock);
+    drop_key();
+    lock_drop(&threads.lock);
+}
+
 void
 thread_release_all(void)
 {
     lock_take(&threads.lock);
     find_left(ALL_RECORDS);
     for (struct thread *t = threads.all; t != NULL; t = t->next)
-        if (t->state == THREAD_LIVE)
+        if (t->state == THREAD_LIVE && !os_thread_has_ended(t->id))
             *t->slot = NULL;
-    if (threads.have_key)
-        pthread_key_delete(threads.key);
-    threads.have_key = false;
+    drop_key();
     threads.all = threads.idle = threads.cursor = NULL;
     threads.live = 0;
     lock_drop(&threads.lock);

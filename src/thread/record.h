@@ -90,6 +90,9 @@ uint32_t thread_count(void);
 /* Does a thread other than the caller have a record? */
 bool thread_others_live(void);
 
+/* Let no thread's end be told to us any more. */
+void thread_forget_key(void);
+
 /* Take the records away from all threads and forget them. */
 void thread_release_all(void);
 

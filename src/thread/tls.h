@@ -10,6 +10,14 @@
 
 #include "api/api.h"
 
+#ifdef __has_feature
+#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#elif defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
 struct thread;
 
 extern HIDDEN intptr_t tls_offset; /* 0: dynamic */
@@ -27,7 +35,7 @@ struct thread **tls_slot(void);
 static inline struct thread *
 tls_static(intptr_t offset)
 {
-#if defined __x86_64__ && defined __SEG_FS && !defined __SANITIZE_THREAD__ /* which cannot follow %fs */
+#if defined __x86_64__ && defined __SEG_FS && !SANITIZED /* sanitizers cannot follow %fs */
     return *(struct thread *__seg_fs *)offset;
 #else
     return *(struct thread **)((char *)__builtin_thread_pointer() + offset);

@@ -21,11 +21,11 @@
 #include "alcove/alcove.h"
 #include "config.h"
 
-#if defined __SANITIZE_THREAD__
-#define UNDER_THREAD_SANITIZER 1
+#if defined __SANITIZE_THREAD__ || defined __SANITIZE_ADDRESS__
+#define UNDER_SANITIZER 1
 #elif defined __has_feature
-#if __has_feature(thread_sanitizer)
-#define UNDER_THREAD_SANITIZER 1
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define UNDER_SANITIZER 1
 #endif
 #endif
 
