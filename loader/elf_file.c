@@ -114,6 +114,9 @@ segments_check(const char *path, int fd, const ElfW(Ehdr) *header, uint64_t file
 {
     ElfW(Phdr) segments[PHDRS_MOST];
     size_t bytes = header->e_phnum * sizeof segments[0];
+    if (header->e_phoff > file_bytes)
+        return fail(ALCOVE_EFORMAT, "%s is damaged: its program headers begin at byte %llu, the file has %llu", path,
+                    (unsigned long long)header->e_phoff, (unsigned long long)file_bytes);
     ssize_t got = pread(fd, segments, bytes, (off_t)header->e_phoff);
     if (got < 0)
         return fail_errno(ALCOVE_ESYSTEM, errno, "cannot read %s", path);

@@ -8,7 +8,7 @@
  */
 #include "routes.h"
 
-#include "pages/pagemap.h"
+#include "pages/pool.h"
 
 #include <errno.h>
 
@@ -29,34 +29,60 @@ table_now(void)
     return atomic_load_explicit(&loader_table, memory_order_acquire);
 }
 
-SLOW static void
-owned_free(void *block, uint64_t entry)
+/* Is the block in pages of the allocator's? A block freed before may lie inside of a free run, where
+ * pages have no entry; but the last page of a chunk always has one. In the addresses of a huge block
+ * that page has none, so what libc maps behind its end is never taken for the allocator's. */
+static inline bool
+is_owned(const void *block)
 {
-    crossing_outside((uint32_t)(entry >> ENTRY_HEAP_SHIFT), block, __builtin_return_address(0));
+    _Static_assert(PAGEMAP_LEAF_COUNT % CHUNK_PAGES == 0, "a leaf speaks of whole chunks");
+    uintptr_t address = (uintptr_t)block;
+    size_t i = address >> PAGEMAP_ROOT_SHIFT;
+    pagemap_entry *leaf =
+        i < PAGEMAP_ROOT_COUNT ? atomic_load_explicit(&loader_pagemap.root[i], memory_order_acquire) : NULL;
+    if (__builtin_expect(leaf == NULL, 1))
+        return false;
+    size_t page = (address >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1);
+    return atomic_load_explicit(&leaf[page], memory_order_relaxed) != 0 ||
+           atomic_load_explicit(&leaf[page | (CHUNK_PAGES - 1)], memory_order_relaxed) != 0;
+}
+
+static void
+release_count(const void *block, const void *caller)
+{
+    crossing_outside((uint32_t)(pagemap_get(&loader_pagemap, block) >> ENTRY_HEAP_SHIFT), block, caller);
+}
+
+SLOW static void
+owned_free(void *block)
+{
+    release_count(block, __builtin_return_address(0));
     table_now()->free(block);
 }
 
 void
 guard_free(void *block)
 {
-    uint64_t entry = pagemap_get(&loader_pagemap, block);
-    if (__builtin_expect(entry != 0, 0))
-        owned_free(block, entry);
+    if (__builtin_expect(is_owned(block), 0))
+        owned_free(block);
     else
         ORIGINAL(free, free_function)(block);
 }
 
-/* A block that grows stays with its owner: that is no crossing, so getline may grow a module's buffer. */
+/* A block that grows stays with its owner: that is no crossing, so getline may grow a module's buffer.
+ * To size 0 it is a release. */
 SLOW static void *
 owned_realloc(void *block, size_t size)
 {
+    if (size == 0)
+        release_count(block, __builtin_return_address(0));
     return table_now()->realloc(block, size);
 }
 
 void *
 guard_realloc(void *block, size_t size)
 {
-    if (__builtin_expect(pagemap_get(&loader_pagemap, block) != 0, 0))
+    if (__builtin_expect(is_owned(block), 0))
         return owned_realloc(block, size);
     return ORIGINAL(realloc, realloc_function)(block, size);
 }
@@ -69,13 +95,15 @@ owned_reallocarray(void *block, size_t count, size_t size)
         errno = ENOMEM;
         return NULL;
     }
+    if (bytes == 0)
+        release_count(block, __builtin_return_address(0));
     return table_now()->realloc(block, bytes);
 }
 
 void *
 guard_reallocarray(void *block, size_t count, size_t size)
 {
-    if (__builtin_expect(pagemap_get(&loader_pagemap, block) != 0, 0))
+    if (__builtin_expect(is_owned(block), 0))
         return owned_reallocarray(block, count, size);
     return ORIGINAL(reallocarray, reallocarray_function)(block, count, size);
 }
@@ -89,7 +117,7 @@ owned_usable_size(void *block)
 size_t
 guard_usable_size(void *block)
 {
-    if (__builtin_expect(pagemap_get(&loader_pagemap, block) != 0, 0))
+    if (__builtin_expect(is_owned(block), 0))
         return owned_usable_size(block);
     return ORIGINAL(malloc_usable_size, usable_size_function)(block);
 }

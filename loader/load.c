@@ -21,15 +21,16 @@ _Atomic(const struct alcove_table *) loader_table;
 
 #define ENVIRONMENT_NAME ALCOVE_ENV_PREFIX "MODULE"
 
-/* The file asked for; NULL: none was, so the installed one. */
+/* The file asked for; NULL: none was, so the installed one. An empty variable is none. */
 static const char *
 path_asked(const struct alcove_load_options *options)
 {
     const char *path = options->path;
     if (path == NULL && options->search != NULL)
         path = options->search(options->context);
-    if (path == NULL)
-        path = secure_getenv(ENVIRONMENT_NAME); /* nothing in a program with more rights than its caller */
+    if (path != NULL)
+        return path;
+    path = secure_getenv(ENVIRONMENT_NAME); /* nothing in a program with more rights than its caller */
     return path != NULL && path[0] != 0 ? path : NULL;
 }
 
@@ -182,6 +183,8 @@ allocator_open(const struct alcove_load_options *options, alcove_allocator **out
     const char *prefix = options->prefix != NULL ? options->prefix : ALCOVE_PREFIX;
     const char *path = path_asked(options);
     int code;
+    if (path != NULL && path[0] == 0)
+        return fail(ALCOVE_EINVAL, "load: the path is \"\"; name the allocator's file, or give NULL for the installed one");
     void *handle = path != NULL ? library_open(path, RTLD_NOW | RTLD_LOCAL, &code)
                                 : installed_open(RTLD_NOW | RTLD_LOCAL, &code);
     if (handle == NULL)
@@ -266,8 +269,10 @@ blocks_live_fail(const struct alcove_info *info)
         if (loader.table->heap_stats(heap, &stats) == 0 && stats.live_blocks != 0)
             used = text_append(text, sizeof text, used, "%s%llu of %s", used != 0 ? ", " : "",
                                (unsigned long long)stats.live_blocks, crossings_name(heap));
-    return fail(ALCOVE_EBUSY, "%llu blocks with %llu bytes are live (%s). Free them first, or pass ALCOVE_UNLOAD_RELEASE",
-                (unsigned long long)info->live_blocks, (unsigned long long)info->live_bytes, text);
+    bool one = info->live_blocks == 1;
+    return fail(ALCOVE_EBUSY, "%llu block%s with %llu bytes %s live (%s). Free %s first, or pass ALCOVE_UNLOAD_RELEASE",
+                (unsigned long long)info->live_blocks, one ? "" : "s", (unsigned long long)info->live_bytes,
+                one ? "is" : "are", text, one ? "it" : "them");
 }
 
 /* With the lock held: may it go? */

@@ -97,8 +97,8 @@ int loader_enter(void);
 void loader_leave(void);
 /* Undo all guards. With the lock held. */
 void guards_remove(void);
-/* Scan all objects again at the next call: what is remembered may not hold. */
-void guards_forget(void);
+/* In a forked child, whose one thread need not wait for others' dlopen. */
+void guards_forked(void);
 
 /* --- guard.c: the functions that imports of releases lead to. */
 void guard_free(void *block);
@@ -116,9 +116,9 @@ void crossing_outside(uint32_t owner, const void *block, const void *caller);
 /* The same by a module: the allocator's callback (struct alcove_services). */
 void crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usable);
 
-/* --- orphans.c: heaps of closed modules with blocks still live. With the lock held. */
-void orphan_add(uint32_t heap);
-/* Destroy those that have become empty. */
+/* --- orphans.c: heaps of closed modules. With the lock held. */
+void orphan_add(uint32_t heap); /* its module's imports lead elsewhere by now */
+/* Destroy those that have been empty for a while. */
 void orphans_reap(void);
 /* The allocator goes, and they with it. */
 void orphans_forget(void);

@@ -127,7 +127,7 @@ module_route(struct module *module, const struct alcove_module_options *options)
         }
     }
     if (code != ALCOVE_OK)
-        loader.table->heap_destroy(module->heap);
+        orphan_add(module->heap); /* threads of a library that was mapped before may have come in */
     return code;
 }
 
@@ -353,11 +353,11 @@ module_settle(struct module *module, unsigned flags, struct alcove_report *repor
     module_unroute(module);
     loader.table->heap_stats(module->heap, &report->heap);
     crossings_read(module->heap, &report->released_outside, &report->released_foreign);
-    if (report->heap.live_blocks == 0 || (flags & ALCOVE_CLOSE_DROP)) {
+    if (flags & ALCOVE_CLOSE_DROP) {
         loader.table->heap_destroy(module->heap);
     } else {
-        orphan_add(module->heap);
-        report->kept = 1;
+        orphan_add(module->heap); /* even an empty one: a thread may be inside of it */
+        report->kept = report->heap.live_blocks != 0;
     }
 }
 

@@ -12,6 +12,7 @@
 
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 struct snapshot {
     const void **dynamic; /* dynamic sections of the objects listed */
@@ -21,6 +22,7 @@ struct snapshot {
 
 static unsigned long long guarded_adds;
 static bool guarded_some; /* false: scan whatever the number says */
+static bool forked;       /* this process is a child that was forked when there was a loader */
 
 #define ITERATE_AGAIN 0
 #define ITERATE_STOP 1
@@ -64,6 +66,14 @@ snapshot_add(struct dl_phdr_info *info, size_t size, void *argument)
     return ITERATE_AGAIN;
 }
 
+/* Is this the only thread? Each has a folder in that one. */
+static bool
+is_alone(void)
+{
+    struct stat threads;
+    return stat("/proc/self/task", &threads) == 0 && threads.st_nlink == 2 + 1;
+}
+
 /* List the objects there are, and return when they are all relocated. Without the lock. */
 static int
 snapshot_take(struct snapshot *snapshot)
@@ -84,7 +94,10 @@ snapshot_take(struct snapshot *snapshot)
         snapshot->capacity = capacity;
     }
     /* glibc's dlopen waits for the one under way, even for the program. musl's does not, but there
-     * dl_iterate_phdr itself has waited. */
+     * dl_iterate_phdr itself has waited. A forked child would wait forever for a dlopen of a thread
+     * that it does not have. */
+    if (forked && is_alone())
+        return ALCOVE_OK;
     void *self = dlopen(NULL, RTLD_LAZY);
     if (self != NULL)
         dlclose(self);
@@ -149,8 +162,8 @@ loader_enter(void)
         dl_iterate_phdr(object_guard, &scan);
         free(snapshot.dynamic);
         if (scan.code != SCAN_OUTDATED) {
-            guarded_adds = snapshot.adds;
             guarded_some = scan.code == ALCOVE_OK;
+            guarded_adds = snapshot.adds;
             return scan.code;
         }
         pthread_mutex_unlock(&loader.lock);
@@ -179,13 +192,13 @@ void
 guards_remove(void)
 {
     dl_iterate_phdr(object_unguard, NULL);
-    guards_forget();
+    guarded_some = false;
 }
 
 void
-guards_forget(void)
+guards_forked(void)
 {
-    guarded_some = false;
+    forked = true;
 }
 
 int

@@ -1,14 +1,15 @@
 /*
- * Heaps of modules that were closed while blocks of theirs were still in others' hands. Each stays
- * until its last block is released, or the allocator goes. All under the loader's lock.
+ * Heaps of modules that were closed. Each stays until its last block has been released for a while, or
+ * the allocator goes. All under the loader's lock.
  */
 #include "loader.h"
 
 #include <stdlib.h>
 #include <time.h>
 
-/* The thread that released the last block may still be inside free when the figures show it, so an
- * empty heap is left alone for this long. */
+/* A thread may still be inside malloc or free of the heap when the figures show that it is empty: one
+ * that released the last block, or one of a module that stays mapped. So an empty heap is left alone
+ * for this long. */
 #define REST_NS 100000000
 
 struct orphan {
@@ -27,17 +28,7 @@ now(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-void
-orphan_add(uint32_t heap)
-{
-    struct orphan *orphan = calloc(1, sizeof *orphan);
-    if (orphan == NULL)
-        return; /* then the heap stays until the allocator goes */
-    orphan->heap = heap;
-    orphan->next = orphans;
-    orphans = orphan;
-}
-
+/* May it be forgotten? Destroys its heap when that has been empty for long enough. */
 static bool
 orphan_done(struct orphan *orphan)
 {
@@ -53,6 +44,18 @@ orphan_done(struct orphan *orphan)
         return false;
     }
     return now() - orphan->empty_since >= REST_NS && loader.table->heap_destroy(orphan->heap) == 0;
+}
+
+void
+orphan_add(uint32_t heap)
+{
+    struct orphan *orphan = calloc(1, sizeof *orphan);
+    if (orphan == NULL)
+        return; /* then the heap stays until the allocator goes */
+    orphan->heap = heap;
+    orphan->next = orphans;
+    orphans = orphan;
+    orphan_done(orphan); /* the rest of one that is empty begins now */
 }
 
 void

@@ -55,14 +55,20 @@ thread_started(void)
     return pthread_setspecific(key, (void *)atomic_load(&loader.generation));
 }
 
-/* The child has one thread, and no lock is held by it. Locks are not taken before the fork: the
- * allocator's fork handler runs first and holds its own, which are taken after ours elsewhere. */
+/* The child has one thread, which holds no lock and is in the middle of no call. Locks are not taken
+ * before the fork: the allocator's fork handler runs first and holds its own, which are taken after
+ * ours elsewhere. */
 static void
 child_started(void)
 {
     loader.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     loader.lifetime = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
-    guards_forget();
+    loader.users = 0;
+    loader.passing = 0;
+    loader.draining = false;
+    for (struct module *module = loader.modules; module != NULL; module = module->next)
+        module->users = 0;
+    guards_forked();
 }
 
 /* The key's destructor and the guards are our text: it must never be unmapped. Fails when we are

@@ -608,7 +608,8 @@ pool_find(const void *address)
 bool
 pool_holds(const void *address)
 {
-    /* The first page of a chunk belongs to a run always, if only to a free one. */
+    /* The first page of a chunk always has an entry, if only a free run's. So has the last one, which
+     * the loader's guards look at: a huge run has none there. */
     const struct run *r = entry_run(pagemap_get(pagemap, (void *)((uintptr_t)address & ~CHUNK_MASK)));
     return r != NULL && r->kind != RUN_HUGE;
 }
@@ -638,8 +639,10 @@ pool_release(void)
             continue;
         /* The first page of every chunk has an entry. */
         for (uintptr_t a = from; a - from < (uintptr_t)1 << PAGEMAP_ROOT_SHIFT; a += CHUNK_SIZE)
-            if (pagemap_get(pagemap, (void *)a) != 0)
+            if (pagemap_get(pagemap, (void *)a) != 0) {
+                pagemap_set(a, CHUNK_PAGES, 0); /* a guard may ask about what is mapped here next */
                 os_unmap((void *)a, CHUNK_SIZE);
+            }
     }
     pagemap_release();
     memset(pool.free, 0, sizeof pool.free);

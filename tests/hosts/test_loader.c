@@ -198,6 +198,20 @@ test_plugin_that_is_truncated(void **state)
 }
 
 static void
+test_plugin_whose_program_headers_are_nowhere(void **state)
+{
+    (void)state;
+    static const uint64_t offsets[] = {UINT64_MAX, UINT64_MAX - 63, (uint64_t)1 << 62, (uint64_t)1 << 40};
+    for (int i = 0; i < 4; i++) {
+        char path[64];
+        plugin_copy("blocks", SIZE_MAX, path);
+        bytes_write(path, offsetof(Elf64_Ehdr, e_phoff), &offsets[i], sizeof offsets[i]);
+        assert_open_refused(path, ALCOVE_EFORMAT, "damaged");
+        unlink(path);
+    }
+}
+
+static void
 test_plugin_that_the_dynamic_linker_refuses(void **state)
 {
     (void)state;
@@ -364,6 +378,12 @@ test_message_belongs_to_its_thread(void **state)
     assert_int_equal(first, 0);
 }
 
+static const char *
+search_finds(void *context)
+{
+    return context;
+}
+
 /* Loading `path` fails, with a message that names it. */
 static void
 assert_load_refused(const char *path, int code, const char *words)
@@ -381,6 +401,16 @@ test_no_such_allocator(void **state)
     (void)state;
     assert_load_refused("/nonexistent/liballoc.so", ALCOVE_ENOENT, "No such file");
     assert_load_refused("/tmp", ALCOVE_EFORMAT, "a directory");
+}
+
+static void
+test_empty_path_of_an_allocator(void **state)
+{
+    (void)state;
+    assert_load_refused("", ALCOVE_EINVAL, "the path is \"\"");
+    alcove_allocator *other;
+    struct alcove_load_options options = {.search = search_finds, .context = (void *)""};
+    assert_refused(alcove_load(&other, &options), ALCOVE_EINVAL, "the path is \"\"");
 }
 
 static void
@@ -416,12 +446,6 @@ test_allocator_with_a_smaller_table(void **state)
     char words[64];
     snprintf(words, sizeof words, "a table of %zu bytes", sizeof(struct alcove_table) - 8);
     assert_load_refused(plugin_path("small_table"), ALCOVE_EABI, words);
-}
-
-static const char *
-search_finds(void *context)
-{
-    return context;
 }
 
 static const char *
@@ -520,7 +544,7 @@ test_unload_with_live_blocks(void **state)
     assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, words);
     assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "2 of forgetful");
     free(first);
-    assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "1 block");
+    assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "1 block with");
     free(second);
     assert_ok(alcove_unload(allocator, 0));
     setup(state);
@@ -745,6 +769,7 @@ main(void)
         TEST(test_plugin_of_another_word_size),
         TEST(test_plugin_that_is_an_object_file),
         TEST(test_plugin_that_is_truncated),
+        TEST(test_plugin_whose_program_headers_are_nowhere),
         TEST(test_plugin_that_the_dynamic_linker_refuses),
         TEST(test_plugin_that_would_lead_in_circles),
         TEST(test_null_arguments),
@@ -757,6 +782,7 @@ main(void)
         TEST(test_no_such_symbol),
         TEST(test_message_belongs_to_its_thread),
         cmocka_unit_test(test_no_such_allocator),
+        cmocka_unit_test(test_empty_path_of_an_allocator),
         cmocka_unit_test(test_library_that_is_no_allocator),
         cmocka_unit_test(test_allocator_with_another_prefix),
         cmocka_unit_test(test_allocator_of_another_abi_version),

@@ -127,6 +127,18 @@ test_host_reallocs_a_block_of_the_module(void **state)
 }
 
 static void
+test_host_reallocs_a_block_of_the_module_to_nothing(void **state)
+{
+    (void)state;
+    void *left = realloc(CALL(module, blocks_make)(BLOCKS_MALLOC, 100), 0);
+    assert_null(left);
+    left = reallocarray(CALL(module, blocks_make)(BLOCKS_MALLOC, 100), 0, 8);
+    assert_null(left);
+    assert_int_equal(stats_of(module).heap.live_blocks, 0);
+    assert_int_equal(stats_of(module).released_outside, 2);
+}
+
+static void
 test_host_reallocarray_that_overflows_is_refused(void **state)
 {
     (void)state;
@@ -317,6 +329,7 @@ test_report_has_what_was_left_and_the_heap_stays_until_it_is_freed(void **state)
     }
     assert_int_equal(heaps_now(), heaps + 1);
     alcove_refresh(); /* sees that it is empty */
+    assert_int_equal(heaps_now(), heaps + 1);
     nanosleep(&(struct timespec){.tv_nsec = 150000000}, NULL);
     alcove_refresh();
     assert_int_equal(heaps_now(), heaps);
@@ -420,12 +433,49 @@ in_child(void (*run)(void), char *message, size_t size)
     return status;
 }
 
+/* Each is one run of pages; freed, they are joined into one free run that has them inside of it. */
+static void
+host_frees_large_blocks_twice(void)
+{
+    void *volatile blocks[3];
+    for (int i = 0; i < 3; i++)
+        blocks[i] = CALL(module, blocks_make)(BLOCKS_MALLOC, 1200000);
+    for (int i = 0; i < 6; i++)
+        free(blocks[i % 3]);
+    if (malloc_usable_size(blocks[0]) + malloc_usable_size(blocks[1]) + malloc_usable_size(blocks[2]) != 0)
+        abort();
+}
+
+static void
+test_host_frees_large_blocks_of_the_module_twice(void **state)
+{
+    (void)state;
+    char message[1024];
+    int status = in_child(host_frees_large_blocks_twice, message, sizeof message);
+    /* The option abort is on in a debug build: the first message is the last. */
+    if (status != (ALCOVE_DEBUG ? SIGABRT : 0))
+        fail_msg("status 0x%x: %s", status, message);
+    const char *said = message;
+    for (int i = 0; i < (ALCOVE_DEBUG ? 1 : 3); i++) {
+        said = strstr(said, "double free of 0x");
+        assert_non_null(said);
+        said++;
+    }
+}
+
 static alcove_module *strict;
 
 static void
 host_frees_strict_block(void)
 {
     free(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
+}
+
+static void
+host_reallocs_strict_block_to_nothing(void)
+{
+    void *left = realloc(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100), 0);
+    assert_null(left);
 }
 
 static void
@@ -470,6 +520,7 @@ test_strict_policy_aborts_at_a_crossing_and_names_both_sides(void **state)
 
     assert_aborts(host_frees_strict_block, "test_routing", "belongs to module \"strict one\"");
     assert_aborts(host_frees_strict_block, bytes, " at 0x");
+    assert_aborts(host_reallocs_strict_block_to_nothing, "test_routing", "belongs to module \"strict one\"");
     assert_aborts(strict_frees_host_block, "module \"strict one\" released", "belongs to libc");
     assert_aborts(strict_frees_other_modules_block, "module \"strict one\" released", "belongs to module \"blocks.so\"");
     assert_int_equal(in_child(strict_frees_its_own_block, message, sizeof message), 0);
@@ -507,6 +558,59 @@ test_library_that_the_host_keeps_open_is_libcs_again_after_close(void **state)
     assert_int_equal(heap_of(allocator, plain), ALCOVE_HEAP_NONE);
     ((void (*)(void *))dlsym(kept, "blocks_release"))(plain);
     ((void (*)(void *))dlsym(kept, "blocks_release"))(routed); /* guarded: goes home */
+    dlclose(kept);
+}
+
+struct work {
+    void *(*make)(enum blocks_kind, size_t);
+    void (*release)(void *);
+    _Atomic bool stop;
+    unsigned damaged;
+};
+
+static void *
+library_works(void *argument)
+{
+    struct work *work = argument;
+    while (!work->stop) {
+        unsigned char *blocks[100];
+        for (int i = 0; i < 100; i++) {
+            blocks[i] = work->make(BLOCKS_MALLOC, 100);
+            if (blocks[i] != NULL)
+                memset(blocks[i], i, 100);
+            else
+                work->damaged++;
+        }
+        for (int i = 0; i < 100; i++) {
+            work->damaged += blocks[i] != NULL && (blocks[i][0] != i || blocks[i][99] != i);
+            work->release(blocks[i]);
+        }
+    }
+    return NULL;
+}
+
+static void
+test_thread_works_in_a_library_that_stays_while_its_module_is_closed(void **state)
+{
+    (void)state;
+    void *kept = dlopen(plugin_path("blocks_two"), RTLD_NOW | RTLD_LOCAL);
+    struct work work[2];
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) {
+        work[i] = (struct work){.make = (void *(*)(enum blocks_kind, size_t))dlsym(kept, "blocks_make"),
+                                .release = (void (*)(void *))dlsym(kept, "blocks_release")};
+        pthread_create(&threads[i], NULL, library_works, &work[i]);
+    }
+    for (int i = 0; i < 1000; i++) {
+        alcove_module *other = plugin_open(allocator, "blocks_two", NULL);
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        module_end(other);
+    }
+    for (int i = 0; i < 2; i++) {
+        work[i].stop = true;
+        pthread_join(threads[i], NULL);
+        assert_int_equal(work[i].damaged, 0);
+    }
     dlclose(kept);
 }
 
@@ -641,6 +745,7 @@ main(void)
         TEST(test_host_frees_a_block_of_the_module),
         TEST(test_module_frees_a_block_of_the_host),
         TEST(test_host_reallocs_a_block_of_the_module),
+        TEST(test_host_reallocs_a_block_of_the_module_to_nothing),
         TEST(test_host_reallocarray_that_overflows_is_refused),
         TEST(test_module_reallocs_a_block_of_the_host),
         TEST(test_asprintf_gives_libc_memory_that_the_module_may_free),
@@ -656,9 +761,11 @@ main(void)
         TEST(test_limit_fails_the_module_and_nobody_else),
         TEST(test_limit_can_be_raised_while_the_module_runs),
         TEST(test_policy_off_leaves_the_module_to_libc),
+        TEST(test_host_frees_large_blocks_of_the_module_twice),
         TEST(test_strict_policy_aborts_at_a_crossing_and_names_both_sides),
         TEST(test_object_loaded_later_is_guarded_after_refresh),
         TEST(test_library_that_the_host_keeps_open_is_libcs_again_after_close),
+        TEST(test_thread_works_in_a_library_that_stays_while_its_module_is_closed),
         TEST(test_module_can_be_opened_again),
         TEST(test_unload_puts_the_original_functions_back),
         TEST(test_thread_that_ends_gives_its_record_back),
