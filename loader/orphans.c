@@ -28,22 +28,19 @@ now(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* May it be forgotten? Destroys its heap when that has been empty for long enough. */
+/* Has its heap been empty for long enough? */
 static bool
-orphan_done(struct orphan *orphan)
+orphan_has_rested(struct orphan *orphan, int64_t time)
 {
     struct alcove_heap_stats stats;
+    if (orphan->empty_since != 0 && time - orphan->empty_since < REST_NS)
+        return false; /* and its figures need not be read, which costs more than all the rest */
     if (loader.table->heap_stats(orphan->heap, &stats) != 0)
         return true;
-    if (stats.live_blocks != 0) {
-        orphan->empty_since = 0;
-        return false;
-    }
-    if (orphan->empty_since == 0) {
-        orphan->empty_since = now();
-        return false;
-    }
-    return now() - orphan->empty_since >= REST_NS && loader.table->heap_destroy(orphan->heap) == 0;
+    if (stats.live_blocks == 0 && orphan->empty_since != 0)
+        return true;
+    orphan->empty_since = stats.live_blocks == 0 ? time : 0;
+    return false;
 }
 
 void
@@ -55,15 +52,17 @@ orphan_add(uint32_t heap)
     orphan->heap = heap;
     orphan->next = orphans;
     orphans = orphan;
-    orphan_done(orphan); /* the rest of one that is empty begins now */
+    orphan_has_rested(orphan, now()); /* the rest of one that is empty begins now */
 }
 
 void
 orphans_reap(void)
 {
+    int64_t time = orphans != NULL ? now() : 0;
     for (struct orphan **link = &orphans; *link != NULL;) {
         struct orphan *orphan = *link;
-        if (orphan_done(orphan)) {
+        if (orphan_has_rested(orphan, time)) {
+            loader.table->heap_destroy(orphan->heap);
             *link = orphan->next;
             free(orphan);
         } else {

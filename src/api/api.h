@@ -12,6 +12,15 @@
 /* Data of ours that is reached without the detour over the GOT. */
 #define HIDDEN __attribute__((visibility("hidden")))
 
+/* Is this build checked by a sanitizer that follows every load? */
+#ifdef __has_feature
+#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#elif defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 

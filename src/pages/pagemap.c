@@ -22,9 +22,9 @@ pagemap_lend(struct pagemap *map)
 static void
 first_set(uintptr_t base, pagemap_entry *leaf)
 {
-    atomic_store_explicit(&pagemap_first.base, NOWHERE, memory_order_release);
+    __atomic_store_n(&pagemap_first.base, NOWHERE, __ATOMIC_RELEASE);
     pagemap_first.leaf = leaf;
-    atomic_store_explicit(&pagemap_first.base, base, memory_order_release);
+    __atomic_store_n(&pagemap_first.base, base, __ATOMIC_RELEASE);
 }
 
 static pagemap_entry *

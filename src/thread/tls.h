@@ -10,14 +10,6 @@
 
 #include "api/api.h"
 
-#ifdef __has_feature
-#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#elif defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
-#define SANITIZED 1
-#else
-#define SANITIZED 0
-#endif
-
 struct thread;
 
 extern HIDDEN intptr_t tls_offset; /* 0: dynamic */
