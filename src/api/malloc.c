@@ -54,6 +54,9 @@ entry_malloc(size_t size, size_t heap)
     return malloc_heap_big(size, heap);
 }
 
+/* A debug build goes the slow way, which looks at every block. */
+#define VALIDATE ALCOVE_DEBUG
+
 /* A foreign address has the entry 0, whose bin 0 takes nothing. */
 API_HOT void
 ALCOVE_PUBLIC(free)(void *block)
@@ -62,7 +65,7 @@ ALCOVE_PUBLIC(free)(void *block)
     struct cache *c = cache_of_default();
     if (unlikely(entry_heap(entry) != ALCOVE_HEAP_DEFAULT))
         c = cache_of(entry_heap(entry));
-    if (likely(c != NULL) && likely(cache_push(&c->bins[entry_bin(entry)], block)))
+    if (!VALIDATE && likely(c != NULL) && likely(cache_push(&c->bins[entry_bin(entry)], block)))
         return;
     free_slow(block, ALCOVE_HEAP_NONE);
 }
@@ -72,7 +75,7 @@ entry_free(void *block, size_t heap)
 {
     uint64_t entry = pagemap_get_hot(block);
     struct cache *c = cache_of(heap);
-    if (likely(c != NULL) && likely(entry_heap(entry) == heap) &&
+    if (!VALIDATE && likely(c != NULL) && likely(entry_heap(entry) == heap) &&
         likely(cache_push(&c->bins[entry_bin(entry)], block)))
         return;
     free_slow(block, (uint32_t)heap);

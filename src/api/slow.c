@@ -198,7 +198,7 @@ free_slow(void *block, uint32_t caller)
     if (t != NULL && r->bin == 0)
         large_end_room(h, r);
     struct cache *c = t != NULL && r->bin != 0 ? thread_cache(t, h) : NULL;
-    if (c != NULL && c->bins[r->bin].top[-1] == block)
+    if (c != NULL && cache_has(&c->bins[r->bin], block))
         message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin), h->name);
     else if (c == NULL || !push_slow(t, c, r->bin, block))
         free_uncached(h, r, block);

@@ -47,6 +47,16 @@ struct cache {
 
 _Static_assert(sizeof(struct cache_bin) == 32, "the hot path finds a bin by a shift");
 
+/* Was a block freed into this bin before? A debug build looks at all that is there, others at the last one. */
+static inline bool
+cache_has(const struct cache_bin *bin, const void *block)
+{
+    void **top = bin->top;
+    while (ALCOVE_DEBUG && top[-1] != NULL && top[-1] != block)
+        top--;
+    return top[-1] == block;
+}
+
 /* Push a block; false: the bin is full, or the block is on its top already. */
 static inline bool
 cache_push(struct cache_bin *bin, void *block)

@@ -2,6 +2,7 @@
  * Misuse: each kind is told in a message that names the address, and changes nothing: the figures
  * are as before, and other blocks keep their contents.
  */
+#include "config.h"
 #include "module.h"
 
 #include <signal.h>
@@ -504,6 +505,31 @@ test_misuse_without_thread_caches(void **unused)
     assert_non_null(strstr(written, "not the start"));
 }
 
+#if ALCOVE_DEBUG
+static void
+test_debug_build_notices_a_double_free_behind_others(void **unused)
+{
+    (void)unused;
+    void *first = table->malloc(64), *second = table->malloc(64);
+    table->free(first);
+    table->free(second);
+    watch();
+    table->free(first);
+    assert_told(first, "double free");
+}
+
+static void
+test_debug_build_notices_a_pointer_into_a_small_block(void **unused)
+{
+    (void)unused;
+    char *block = table->malloc(64);
+    watch();
+    table->free(block + 16);
+    assert_told(block + 16, "not the start of a block");
+    table->free(block);
+}
+#endif
+
 int
 main(void)
 {
@@ -533,6 +559,10 @@ main(void)
         misuse_test(test_messages_go_to_standard_error_if_nobody_listens),
         misuse_test(test_bad_option_is_told_and_the_library_works),
         misuse_test(test_misuse_without_thread_caches),
+#if ALCOVE_DEBUG
+        misuse_test(test_debug_build_notices_a_double_free_behind_others),
+        misuse_test(test_debug_build_notices_a_pointer_into_a_small_block),
+#endif
     };
     return cmocka_run_group_tests(tests, open_quietly, NULL);
 }
