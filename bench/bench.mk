@@ -17,4 +17,4 @@ endif
 bench_plugin_la_SOURCES = bench/plugin.c
 bench_plugin_la_LDFLAGS = $(plugin_ldflags)
 
-EXTRA_DIST += dev/bench bench/README.md
+EXTRA_DIST += bench/baseline.tsv dev/bench bench/README.md

@@ -23,7 +23,7 @@ move(void *block, size_t used, size_t size, uint32_t heap)
 
 /* A block that grows by little will grow again: it gets pages of its own, with room for that, which
  * cost nothing before they are touched. It need not be copied then to grow on. */
-#define CREEP_MIN ((size_t)8 << 10)
+#define CREEP_MIN ((size_t)6 << 10)
 
 static bool
 is_creeping(size_t used, size_t size)

@@ -432,7 +432,7 @@ pool_resize(struct run *run, size_t pages, uint8_t bin)
 {
     lock_take(&pool.lock);
     uintptr_t end = run->base + (run->pages << PAGE_LG);
-    bool done = false;
+    bool done = pages == run->pages;
     if (pages < run->pages) {
         struct run *tail = record_new();
         if (tail != NULL) {
@@ -445,7 +445,7 @@ pool_resize(struct run *run, size_t pages, uint8_t bin)
                 purge_to(0);
             done = true;
         }
-    } else if ((end & CHUNK_MASK) != 0) {
+    } else if (!done && (end & CHUNK_MASK) != 0) {
         size_t more = pages - run->pages;
         struct run *after = neighbour(end, RUN_DIRTY);
         if (after == NULL)
@@ -453,13 +453,14 @@ pool_resize(struct run *run, size_t pages, uint8_t bin)
         struct run *cut = after != NULL && after->pages >= more ? free_cut(after, 0, more) : NULL;
         if (cut != NULL) {
             record_free(cut);
+            pagemap_set(end, more, entry_make(run) & ~ENTRY_BIN_MASK);
             run->pages = pages;
             done = true;
         }
     }
     if (done) {
         run->bin = bin;
-        map_run(run);
+        pagemap_set(run->base, 1, entry_make(run));
     }
     lock_drop(&pool.lock);
     return done;
