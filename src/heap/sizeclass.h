@@ -41,23 +41,13 @@
 
 _Static_assert(BINS <= 128, "a page map entry has 7 bits for the bin");
 
-/* The smallest bin that holds `size`, for 1 <= size <= CACHED_MAX. */
-static inline unsigned
-bin_of_size_computed(size_t size)
-{
-    size_t last = size - 1;
-    if (last < ((size_t)1 << LG_LINEAR_MAX))
-        return 1 + (unsigned)(last >> 4);
-    unsigned lg = 63 - (unsigned)__builtin_clzl(last); /* 2^lg <= last */
-    return 1 + ((lg - LG_LINEAR_MAX) << LG_STEPS) + (unsigned)(last >> (lg - LG_STEPS));
-}
-
-/* The same by tables: by 16 bytes up to 1 KiB, by 128 up to SMALL_MAX, by 4,096 up to CACHED_MAX. */
+/* Bins by size: in units of 16 bytes up to 1 KiB, of 128 up to SMALL_MAX, of 4,096 up to CACHED_MAX. */
 #define TINY_MAX ((size_t)1024)
 extern HIDDEN const uint8_t bin_by_16[TINY_MAX / 16 + 1];
 extern HIDDEN const uint8_t bin_by_128[SMALL_MAX / 128 + 1];
 extern HIDDEN const uint8_t bin_by_4096[CACHED_MAX / 4096 + 1];
 
+/* The smallest bin that holds `size`, up to CACHED_MAX. */
 static inline unsigned
 bin_of_size(size_t size)
 {

@@ -3,6 +3,17 @@
 
 #include "heap/sizeclass.h"
 
+/* The smallest bin that holds a size from 1 on, without a table. */
+static unsigned
+bin_of_size_computed(size_t size)
+{
+    size_t last = size - 1;
+    if (last < ((size_t)1 << LG_LINEAR_MAX))
+        return 1 + (unsigned)(last >> 4);
+    unsigned lg = 63 - (unsigned)__builtin_clzl(last); /* 2^lg <= last */
+    return 1 + ((lg - LG_LINEAR_MAX) << LG_STEPS) + (unsigned)(last >> (lg - LG_STEPS));
+}
+
 static void
 test_bin_of_size_is_the_smallest_that_holds_it(void **unused)
 {
