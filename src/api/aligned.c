@@ -11,35 +11,33 @@ is_power_of_two(size_t n)
 }
 
 static __attribute__((noinline, cold)) void *
-not_a_power_of_two(void)
-{
-    errno = EINVAL;
-    return NULL;
-}
-
-static __attribute__((noinline, cold)) void *
-aligned_beyond(size_t size, size_t alignment, size_t heap)
+alloc_aligned_beyond(size_t size, size_t alignment, size_t heap)
 {
     bool zeroed;
-    return alloc_large(size != 0 ? size : 1, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, heap, &zeroed);
+    if (!is_power_of_two(alignment)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    size += size == 0;
+    if (alignment > PAGE_SIZE || size > CACHED_MAX)
+        return alloc_large(size, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, heap, &zeroed);
+    return entry_malloc(size_for_aligned(size, alignment), heap);
 }
 
-/* alignment: a power of two. */
+/* Any size goes with any alignment that is a power of two. The two tests refuse 0 for each as well. */
 static inline __attribute__((always_inline)) void *
 alloc_aligned(size_t size, size_t alignment, struct cache *c, size_t heap)
 {
-    if (unlikely(alignment > PAGE_SIZE || size > CACHED_MAX - PAGE_SIZE))
-        return aligned_beyond(size, alignment, heap);
-    size = size_for_aligned(size, alignment);
-    return size <= TINY_MAX ? take_tiny(size, c, heap) : take_big(size, c, heap);
+    size_t mask = alignment - 1, last = (size - 1) | mask; /* of the size rounded up */
+    if (unlikely(mask > PAGE_MASK || last >= CACHED_MAX || (alignment & mask) != 0))
+        return alloc_aligned_beyond(size, alignment, heap);
+    return take(bin_of_last(last) * sizeof(struct cache_bin), c, heap);
 }
 
 /* C17 lets any size go with any alignment that is supported; every power of two is. */
 void *
 entry_aligned_alloc(size_t alignment, size_t size, size_t heap)
 {
-    if (unlikely(!is_power_of_two(alignment)))
-        return not_a_power_of_two();
     return alloc_aligned(size, alignment, cache_of(heap), heap);
 }
 
@@ -84,8 +82,6 @@ entry_pvalloc(size_t size, size_t heap)
 API void *
 ALCOVE_PUBLIC(aligned_alloc)(size_t alignment, size_t size)
 {
-    if (unlikely(!is_power_of_two(alignment)))
-        return not_a_power_of_two();
     return alloc_aligned(size, alignment, cache_of_default(), ALCOVE_HEAP_DEFAULT);
 }
 

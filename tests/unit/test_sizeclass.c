@@ -4,16 +4,6 @@
 #include "heap/sizeclass.h"
 
 /* The smallest bin that holds a size from 1 on, without a table. */
-static unsigned
-bin_of_size_computed(size_t size)
-{
-    size_t last = size - 1;
-    if (last < ((size_t)1 << LG_LINEAR_MAX))
-        return 1 + (unsigned)(last >> 4);
-    unsigned lg = 63 - (unsigned)__builtin_clzl(last); /* 2^lg <= last */
-    return 1 + ((lg - LG_LINEAR_MAX) << LG_STEPS) + (unsigned)(last >> (lg - LG_STEPS));
-}
-
 static void
 test_bin_of_size_is_the_smallest_that_holds_it(void **unused)
 {
@@ -30,9 +20,9 @@ test_tables_agree_with_the_computation(void **unused)
 {
     (void)unused;
     for (size_t size = 1; size <= CACHED_MAX; size++)
-        if (bin_of_size(size) != bin_of_size_computed(size))
+        if (bin_of_size(size) != bin_of_last(size - 1))
             fail_msg("size %zu: bin %u in the table, %u computed", size, bin_of_size(size),
-                     bin_of_size_computed(size));
+                     bin_of_last(size - 1));
 }
 
 static void
