@@ -65,7 +65,7 @@ ALCOVE_PUBLIC(free)(void *block)
     struct cache *c = cache_of_default();
     if (unlikely(entry_heap(entry) != ALCOVE_HEAP_DEFAULT))
         c = cache_of(entry_heap(entry));
-    if (!VALIDATE && likely(c != NULL) && likely(cache_push(&c->bins[entry_bin(entry)], block)))
+    if (!VALIDATE && likely(c != NULL) && likely(cache_push(cache_bin_of(c, entry), block)))
         return;
     free_slow(block, ALCOVE_HEAP_NONE);
 }
@@ -76,7 +76,7 @@ entry_free(void *block, size_t heap)
     uint64_t entry = pagemap_get_hot(block);
     struct cache *c = cache_of(heap);
     if (!VALIDATE && likely(c != NULL) && likely(entry_heap(entry) == heap) &&
-        likely(cache_push(&c->bins[entry_bin(entry)], block)))
+        likely(cache_push(cache_bin_of(c, entry), block)))
         return;
     free_slow(block, (uint32_t)heap);
 }

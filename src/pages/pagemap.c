@@ -8,9 +8,9 @@
 static struct pagemap own; /* untouched, hence not resident, when a loader lends one */
 struct pagemap *pagemap = &own;
 
-/* An address so high that no difference to it is as small as a leaf is long. */
-#define NOWHERE ((uintptr_t)1 << 63)
-struct pagemap_first pagemap_first = { NOWHERE, NULL };
+/* A page number so high that no distance from it is as small as a leaf is long. */
+#define NOWHERE ((size_t)1 << 63)
+struct pagemap_first pagemap_first = { NOWHERE, 0 };
 
 void
 pagemap_lend(struct pagemap *map)
@@ -18,13 +18,13 @@ pagemap_lend(struct pagemap *map)
     pagemap = map;
 }
 
-/* Whoever sees the base sees the leaf. */
+/* Whoever sees the page sees the leaf. */
 static void
-first_set(uintptr_t base, pagemap_entry *leaf)
+first_set(size_t page, pagemap_entry *leaf)
 {
-    __atomic_store_n(&pagemap_first.base, NOWHERE, __ATOMIC_RELEASE);
-    pagemap_first.leaf = leaf;
-    __atomic_store_n(&pagemap_first.base, base, __ATOMIC_RELEASE);
+    __atomic_store_n(&pagemap_first.page, NOWHERE, __ATOMIC_RELEASE);
+    pagemap_first.entries = (uintptr_t)leaf - page * sizeof *leaf;
+    __atomic_store_n(&pagemap_first.page, page, __ATOMIC_RELEASE);
 }
 
 static pagemap_entry *
@@ -53,8 +53,8 @@ pagemap_reserve(uintptr_t base, size_t pages)
                 return ENOMEM;
             atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
         }
-        if (pagemap_first.leaf == NULL)
-            first_set(i << PAGEMAP_ROOT_SHIFT, leaf);
+        if (pagemap_first.page == NOWHERE)
+            first_set(i << PAGEMAP_LG_LEAF, leaf);
     }
     return 0;
 }

@@ -38,12 +38,16 @@ struct pagemap {
     _Atomic(pagemap_entry *) root[PAGEMAP_ROOT_COUNT];
 };
 
-/* An entry: heap number in the top 16 bits, address of the run's record (128-byte aligned) in the
- * middle, bin of the thread cache in the low 7. Bin 0 is the one no block is cached in: pages of
- * free runs and of blocks too large to cache have it, and so has the entry 0. */
+/* An entry: heap number in the top 16 bits; in the middle the address of the run's record, which is a multiple
+ * of 128; in bits 5 to 11 the bin of the thread cache, so that one mask gives the bin's place in a cache. The
+ * record's bits from there are kept in the lowest 5. Bin 0 is the one no block is cached in: pages of free runs
+ * and of blocks too large to cache have it, and so has the entry 0. */
 #define ENTRY_HEAP_SHIFT 48
-#define ENTRY_BIN_MASK ((uint64_t)127)
-#define ENTRY_RUN_MASK ((((uint64_t)1 << ENTRY_HEAP_SHIFT) - 1) & ~ENTRY_BIN_MASK)
+#define ENTRY_BIN_SHIFT 5
+#define ENTRY_BIN_MASK ((uint64_t)127 << ENTRY_BIN_SHIFT)
+#define ENTRY_LOW_MASK ((uint64_t)31)
+#define ENTRY_LOW_SHIFT 7 /* up, to where they belong in the record's address */
+#define ENTRY_RUN_MASK (((uint64_t)1 << ENTRY_HEAP_SHIFT) - 1 - (ENTRY_BIN_MASK | ENTRY_LOW_MASK))
 
 /* The entry of an address; 0 if there is none. Safe for any address. */
 static inline uint64_t
@@ -65,23 +69,23 @@ pagemap_get(struct pagemap *map, const void *address)
 extern __attribute__((visibility("hidden"))) struct pagemap *pagemap; /* the one in use: its own, or one that a loader lent */
 
 /* The leaf that was made first. Most programs never need another, so the hot path looks here before it asks
- * the root. Before there is one, `base` is where no address can be. */
+ * the root. Before there is one, `page` is a number that no page has. */
 extern __attribute__((visibility("hidden"))) struct pagemap_first {
-    uintptr_t base;      /* lowest address that the leaf speaks of; written after the leaf */
-    pagemap_entry *leaf;
+    size_t page;    /* the first that the leaf speaks of; written after `entries` */
+    uintptr_t entries; /* where the entry of page 0 would be, were the leaf that long: an index less to compute */
 } pagemap_first;
 
-/* Read the base before the leaf. x86 does so by itself, and then the load can be part of the
- * subtraction, which it cannot as an atomic one: 5 % of a pair of malloc and free. */
-static inline uintptr_t
-pagemap_first_offset(const void *address)
+/* How far a page is from the leaf's first. Reads that before `entries`. x86 does so by itself, and then the
+ * load can be part of the subtraction, which it cannot as an atomic one: 5 % of a pair of malloc and free. */
+static inline size_t
+pagemap_first_distance(size_t page)
 {
 #if defined __x86_64__ && !SANITIZED
-    uintptr_t offset = (uintptr_t)address - pagemap_first.base;
-    __asm__ volatile("" : "+r"(offset) : : "memory");
-    return offset;
+    size_t distance = page - pagemap_first.page;
+    __asm__ volatile("" : "+r"(distance) : : "memory");
+    return distance;
 #else
-    return (uintptr_t)address - __atomic_load_n(&pagemap_first.base, __ATOMIC_ACQUIRE);
+    return page - __atomic_load_n(&pagemap_first.page, __ATOMIC_ACQUIRE);
 #endif
 }
 
@@ -89,9 +93,10 @@ pagemap_first_offset(const void *address)
 static inline uint64_t
 pagemap_get_hot(const void *address)
 {
-    size_t i = pagemap_first_offset(address) >> PAGE_LG;
-    if (__builtin_expect(i < PAGEMAP_LEAF_COUNT, 1))
-        return atomic_load_explicit(&pagemap_first.leaf[i], memory_order_relaxed);
+    size_t page = (uintptr_t)address >> PAGE_LG;
+    if (__builtin_expect(pagemap_first_distance(page) < PAGEMAP_LEAF_COUNT, 1))
+        return atomic_load_explicit((pagemap_entry *)(pagemap_first.entries + page * sizeof(pagemap_entry)),
+                                    memory_order_relaxed);
     return pagemap_get(pagemap, address);
 }
 

@@ -61,7 +61,7 @@ run_bits_put(struct run *run, unsigned word, uint64_t bits)
 static inline struct run *
 entry_run(uint64_t entry)
 {
-    return (struct run *)(uintptr_t)(entry & ENTRY_RUN_MASK);
+    return (struct run *)(uintptr_t)((entry & ENTRY_RUN_MASK) | (entry & ENTRY_LOW_MASK) << ENTRY_LOW_SHIFT);
 }
 
 static inline uint32_t
@@ -73,13 +73,15 @@ entry_heap(uint64_t entry)
 static inline unsigned
 entry_bin(uint64_t entry)
 {
-    return (unsigned)(entry & ENTRY_BIN_MASK);
+    return (unsigned)((entry & ENTRY_BIN_MASK) >> ENTRY_BIN_SHIFT);
 }
 
 static inline uint64_t
 entry_make(const struct run *run)
 {
-    return (uint64_t)run->heap << ENTRY_HEAP_SHIFT | (uintptr_t)run | run->bin;
+    uintptr_t record = (uintptr_t)run;
+    return (uint64_t)run->heap << ENTRY_HEAP_SHIFT | (record & ENTRY_RUN_MASK) |
+           (record >> ENTRY_LOW_SHIFT & ENTRY_LOW_MASK) | (uint64_t)run->bin << ENTRY_BIN_SHIFT;
 }
 
 static inline void

@@ -45,7 +45,14 @@ struct cache {
     uint16_t empty_at[BINS], full_at[BINS];
 };
 
-_Static_assert(sizeof(struct cache_bin) == 32, "the hot path finds a bin by a shift");
+_Static_assert(sizeof(struct cache_bin) == 1 << ENTRY_BIN_SHIFT, "a page map entry has a bin's place in a cache");
+
+/* The bin that a page map entry names. */
+static inline struct cache_bin *
+cache_bin_of(struct cache *c, uint64_t entry)
+{
+    return (struct cache_bin *)((char *)c->bins + (entry & ENTRY_BIN_MASK));
+}
 
 /* Was a block freed into this bin before? A debug build looks at all that is there, others at the last one. */
 static inline bool
