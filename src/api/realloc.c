@@ -129,8 +129,12 @@ static inline __attribute__((always_inline)) void *
 reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
 {
     struct run *r = entry_run(pagemap_get_hot(block));
-    if (likely(r != NULL) && likely(caller == ALCOVE_HEAP_NONE || r->heap == caller) && stays(r, block, size))
-        return block;
+    if (likely(r != NULL) && likely(caller == ALCOVE_HEAP_NONE || r->heap == caller)) {
+        if (stays(r, block, size))
+            return block;
+        if (r->kind == RUN_LARGE && block == (void *)r->base && size > r->usable && large_use_room(heap_of(r->heap), r, size))
+            return block;
+    }
     return reallocate_slow(block, size, heap, caller);
 }
 

@@ -67,6 +67,7 @@ pagemap_set(uintptr_t base, size_t pages, uint64_t entry)
         if (n > pages)
             n = pages;
         pagemap_entry *leaf = leaf_of(base);
+#pragma GCC unroll 8
         for (size_t i = first; i < first + n; i++)
             atomic_store_explicit(&leaf[i], entry, memory_order_release);
         base += n << PAGE_LG;
