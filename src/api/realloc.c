@@ -155,7 +155,7 @@ entry_reallocarray(void *block, size_t count, size_t size, size_t heap)
     return reallocate(block, bytes, (uint32_t)heap, (uint32_t)heap);
 }
 
-API void *
+API_HOT void *
 ALCOVE_PUBLIC(realloc)(void *block, size_t size)
 {
     return reallocate(block, size, ALCOVE_HEAP_DEFAULT, ALCOVE_HEAP_NONE);

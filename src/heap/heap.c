@@ -41,13 +41,12 @@ name_heap(struct heap *h, const char *name)
 static int
 heap_make(uint32_t index, const char *name, uint64_t limit)
 {
-    struct heap *h = base_alloc(sizeof *h);
+    struct heap *h = base_alloc_zeroed(sizeof *h); /* not to be touched where nothing is set */
     if (h == NULL)
         return ENOMEM;
-    memset(h, 0, sizeof *h);
     for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
-        lock_init(&h->bins[bin].lock, LOCK_BIN);
-    lock_init(&h->large_lock, LOCK_LARGE);
+        lock_init_zeroed(&h->bins[bin].lock, LOCK_BIN);
+    lock_init_zeroed(&h->large_lock, LOCK_LARGE);
     atomic_store_explicit(&h->limit, limit, memory_order_relaxed);
     h->index = index;
     name_heap(h, name);

@@ -1,6 +1,7 @@
 /* Memory for the allocator's own records. `base.lock` guards everything here. */
 #include "pages/base.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "heap/sizeclass.h"
@@ -49,12 +50,14 @@ spares_of(size_t *size)
     return &base.large_spares[i];
 }
 
-void *
-base_alloc(size_t size)
+/* *fresh: it was never used, and so reads as zero. */
+static void *
+take(size_t size, bool *fresh)
 {
     lock_take(&base.lock);
     struct base_spare **list = spares_of(&size), *spare = *list;
     size_t align = (size & 127) == 0 ? 128 : BASE_ALIGN;
+    *fresh = spare == NULL;
     if (spare != NULL) {
         *list = spare->next;
         lock_drop(&base.lock);
@@ -79,6 +82,21 @@ base_alloc(size_t size)
     base.next = p + size;
     lock_drop(&base.lock);
     return p;
+}
+
+void *
+base_alloc(size_t size)
+{
+    bool fresh;
+    return take(size, &fresh);
+}
+
+void *
+base_alloc_zeroed(size_t size)
+{
+    bool fresh;
+    void *record = take(size, &fresh);
+    return record == NULL || fresh ? record : memset(record, 0, size);
 }
 
 void

@@ -11,6 +11,10 @@
 /* A record of `size` bytes, aligned to 128 bytes if size is a multiple of that, else to 64. Its
  * contents are undefined. NULL: the system has no memory. */
 void *base_alloc(size_t size);
+
+/* The same, reading as zero. What is fresh from the system is not touched for that. */
+void *base_alloc_zeroed(size_t size);
+
 void base_free(void *record, size_t size);
 
 /* Bytes taken from the system for records. */

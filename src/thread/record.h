@@ -24,8 +24,7 @@
 enum thread_state { THREAD_LIVE, THREAD_IDLE };
 
 struct thread {
-    _Atomic(struct cache *) caches[ALCOVE_HEAP_MAX]; /* by heap; first, so that finding one is one load */
-    struct cache first;        /* of heap 0 */
+    struct cache first;        /* of heap 0; first, so that finding it is adding nothing */
     struct lock lock;
     enum thread_state state;   /* guarded by the lock of the list of records */
     struct thread **slot;      /* the thread's pointer to this */
@@ -36,6 +35,7 @@ struct thread {
     struct cache *caches_made; /* all but the first */
     sem_t left;                /* its thread is ending */
     int id;                    /* of its thread, in the system */
+    _Atomic(struct cache *) caches[ALCOVE_HEAP_MAX]; /* by heap; last, for most of it is never touched */
 };
 
 /* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. */
