@@ -59,7 +59,7 @@ tests_plugins_other_abi_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_small_table_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_small_table_la_LDFLAGS = $(plugin_ldflags)
 
-EXTRA_DIST += $(script_tests) tests/hosts/host.h tests/module/module.h tests/plugins/blocks.h \
+EXTRA_DIST += $(script_tests) tests/tap.sh tests/hosts/host.h tests/module/module.h tests/plugins/blocks.h \
 	tests/stress/stress.h tests/unit/unit.h
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.

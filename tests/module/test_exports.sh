@@ -4,20 +4,7 @@ export LC_ALL=C
 module=$ALCOVE_TEST_MODULE
 prefix=$ALCOVE_TEST_PREFIX
 loader=$ALCOVE_TEST_BUILDDIR/.libs/libalcove-loader.so
-number=0
-bad=0
-
-# report <name> <what was found; nothing means it passed>
-report() {
-    number=$((number + 1))
-    if [ -z "$2" ]; then
-        echo "ok $number - $1"
-    else
-        echo "not ok $number - $1"
-        printf '%s\n' "$2" | sed 's/^/# /'
-        bad=1
-    fi
-}
+. "$ALCOVE_TEST_SRCDIR/tests/tap.sh"
 
 exported() { nm -D --defined-only "$1" | awk '{ print $NF }'; }
 
@@ -27,7 +14,6 @@ absent() {
     printf '%s\n' "$2" | grep "$1"
 }
 
-echo 1..7
 report test_module_exports_only_prefixed_names "$(exported "$module" | grep -v "^$prefix")"
 report test_module_exports_its_table \
     "$(exported "$module" | grep -qx "${prefix}table" || echo "no ${prefix}table in $module")"
@@ -38,4 +24,4 @@ report test_module_is_bound_at_load_time \
     "$(readelf -dW "$module" | grep -q 'FLAGS.*NOW' || echo "no NOW flag in $module")"
 report test_module_needs_no_executable_stack \
     "$(readelf -lW "$module" | grep -q 'GNU_STACK.* RW ' || echo "GNU_STACK of $module is not RW")"
-exit $bad
+tap_end

@@ -1,0 +1,27 @@
+# Sourced by script tests: TAP, one line for each test.
+
+tap_number=0
+tap_failed=0
+
+# report <name> <what was found; nothing means it passed>
+report() {
+    tap_number=$((tap_number + 1))
+    if [ -z "$2" ]; then
+        echo "ok $tap_number - $1"
+    else
+        echo "not ok $tap_number - $1"
+        printf '%s\n' "$2" | sed 's/^/# /'
+        tap_failed=1
+    fi
+}
+
+# skip <name> <why>
+skip() {
+    tap_number=$((tap_number + 1))
+    echo "ok $tap_number - $1 # SKIP $2"
+}
+
+tap_end() {
+    echo "1..$tap_number"
+    exit $tap_failed
+}
