@@ -9,6 +9,8 @@
 #
 # A new test is its name in one of the lists; its source is then <name>.c. A host test needs two
 # lines more, its CPPFLAGS and LDADD, as those that are here.
+# tests/hosts/interpreters/ has a script for each interpreter, and an extension in C for those that cannot
+# call C themselves; test_interpreters.sh compiles it and runs the script.
 # A small library that a test opens is a name in plugin_libraries and a line with its LDFLAGS.
 #
 # A test finds in its environment:
@@ -43,7 +45,15 @@ tests_hosts_test_routing_LDADD = $(host_ldadd)
 
 stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/stress_threads
 
-script_tests = tests/module/test_exports.sh tests/hosts/test_ten_lines.sh
+script_tests = tests/module/test_exports.sh tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh \
+	tests/hosts/test_ten_lines.sh
+
+interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/bridge.h \
+	tests/hosts/interpreters/cycles.sh tests/hosts/interpreters/java.c tests/hosts/interpreters/java.java \
+	tests/hosts/interpreters/lua.c tests/hosts/interpreters/lua.lua tests/hosts/interpreters/node.c \
+	tests/hosts/interpreters/node.js tests/hosts/interpreters/perl.c tests/hosts/interpreters/perl.pl \
+	tests/hosts/interpreters/php.php tests/hosts/interpreters/python3.py \
+	tests/hosts/interpreters/python3_loader.py tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
 	tests/plugins/keeper.la tests/plugins/other_abi.la tests/plugins/small_table.la
@@ -59,8 +69,8 @@ tests_plugins_other_abi_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_small_table_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_small_table_la_LDFLAGS = $(plugin_ldflags)
 
-EXTRA_DIST += $(script_tests) tests/tap.sh tests/hosts/host.h tests/module/module.h tests/plugins/blocks.h \
-	tests/stress/stress.h tests/unit/unit.h
+EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/module/module.h \
+	tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.
 check_PROGRAMS = $(unit_tests) $(stress_tests)

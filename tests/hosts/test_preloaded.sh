@@ -1,0 +1,38 @@
+#!/bin/sh
+# Next to another allocator, which LD_PRELOAD has made the process' own: interpreters and programs that
+# pass with libc's must pass with that. Prints TAP.
+here=$ALCOVE_TEST_SRCDIR/tests/hosts/interpreters
+tests=$ALCOVE_TEST_BUILDDIR/tests
+. "$ALCOVE_TEST_SRCDIR/tests/tap.sh"
+. "$here/cycles.sh"
+
+# The scripts look for ALCOVE_TEST_PRELOADED among their mappings.
+preloaded_script() {
+    test="$1: ${2##*/}"
+    if program=$(interpreter python3); then
+        report "$test" "$(ten_cycles env ALCOVE_TEST_PRELOADED="$1" LD_PRELOAD="$1" "$program" "$2")"
+    else
+        skip "$test" "python3 is not installed"
+    fi
+}
+
+preloaded_program() {
+    report "$1: ${2##*/}" "$(
+        LD_TRACE_LOADED_OBJECTS=1 LD_PRELOAD=$1 "$2" | grep -q "$1 => /" || echo "$1 is not preloaded"
+        LD_PRELOAD=$1 "$2" >"$work/out" 2>&1 || { echo "it ended with status $?"; cat "$work/out"; }
+    )"
+}
+
+for library in libjemalloc.so.2 libmimalloc.so.2 libtcmalloc_minimal.so.4; do
+    if [ -n "$(LD_PRELOAD=$library sh -c : 2>&1)" ]; then
+        skip "$library" "it is not installed"
+        continue
+    fi
+    preloaded_script "$library" "$here/python3.py"
+    preloaded_script "$library" "$here/python3_loader.py"
+    preloaded_program "$library" "$tests/module/test_heaps"
+    preloaded_program "$library" "$tests/module/test_threads"
+    preloaded_program "$library" "$tests/hosts/test_routing"
+done
+
+tap_end
