@@ -27,3 +27,25 @@ AC_DEFUN([ALCOVE_CHECK_TLSDESC], [
   AC_DEFINE_UNQUOTED([ALCOVE_HAVE_TLSDESC], [$alcove_tlsdesc],
     [1: a TLS descriptor can be read (lea x@tlsdesc).])
 ])
+
+# ALCOVE_CHECK_STATIC_ALLOCATOR
+# Is there an archive that makes another allocator, jemalloc, part of a program? For a test.
+# Substitutes STATIC_ALLOCATOR_LIBS, defines ALCOVE_TEST_STATIC_ALLOCATOR to 1 or 0.
+AC_DEFUN([ALCOVE_CHECK_STATIC_ALLOCATOR], [
+  AC_CACHE_CHECK([for libjemalloc.a], [alcove_cv_static_allocator], [
+    alcove_saved_libs=$LIBS
+    alcove_cv_static_allocator="-l:libjemalloc.a -lm -pthread"
+    LIBS="$alcove_cv_static_allocator $LIBS"
+    AC_LINK_IFELSE([AC_LANG_PROGRAM([[
+      #include <stddef.h>
+      int mallctl(const char *, void *, size_t *, void *, size_t);
+    ]], [[return mallctl("epoch", NULL, NULL, NULL, 0);]])], [], [alcove_cv_static_allocator=no])
+    LIBS=$alcove_saved_libs
+  ])
+  AS_IF([test "$alcove_cv_static_allocator" = no],
+    [STATIC_ALLOCATOR_LIBS= alcove_static_allocator=0],
+    [STATIC_ALLOCATOR_LIBS=$alcove_cv_static_allocator alcove_static_allocator=1])
+  AC_SUBST([STATIC_ALLOCATOR_LIBS])
+  AC_DEFINE_UNQUOTED([ALCOVE_TEST_STATIC_ALLOCATOR], [$alcove_static_allocator],
+    [1: a test is linked with jemalloc's archive.])
+])

@@ -30,7 +30,7 @@ module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module
 
 # test_loader's plugins call back into it; test_program_stub is about programs that are not PIE.
 host_tests = tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_program_stub \
-	tests/hosts/test_routing
+	tests/hosts/test_routing tests/hosts/test_static_allocator
 tests_hosts_test_loader_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_loader_LDADD = $(host_ldadd)
 tests_hosts_test_loader_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
@@ -42,6 +42,9 @@ tests_hosts_test_program_stub_LDADD = $(host_ldadd)
 tests_hosts_test_program_stub_LDFLAGS = $(AM_LDFLAGS) -no-pie
 tests_hosts_test_routing_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_routing_LDADD = $(host_ldadd)
+tests_hosts_test_static_allocator_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_static_allocator_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_hosts_test_static_allocator_LDADD = $(host_ldadd) $(STATIC_ALLOCATOR_LIBS)
 
 stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/stress_threads
 
