@@ -43,8 +43,15 @@ is_owned(const void *block)
     if (__builtin_expect(leaf == NULL, 1))
         return false;
     size_t page = (address >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1);
-    return atomic_load_explicit(&leaf[page], memory_order_relaxed) != 0 ||
-           atomic_load_explicit(&leaf[page | (CHUNK_PAGES - 1)], memory_order_relaxed) != 0;
+    uint64_t last = atomic_load_explicit(&leaf[page | (CHUNK_PAGES - 1)], memory_order_relaxed);
+    return atomic_load_explicit(&leaf[page], memory_order_relaxed) != 0 || (last != 0 && last != ENTRY_LEFT);
+}
+
+/* Was it left behind by an allocator that is gone? Then its release is nobody's business. */
+static bool
+was_left(const void *block)
+{
+    return pagemap_get(&loader_pagemap, block) == ENTRY_LEFT;
 }
 
 static void
@@ -56,6 +63,8 @@ release_count(const void *block, const void *caller)
 SLOW static void
 owned_free(void *block)
 {
+    if (was_left(block))
+        return;
     release_count(block, __builtin_return_address(0));
     table_now()->free(block);
 }
@@ -74,6 +83,10 @@ guard_free(void *block)
 SLOW static void *
 owned_realloc(void *block, size_t size)
 {
+    if (was_left(block)) {
+        errno = EINVAL;
+        return NULL;
+    }
     if (size == 0)
         release_count(block, __builtin_return_address(0));
     return table_now()->realloc(block, size);
@@ -95,6 +108,10 @@ owned_reallocarray(void *block, size_t count, size_t size)
         errno = ENOMEM;
         return NULL;
     }
+    if (was_left(block)) {
+        errno = EINVAL;
+        return NULL;
+    }
     if (bytes == 0)
         release_count(block, __builtin_return_address(0));
     return table_now()->realloc(block, bytes);
@@ -111,7 +128,7 @@ guard_reallocarray(void *block, size_t count, size_t size)
 SLOW static size_t
 owned_usable_size(void *block)
 {
-    return table_now()->malloc_usable_size(block);
+    return was_left(block) ? 0 : table_now()->malloc_usable_size(block);
 }
 
 size_t

@@ -4,6 +4,8 @@
  */
 #include "loader.h"
 
+#include "pages/pagemap.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -100,10 +102,10 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
 
 /* With the lock held: take the allocator out of service. Nothing but dlclose may follow. */
 static int
-allocator_detach(void)
+allocator_detach(bool leaving)
 {
     pthread_rwlock_wrlock(&loader.lifetime);
-    int error = loader.table->detach();
+    int error = leaving ? loader.table->detach_leaving() : loader.table->detach();
     if (error == 0) {
         atomic_store(&loader_table, NULL);
         atomic_store(&loader.generation, 0);
@@ -111,7 +113,8 @@ allocator_detach(void)
     pthread_rwlock_unlock(&loader.lifetime);
     if (error != 0)
         return fail_errno(ALCOVE_ESYSTEM, error, "the allocator cannot be detached");
-    guards_remove();
+    if (!atomic_load(&loader_pagemap.left)) /* guards know which blocks were left */
+        guards_remove();
     orphans_forget();
     loader.id = NULL;
     loader.table = NULL;
@@ -270,14 +273,14 @@ blocks_live_fail(const struct alcove_info *info)
             used = text_append(text, sizeof text, used, "%s%llu of %s", used != 0 ? ", " : "",
                                (unsigned long long)stats.live_blocks, crossings_name(heap));
     bool one = info->live_blocks == 1;
-    return fail(ALCOVE_EBUSY, "%llu block%s with %llu bytes %s live (%s). Free %s first, or pass ALCOVE_UNLOAD_RELEASE",
+    return fail(ALCOVE_EBUSY, "%llu block%s with %llu bytes %s live (%s). Free %s first, or pass ALCOVE_UNLOAD_RELEASE or ALCOVE_UNLOAD_LEAVE",
                 (unsigned long long)info->live_blocks, one ? "" : "s", (unsigned long long)info->live_bytes,
                 one ? "is" : "are", text, one ? "it" : "them");
 }
 
-/* With the lock held: may it go? */
+/* With the lock held: may it go? *live: with blocks that are. */
 static int
-unload_check(unsigned flags)
+unload_check(unsigned flags, bool *live)
 {
     if (loader.modules != NULL)
         return modules_open_fail();
@@ -285,24 +288,24 @@ unload_check(unsigned flags)
         return fail(ALCOVE_EBUSY, "another thread is opening a module. Let it finish first");
     struct alcove_info info;
     loader.table->info(&info);
-    if (info.live_blocks != 0 && !(flags & ALCOVE_UNLOAD_RELEASE))
-        return blocks_live_fail(&info);
-    return ALCOVE_OK;
+    *live = info.live_blocks != 0;
+    return *live && flags == 0 ? blocks_live_fail(&info) : ALCOVE_OK;
 }
 
 int
 ALCOVE_PUBLIC(unload)(alcove_allocator *allocator, unsigned flags)
 {
-    if (flags & ~ALCOVE_UNLOAD_RELEASE)
-        return fail(ALCOVE_EINVAL, "unload: flags 0x%x: only ALCOVE_UNLOAD_RELEASE is known", flags);
+    if (flags != 0 && flags != ALCOVE_UNLOAD_RELEASE && flags != ALCOVE_UNLOAD_LEAVE)
+        return fail(ALCOVE_EINVAL, "unload: flags 0x%x: ALCOVE_UNLOAD_RELEASE or ALCOVE_UNLOAD_LEAVE are known, one or the other", flags);
     void *handle = NULL;
+    bool live = false;
     loader_enter();
     int code = allocator_check(allocator);
     if (code == ALCOVE_OK && loader.references > 1) {
         loader.references--;
-    } else if (code == ALCOVE_OK && (code = unload_check(flags)) == ALCOVE_OK) {
+    } else if (code == ALCOVE_OK && (code = unload_check(flags, &live)) == ALCOVE_OK) {
         handle = loader.handle;
-        code = allocator_detach();
+        code = allocator_detach(live && flags == ALCOVE_UNLOAD_LEAVE);
         if (code == ALCOVE_OK) {
             loader.passing++;
             loader.draining = true;

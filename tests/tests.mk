@@ -48,6 +48,11 @@ tests_hosts_test_static_allocator_LDADD = $(host_ldadd) $(STATIC_ALLOCATOR_LIBS)
 
 stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/stress_threads
 
+# The one that loads the built module, by itself and by the loader.
+unload_tests = tests/stress/stress_unload
+tests_stress_stress_unload_CPPFLAGS = $(host_cppflags) -I$(top_srcdir)/tests/module
+tests_stress_stress_unload_LDADD = $(host_ldadd)
+
 script_tests = tests/module/test_exports.sh tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh \
 	tests/hosts/test_ten_lines.sh
 
@@ -79,7 +84,7 @@ EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host
 check_PROGRAMS = $(unit_tests) $(stress_tests)
 TESTS = $(check_PROGRAMS)
 if SHARED
-check_PROGRAMS += $(module_tests) $(host_tests)
+check_PROGRAMS += $(module_tests) $(host_tests) $(unload_tests)
 check_LTLIBRARIES = $(plugin_libraries)
 TESTS += $(script_tests)
 endif

@@ -180,6 +180,10 @@ struct alcove_table {
 
     /* Give unused memory back to the system now: this thread's caches, then every dirty page. */
     void (*purge)(void);
+
+    /* As detach, but blocks that are live stay mapped and readable for ever, with the rest of their pages. Nobody can
+     * free them; a lent page map keeps in mind where they are. */
+    int (*detach_leaving)(void);
 };
 
 #ifdef __cplusplus

@@ -104,6 +104,10 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
 {
     if (block == NULL)
         return entry_malloc(size, heap);
+    if (pool_was_left(block)) {
+        errno = EINVAL; /* how large it is went with its allocator */
+        return NULL;
+    }
     struct run *r = pool_find(block);
     uint32_t owner = r != NULL ? r->heap : ALCOVE_HEAP_NONE;
     /* To resize a block is no crossing, for getline and asprintf's friends do it; to release it is. */

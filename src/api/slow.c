@@ -173,7 +173,7 @@ free_foreign(void *block, uint32_t caller)
 void
 free_slow(void *block, uint32_t caller)
 {
-    if (block == NULL)
+    if (block == NULL || pool_was_left(block))
         return;
     int saved = errno;
     struct run *r = pool_find(block);

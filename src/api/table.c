@@ -1,6 +1,8 @@
 /* The allocator's life, and the table by which a loader reaches it. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <stddef.h>
+#include <stdlib.h>
 
 #include "alcove/alcove.h"
 #include "api/internal.h"
@@ -33,18 +35,6 @@ entry(enum alcove_entry which, uint32_t heap)
     return (void *)(uintptr_t)(thunks[which] + heap * THUNK_BYTES);
 }
 
-/* Runs when the library is loaded, before any call. */
-static void __attribute__((constructor))
-load(void)
-{
-    tls_init();
-    conf_read();
-    pool_init(conf.dirty_decay_ms);
-    fork_init();
-    /* The system maps what lies near a page that is touched, and so most thunks near this code. */
-    os_forget(thunks_begin, thunks_end);
-}
-
 static int
 attach(const struct alcove_services *lent)
 {
@@ -60,30 +50,95 @@ attach(const struct alcove_services *lent)
     return 0;
 }
 
+static bool detached;
+
 static int
 detach(void)
 {
-    thread_release_all();
+    detached = true;
+    thread_release_all(false);
     heap_release_all();
     pool_release();
     base_release();
     return 0;
 }
 
-/* dlclose, or the end of the process. What is used by blocks or by other threads, which may be in
- * the middle of a call when the process ends, stays. A loader has called detach() before dlclose;
- * if it has not, the process ends, and the modules' destructors may still need their heaps. */
-static void __attribute__((destructor))
+static int
+detach_leaving(void)
+{
+    detached = true;
+    thread_release_all(true);
+    pool_leave();
+    base_release();
+    return 0;
+}
+
+/* In a dlmopen namespace libc is a copy, whose atexit functions exit() does not call: only dlclose and
+ * the end of the process know of us, and look alike. */
+static bool
+ends_look_alike(void)
+{
+#ifdef LM_ID_BASE
+    Dl_info self;
+    void *map;
+    Lmid_t namespace;
+    return dladdr1((void *)&services, &self, &map, RTLD_DL_LINKMAP) != 0 &&
+           dlinfo(map, RTLD_DI_LMID, &namespace) == 0 && namespace != LM_ID_BASE;
+#else
+    return false;
+#endif
+}
+
+/* dlclose, and nobody has detached us. */
+static void
 unload(void)
 {
-    if (services.abi_version != 0)
-        return;
     struct alcove_info info;
     stats_info(&info);
-    if (info.live_blocks == 0 && !thread_others_live())
+    if (info.live_blocks == 0) {
         detach();
-    else
-        thread_forget_key();
+        return;
+    }
+    if (conf.verbose)
+        message("unloaded with %llu live block%s of %llu bytes, which stay mapped for ever; free them before dlclose",
+                (unsigned long long)info.live_blocks, info.live_blocks == 1 ? "" : "s", (unsigned long long)info.live_bytes);
+    detach_leaving();
+}
+
+/*
+ * dlclose or the end of the process? At dlclose libc calls a library's destructors, then its atexit functions.
+ * When the process ends it is the other way round. Then other threads may be in the middle of a call, and
+ * destructors of others may still free: nothing is done.
+ *
+ * The constructor comes before those of C++ objects, if we are linked into a library that has such: their
+ * destructors, which are atexit functions too, then run before ours.
+ */
+static bool closing;
+
+static void __attribute__((destructor))
+destruct(void)
+{
+    closing = true;
+}
+
+static void
+at_exit(void)
+{
+    if (closing && !detached && services.abi_version == 0 && !(ends_look_alike() && thread_others_live()))
+        unload();
+}
+
+/* Runs when the library is loaded, before any call. */
+static void __attribute__((constructor(101)))
+load(void)
+{
+    atexit(at_exit);
+    tls_init();
+    conf_read();
+    pool_init(conf.dirty_decay_ms);
+    fork_init();
+    /* The system maps what lies near a page that is touched, and so most thunks near this code. */
+    os_forget(thunks_begin, thunks_end);
 }
 
 API const struct alcove_table ALCOVE_PUBLIC(table) = {
@@ -111,4 +166,5 @@ API const struct alcove_table ALCOVE_PUBLIC(table) = {
     .entry = entry,
     .owner = ALCOVE_PUBLIC(owner),
     .purge = ALCOVE_PUBLIC(purge),
+    .detach_leaving = detach_leaving,
 };

@@ -33,6 +33,7 @@ static const struct option {
     { "abort_conf", OPTION_BOOL, offsetof(struct conf, abort_conf) },
     { "tcache", OPTION_BOOL, offsetof(struct conf, tcache) },
     { "dirty_decay_ms", OPTION_MS, offsetof(struct conf, dirty_decay_ms) },
+    { "verbose", OPTION_BOOL, offsetof(struct conf, verbose) },
     { "thp", OPTION_THP, offsetof(struct conf, thp) },
 };
 

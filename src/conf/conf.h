@@ -18,6 +18,7 @@ struct conf {
     bool abort_conf;        /* abort on a bad option */
     bool tcache;            /* threads keep freed blocks */
     int64_t dirty_decay_ms; /* how long free pages stay resident; 0: not; -1: for ever */
+    bool verbose;           /* tell what is left behind at dlclose */
     enum conf_thp thp;      /* huge pages: the system's choice, always, never */
 };
 

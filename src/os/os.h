@@ -45,9 +45,6 @@ uint64_t os_clock_ms(void);
 int os_thread_id(void);
 bool os_thread_has_ended(int id);
 
-/* Let others run for a moment. */
-void os_pause(void);
-
 void os_futex_wait(_Atomic uint32_t *word, uint32_t seen);
 void os_futex_wake(_Atomic uint32_t *word);
 

@@ -134,14 +134,6 @@ os_thread_has_ended(int id)
 }
 
 void
-os_pause(void)
-{
-    int saved = errno;
-    nanosleep(&(struct timespec){ .tv_nsec = 100000 }, NULL);
-    errno = saved;
-}
-
-void
 os_futex_wait(_Atomic uint32_t *word, uint32_t seen)
 {
     int saved = errno;

@@ -84,7 +84,8 @@ pagemap_release(void)
         if (leaf == NULL)
             continue;
         if (pagemap != &own) {
-            os_purge(leaf, PAGEMAP_LEAF_BYTES);
+            if (atomic_load_explicit(&pagemap->left, memory_order_relaxed) == 0)
+                os_purge(leaf, PAGEMAP_LEAF_BYTES);
             continue;
         }
         atomic_store_explicit(&pagemap->root[i], NULL, memory_order_relaxed);

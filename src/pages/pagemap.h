@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "alcove/table.h"
 #include "api/api.h"
 #include "config.h"
 
@@ -36,6 +37,7 @@ typedef _Atomic uint64_t pagemap_entry;
 
 struct pagemap {
     _Atomic(pagemap_entry *) root[PAGEMAP_ROOT_COUNT];
+    _Atomic uint32_t left; /* 1: it has entries that are ENTRY_LEFT, which must stay */
 };
 
 /* An entry: heap number in the top 16 bits; in the middle the address of the run's record, which is a multiple
@@ -48,6 +50,9 @@ struct pagemap {
 #define ENTRY_LOW_MASK ((uint64_t)31)
 #define ENTRY_LOW_SHIFT 7 /* up, to where they belong in the record's address */
 #define ENTRY_RUN_MASK (((uint64_t)1 << ENTRY_HEAP_SHIFT) - 1 - (ENTRY_BIN_MASK | ENTRY_LOW_MASK))
+
+/* Pages that an allocator left behind because blocks in them were live: of no run, and of a heap that never is. */
+#define ENTRY_LEFT ((uint64_t)ALCOVE_HEAP_MAX << ENTRY_HEAP_SHIFT)
 
 /* The entry of an address; 0 if there is none. Safe for any address. */
 static inline uint64_t
@@ -109,7 +114,7 @@ int pagemap_reserve(uintptr_t base, size_t pages);
 /* Set the entries of neighbouring pages whose tables exist. */
 void pagemap_set(uintptr_t base, size_t pages, uint64_t entry);
 
-/* Empty the map: unmap its tables, or hand them back empty to whoever lent them. */
+/* Give the map up: unmap its tables, or hand them back to whoever lent them, with nothing in them but ENTRY_LEFT. */
 void pagemap_release(void);
 
 #endif

@@ -615,6 +615,12 @@ pool_holds(const void *address)
     return r != NULL && r->kind != RUN_HUGE;
 }
 
+bool
+pool_was_left(const void *address)
+{
+    return pagemap_get(pagemap, address) == ENTRY_LEFT;
+}
+
 void
 pool_init(int64_t dirty_decay_ms)
 {
@@ -630,25 +636,78 @@ pool_figures_get(struct pool_figures *out)
     lock_drop(&pool.lock);
 }
 
-void
-pool_release(void)
+static void
+release_chunk(uintptr_t chunk)
 {
-    lock_take(&pool.lock);
+    pagemap_set(chunk, CHUNK_PAGES, 0); /* a guard may ask about what is mapped here next */
+    os_unmap((void *)chunk, CHUNK_SIZE);
+}
+
+/* Unmap what is free in a chunk. The rest stays: its entries tell that nobody knows it any more. */
+static void
+leave_chunk(uintptr_t chunk)
+{
+    for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
+        const struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
+        size_t bytes = r->pages << PAGE_LG;
+        if (r->kind >= RUN_SLAB) {
+            pagemap_set(a, r->pages, ENTRY_LEFT);
+        } else {
+            pagemap_set(a, r->pages, 0);
+            os_unmap((void *)a, bytes);
+        }
+        a += bytes;
+    }
+}
+
+/* Call a function for every chunk, and for every chunk's worth of a huge run. The first page of each has an
+ * entry, and so have pages that an allocator before us left. */
+static void
+each_chunk(void (*chunk)(uintptr_t), void (*huge)(uintptr_t))
+{
     for (uintptr_t i = 0; i < PAGEMAP_ROOT_COUNT; i++) {
         uintptr_t from = i << PAGEMAP_ROOT_SHIFT;
         if (atomic_load_explicit(&pagemap->root[i], memory_order_relaxed) == NULL)
             continue;
-        /* The first page of every chunk has an entry. */
-        for (uintptr_t a = from; a - from < (uintptr_t)1 << PAGEMAP_ROOT_SHIFT; a += CHUNK_SIZE)
-            if (pagemap_get(pagemap, (void *)a) != 0) {
-                pagemap_set(a, CHUNK_PAGES, 0); /* a guard may ask about what is mapped here next */
-                os_unmap((void *)a, CHUNK_SIZE);
-            }
+        for (uintptr_t a = from; a - from < (uintptr_t)1 << PAGEMAP_ROOT_SHIFT; a += CHUNK_SIZE) {
+            const struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
+            if (r != NULL)
+                (r->kind == RUN_HUGE ? huge : chunk)(a);
+        }
     }
+}
+
+static void
+leave_huge(uintptr_t a)
+{
+    pagemap_set(a, 1, ENTRY_LEFT);
+}
+
+static void
+forget(void)
+{
     pagemap_release();
     memset(pool.free, 0, sizeof pool.free);
     pool.oldest = pool.youngest = pool.records = NULL;
     pool.dirty = pool.mapped = pool.spares = 0;
+}
+
+void
+pool_release(void)
+{
+    lock_take(&pool.lock);
+    each_chunk(release_chunk, NULL);
+    forget();
+    lock_drop(&pool.lock);
+}
+
+void
+pool_leave(void)
+{
+    lock_take(&pool.lock);
+    atomic_store_explicit(&pagemap->left, 1, memory_order_relaxed);
+    each_chunk(leave_chunk, leave_huge);
+    forget();
     lock_drop(&pool.lock);
 }
 

@@ -63,8 +63,13 @@ bool pool_holds(const void *address);
 
 void pool_init(int64_t dirty_decay_ms);
 void pool_figures_get(struct pool_figures *out);
-/* Unmap everything. */
+/* Is it the start of a block that an allocator before us left behind? */
+bool pool_was_left(const void *address);
+
+/* Unmap everything. There are no huge runs any more. */
 void pool_release(void);
+/* Unmap what is free, and leave the rest mapped for ever. */
+void pool_leave(void);
 
 void pool_fork_prepare(void);
 void pool_fork_done(void);

@@ -2,7 +2,6 @@
 #include "thread/record.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "api/services.h"
@@ -13,15 +12,13 @@
 
 #define COLLECT_MS 1000      /* time between two collections of a thread's caches */
 #define IDLE_MS 1000         /* how long a dead thread's caches wait for an heir */
-#define LEFT_SCAN 16         /* records looked at, for one that was left, when a thread starts */
+#define LEFT_SCAN 4          /* records looked at, for one that was left, when a thread starts */
 
 static struct {
     struct lock lock;
     struct thread *all, *idle;
     struct thread *cursor;   /* where the next scan goes on */
     uint32_t live;
-    bool have_key;
-    pthread_key_t key;       /* its destructor is sem_post */
 } threads = { .lock = LOCK_INITIAL(LOCK_THREADS) };
 
 static void
@@ -35,36 +32,30 @@ make_idle(struct thread *t)
     threads.live--;
 }
 
-#define ENDING_PAUSES 200 /* a thread that was joined may be known to the system a little longer */
-
-/* Has its thread ended? Waits for one that is about to, if asked to. */
+/* Has its thread ended? `self`: the calling thread's number, if it has no record: then a record with
+ * that number is of a thread before it. */
 static bool
-is_left(struct thread *t, bool wait)
+is_left(const struct thread *t, int self)
 {
-    int posted = 0;
-    if (t->state != THREAD_LIVE || sem_getvalue(&t->left, &posted) != 0 || posted == 0)
-        return false;
-    for (int i = 0; wait && i < ENDING_PAUSES && !os_thread_has_ended(t->id); i++)
-        os_pause();
-    return os_thread_has_ended(t->id);
+    return t->state == THREAD_LIVE && (t->id == self || os_thread_has_ended(t->id));
 }
 
+#define NOBODY (-1)
 #define ALL_RECORDS UINT32_MAX
 
-/* Look at a few records for some that their threads have left. */
+/* Look at a few records for some that their threads have left, if nobody tells us. */
 static void
-find_left(unsigned most)
+find_left(unsigned most, int self)
 {
+    if (services.thread_started != NULL)
+        return;
     if (most == ALL_RECORDS)
         threads.cursor = NULL; /* from the first */
     for (unsigned i = 0; i < most && threads.all != NULL; i++) {
         struct thread *t = threads.cursor != NULL ? threads.cursor : threads.all;
         threads.cursor = t->next;
-        if (is_left(t, most == ALL_RECORDS)) {
-            while (sem_trywait(&t->left) == 0)
-                ;
+        if (is_left(t, self))
             make_idle(t);
-        }
         if (t->next == NULL)
             break;
     }
@@ -78,29 +69,12 @@ record_new(struct heap *h)
         return NULL;
     cache_init(&t->first, h);
     lock_init(&t->lock, LOCK_RECORD);
-    sem_init(&t->left, 0, 0);
     t->caches_made = NULL;
     /* Records are never given back, so t->caches is fresh from the system: zero, and not to be touched. */
     atomic_store_explicit(&t->caches[ALCOVE_HEAP_DEFAULT], &t->first, memory_order_relaxed);
     t->next = threads.all;
     threads.all = t;
     return t;
-}
-
-/* Arrange for the end of this thread to be noticed. */
-static int
-watch_exit(struct thread *t)
-{
-    if (services.thread_started != NULL)
-        return services.thread_started();
-    if (!threads.have_key) {
-        /* The cast is safe: both take one pointer, and the result is ignored by every ABI here. */
-        int error = pthread_key_create(&threads.key, (void (*)(void *))(void (*)(void))sem_post);
-        if (error != 0)
-            return error;
-        threads.have_key = true;
-    }
-    return pthread_setspecific(threads.key, &t->left);
 }
 
 static struct thread *
@@ -111,7 +85,8 @@ thread_start(void)
     if (!conf.tcache || h == NULL)
         return NULL;
     lock_take(&threads.lock);
-    find_left(LEFT_SCAN);
+    int id = os_thread_id();
+    find_left(LEFT_SCAN, id);
     struct thread *t = threads.idle;
     if (t != NULL)
         threads.idle = t->next_idle;
@@ -119,9 +94,9 @@ thread_start(void)
         t = record_new(h);
     if (t != NULL) {
         threads.live++;
-        if (watch_exit(t) == 0) {
+        if (services.thread_started == NULL || services.thread_started() == 0) {
             t->state = THREAD_LIVE;
-            t->id = os_thread_id();
+            t->id = id;
             t->slot = tls_slot();
             *t->slot = t;
         } else {
@@ -175,7 +150,7 @@ collect_idle(uint64_t now)
 {
     if (!lock_try(&threads.lock))
         return;
-    find_left(LEFT_SCAN);
+    find_left(LEFT_SCAN, NOBODY);
     for (struct thread *t = threads.idle; t != NULL; t = t->next_idle) {
         if (t->idle_since != 0 && now - t->idle_since >= IDLE_MS) {
             t->idle_since = 0;
@@ -206,7 +181,7 @@ thread_purge(void)
     if (self != NULL)
         collect(self, true);
     lock_take(&threads.lock);
-    find_left(ALL_RECORDS);
+    find_left(ALL_RECORDS, NOBODY);
     for (struct thread *t = threads.idle; t != NULL; t = t->next_idle)
         collect(t, true);
     lock_drop(&threads.lock);
@@ -220,8 +195,6 @@ thread_exit(void)
         return;
     *tls_slot() = NULL;
     lock_take(&threads.lock);
-    if (threads.have_key)
-        pthread_setspecific(threads.key, NULL); /* the record is another's then */
     make_idle(t);
     lock_drop(&threads.lock);
 }
@@ -282,7 +255,7 @@ uint32_t
 thread_count(void)
 {
     lock_take(&threads.lock);
-    find_left(ALL_RECORDS);
+    find_left(ALL_RECORDS, NOBODY);
     uint32_t n = threads.live;
     lock_drop(&threads.lock);
     return n;
@@ -294,35 +267,22 @@ thread_others_live(void)
     return thread_count() > (*tls_slot() != NULL);
 }
 
-/* Keys are few in a process, so one is not left behind. */
-static void
-drop_key(void)
-{
-    if (threads.have_key)
-        pthread_key_delete(threads.key);
-    threads.have_key = false;
-}
-
+/* A slot that a loader lent must be null when the next allocator finds it. The loader keeps threads from ending
+ * meanwhile, so every record that is live has its thread. The slots of our own variable go with us. */
 void
-thread_forget_key(void)
+thread_release_all(bool give_back)
 {
     lock_take(&threads.lock);
-    drop_key();
-    lock_drop(&threads.lock);
-}
-
-void
-thread_release_all(void)
-{
-    lock_take(&threads.lock);
-    find_left(ALL_RECORDS);
-    for (struct thread *t = threads.all; t != NULL; t = t->next)
-        if (t->state == THREAD_LIVE && !os_thread_has_ended(t->id))
+    for (struct thread *t = threads.all; t != NULL; t = t->next) {
+        if (give_back)
+            collect(t, true);
+        if (services.thread_started != NULL && t->state == THREAD_LIVE)
             *t->slot = NULL;
-    drop_key();
+    }
     threads.all = threads.idle = threads.cursor = NULL;
     threads.live = 0;
     lock_drop(&threads.lock);
+    *tls_slot() = NULL;
 }
 
 void
@@ -349,7 +309,6 @@ thread_fork_child(void)
         self->id = os_thread_id();
     for (struct thread *t = threads.all; t != NULL; t = t->next) {
         lock_init(&t->lock, LOCK_RECORD);
-        sem_init(&t->left, 0, 0);
         /* The other threads are not in this process. */
         if (t != self && t->state == THREAD_LIVE)
             make_idle(t);

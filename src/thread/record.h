@@ -3,15 +3,13 @@
  * thread's record, caches and all, is taken over by the next thread that starts; one that nobody
  * takes over is emptied.
  *
- * How the end of a thread is learnt: a loader that stays calls thread_exit(). Without one, the
- * destructor of a pthread key is a function of libc, sem_post, which marks the record as left;
- * no code of ours is called that could be gone by then. Destructors that run after that one may
- * still allocate, so the record is free only when the system no longer knows the thread.
+ * How the end of a thread is learnt: a loader that stays calls thread_exit(). Without one nothing of ours
+ * is called when a thread ends, for it could be gone by then, and nothing of ours is written to: the
+ * system is asked whether it still knows the thread, a few records at a time.
  */
 #ifndef THREAD_RECORD_H
 #define THREAD_RECORD_H
 
-#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -33,9 +31,9 @@ struct thread {
     uint64_t idle_since;       /* ms */
     uint64_t collected;        /* when its caches were last collected, ms */
     struct cache *caches_made; /* all but the first */
-    sem_t left;                /* its thread is ending */
     int id;                    /* of its thread, in the system */
-    _Atomic(struct cache *) caches[ALCOVE_HEAP_MAX]; /* by heap; last, for most of it is never touched */
+    /* By heap; the last is of ENTRY_LEFT, and null. At the end of the record, for most of it is never touched. */
+    _Atomic(struct cache *) caches[ALCOVE_HEAP_MAX + 1];
 };
 
 /* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. */
@@ -84,17 +82,14 @@ struct thread_sums {
 };
 void thread_sum(uint32_t heap, struct thread_sums *out);
 
-/* How many threads have a record. */
+/* How many threads have a record. Without a loader, one that has just been joined may still count. */
 uint32_t thread_count(void);
 
 /* Does a thread other than the caller have a record? */
 bool thread_others_live(void);
 
-/* Let no thread's end be told to us any more. */
-void thread_forget_key(void);
-
-/* Take the records away from all threads and forget them. */
-void thread_release_all(void);
+/* Take the records away from all threads and forget them. What their caches hold goes back to the heaps if `give_back`. */
+void thread_release_all(bool give_back);
 
 void thread_fork_prepare(void);
 void thread_fork_done(void);

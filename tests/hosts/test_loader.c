@@ -5,6 +5,7 @@
 #include "host.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <elf.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -753,6 +754,58 @@ test_constructors_of_any_thread_may_call_the_loader(void **state)
     assert_int_equal(constructed, 201);
 }
 
+/* The last test of all: what is left behind stays so for this process' life. */
+static void
+test_unload_that_leaves_live_blocks(void **state)
+{
+    (void)state;
+    enum { COUNT = 2000 };
+    static char *blocks[COUNT];
+    static const size_t sizes[] = {10, 700, 9000, 100000, 6000000};
+    alcove_module *module = plugin_open(allocator, "blocks", &(struct alcove_module_options){.name = "leaver"});
+    for (int i = 0; i < COUNT; i++) {
+        size_t size = i == COUNT - 1 ? sizes[4] : sizes[i % 4];
+        blocks[i] = CALL(module, blocks_make)(BLOCKS_MALLOC, size);
+        memset(blocks[i], i, size);
+    }
+    for (int i = 0; i < COUNT - 5; i++)
+        free(blocks[i]);
+    assert_int_equal(module_end(module).kept, 1);
+    assert_refused(alcove_unload(allocator, 4), ALCOVE_EINVAL, "flags 0x4");
+    assert_refused(alcove_unload(allocator, ALCOVE_UNLOAD_LEAVE | ALCOVE_UNLOAD_RELEASE), ALCOVE_EINVAL, "one or the other");
+    assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "ALCOVE_UNLOAD_LEAVE");
+    long before = resident();
+    assert_ok(alcove_unload(allocator, ALCOVE_UNLOAD_LEAVE));
+    assert_int_equal(lines_mapped(allocator_path()), 0);
+    assert_true(resident() < before); /* but for the five, everything has gone */
+    for (int round = 0; round < 3; round++) {
+        /* With no allocator, with the next, and with none again. */
+        for (int i = COUNT - 5; i < COUNT; i++) {
+            assert_int_equal(blocks[i][0], (char)i);
+            blocks[i][9] = (char)i;
+            errno = 0;
+            assert_null(realloc(blocks[i], 50));
+            assert_int_equal(errno, EINVAL);
+            free(blocks[i]);
+        }
+        if (round == 0) {
+            setup(state);
+            module = plugin_open(allocator, "blocks", NULL);
+            for (int i = COUNT - 5; i < COUNT; i++) {
+                CALL(module, blocks_release)(blocks[i]);
+                assert_int_equal(heap_of(allocator, blocks[i]), ALCOVE_HEAP_NONE);
+                alcove_table_of(allocator)->free(blocks[i]);
+            }
+            assert_int_equal(stats_of(module).heap.total_frees, 0);
+            module_end(module);
+        } else if (round == 1) {
+            assert_ok(alcove_unload(allocator, 0));
+        }
+    }
+    free(malloc(100000)); /* libc's own are still libc's */
+    setup(state);
+}
+
 int
 main(void)
 {
@@ -801,6 +854,7 @@ main(void)
         TEST(test_threads_open_modules_while_others_dlopen),
         TEST(test_constructors_may_call_the_loader),
         TEST(test_constructors_of_any_thread_may_call_the_loader),
+        TEST(test_unload_that_leaves_live_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

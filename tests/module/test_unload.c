@@ -155,6 +155,64 @@ test_live_blocks_stay_readable_and_writable(void **unused)
     }
 }
 
+/* Live blocks keep the pages of their slabs, no more. */
+static void
+test_live_blocks_keep_only_their_own_pages(void **unused)
+{
+    (void)unused;
+    enum { COUNT = 20000 };
+    static void *blocks[COUNT];
+    unload();
+    size_t mapped = mapped_bytes(), resident = resident_bytes();
+    assert_int_equal(load(NULL), 0);
+    for (unsigned i = 0; i < COUNT; i++)
+        fill(blocks[i] = t->malloc(1000 + i % 7 * 300), 1000 + i % 7 * 300, i);
+    for (unsigned i = 0; i < COUNT; i++)
+        if (i % (COUNT / 4) != 0)
+            t->free(blocks[i]);
+    unload();
+    for (unsigned i = 0; i < COUNT; i += COUNT / 4)
+        assert_true(filled(blocks[i], 1000 + i % 7 * 300, i));
+    assert_true(mapped_bytes() <= mapped + 4 * (128 << 10));
+    assert_true(resident_bytes() <= resident + 4 * (128 << 10));
+}
+
+static void
+test_live_blocks_are_told_of_when_asked(void **unused)
+{
+    (void)unused;
+    unload();
+    for (int verbose = 0; verbose < 2; verbose++) {
+        options_set(verbose ? "verbose:true" : NULL);
+        messages_clear();
+        for (int live = 0; live < 3; live++) {
+            assert_int_equal(load(NULL), 0);
+            module_listen(handle);
+            for (int i = 0; i < live; i++)
+                assert_non_null(t->malloc(1000));
+            unload();
+            if (!verbose || live == 0)
+                assert_int_equal(message_count, 0);
+        }
+    }
+    options_set(NULL);
+    assert_int_equal(message_count, 2);
+    assert_message("1 live block of ");
+    assert_message("2 live blocks of ");
+}
+
+/* What its table offers to a loader of somebody else's. */
+static void
+test_detach_that_leaves_live_blocks(void **unused)
+{
+    (void)unused;
+    char *block = t->malloc(3000);
+    fill(block, 3000, 3);
+    assert_int_equal(t->detach_leaving(), 0);
+    unload();
+    assert_true(filled(block, 3000, 3));
+}
+
 static pthread_barrier_t barrier;
 
 static void *
@@ -294,6 +352,9 @@ main(void)
         cmocka_unit_test_setup(test_dlclose_after_forty_threads_have_ended_leaves_nothing, load),
         cmocka_unit_test_setup(test_hundred_cycles_do_not_grow, load),
         cmocka_unit_test_setup(test_live_blocks_stay_readable_and_writable, load),
+        cmocka_unit_test_setup(test_live_blocks_keep_only_their_own_pages, load),
+        cmocka_unit_test_setup(test_live_blocks_are_told_of_when_asked, load),
+        cmocka_unit_test_setup(test_detach_that_leaves_live_blocks, load),
         cmocka_unit_test_setup(test_thread_that_used_it_ends_after_dlclose, load),
         cmocka_unit_test_setup(test_thread_uses_the_module_that_was_loaded_again, load),
         cmocka_unit_test_setup(test_fork_works_after_dlclose, load),
