@@ -18,6 +18,7 @@
 #   ALCOVE_TEST_PLUGINS   folder of the built plugin_libraries
 #   ALCOVE_TEST_PREFIX    prefix of the public symbols
 #   ALCOVE_TEST_SRCDIR, ALCOVE_TEST_BUILDDIR, CC
+#   ALCOVE_TEST_STATIC    empty if the build has no libalcove.a, and no plugins static_one and static_two
 #   ALCOVE_TEST_VALGRIND  set when valgrind runs it, which knows some 30,000 mappings only
 
 unit_tests = tests/unit/test_cache tests/unit/test_conf tests/unit/test_decay \
@@ -25,12 +26,14 @@ unit_tests = tests/unit/test_cache tests/unit/test_conf tests/unit/test_decay \
 	tests/unit/test_slab
 
 module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module/test_heaps \
-	tests/module/test_misuse tests/module/test_standard tests/module/test_threads tests/module/test_tls \
-	tests/module/test_unload
+	tests/module/test_loading tests/module/test_misuse tests/module/test_standard \
+	tests/module/test_threads tests/module/test_tls tests/module/test_unload
 
 # test_loader's plugins call back into it; test_program_stub is about programs that are not PIE.
-host_tests = tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_program_stub \
-	tests/hosts/test_routing tests/hosts/test_static_allocator
+host_tests = tests/hosts/test_linked_plugins tests/hosts/test_loader tests/hosts/test_lua \
+	tests/hosts/test_program_stub tests/hosts/test_routing tests/hosts/test_static_allocator
+tests_hosts_test_linked_plugins_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_linked_plugins_LDADD = $(host_ldadd)
 tests_hosts_test_loader_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_loader_LDADD = $(host_ldadd)
 tests_hosts_test_loader_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
@@ -64,7 +67,9 @@ interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/b
 	tests/hosts/interpreters/python3_loader.py tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
-	tests/plugins/keeper.la tests/plugins/other_abi.la tests/plugins/small_table.la
+	tests/plugins/keeper.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
+	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/small_table.la \
+	tests/plugins/static_tls.la
 tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_plugins_blocks_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_blocks_two_la_SOURCES = tests/plugins/blocks.c
@@ -72,13 +77,35 @@ tests_plugins_blocks_two_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_plugins_blocks_two_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_caller_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_keeper_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_needs_one_la_SOURCES = tests/plugins/allocating.c
+tests_plugins_needs_one_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_needs_one_la_LDFLAGS = $(plugin_ldflags) $(needs_allocator)
+EXTRA_tests_plugins_needs_one_la_DEPENDENCIES = libalcove@S@.la
+tests_plugins_needs_two_la_SOURCES = tests/plugins/allocating.c
+tests_plugins_needs_two_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_needs_two_la_LDFLAGS = $(plugin_ldflags) $(needs_allocator)
+EXTRA_tests_plugins_needs_two_la_DEPENDENCIES = libalcove@S@.la
+tests_plugins_opener_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_other_abi_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_other_abi_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_small_table_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_small_table_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_static_tls_la_LDFLAGS = $(plugin_ldflags)
+if STATIC
+plugin_libraries += tests/plugins/static_one.la tests/plugins/static_two.la
+tests_plugins_static_one_la_SOURCES = tests/plugins/allocating.c
+tests_plugins_static_one_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_static_one_la_LDFLAGS = $(plugin_ldflags) $(allocator_inside)
+EXTRA_tests_plugins_static_one_la_DEPENDENCIES = archives.stamp
+tests_plugins_static_two_la_SOURCES = tests/plugins/allocating.c
+tests_plugins_static_two_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_static_two_la_LDFLAGS = $(plugin_ldflags) $(allocator_inside)
+EXTRA_tests_plugins_static_two_la_DEPENDENCIES = archives.stamp
+endif
 
-EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/module/module.h \
-	tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h
+EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h \
+	tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
+	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.
 check_PROGRAMS = $(unit_tests) $(stress_tests)
@@ -94,6 +121,8 @@ LDADD = libloadcore.la libalcore.la $(CMOCKA_LIBS)
 host_cppflags = $(AM_CPPFLAGS) $(default_names)
 host_ldadd = libalcove-lua.la libalcove-loader.la $(CMOCKA_LIBS)
 plugin_ldflags = -module -avoid-version -shared -rpath /nowhere
+needs_allocator = -Wl,.libs/libalcove@S@.so -Wl,-rpath,$(abs_top_builddir)/.libs
+allocator_inside = -Wl,.libs/libalcove@S@.a -Wl,--exclude-libs,ALL
 
 # A test that hangs fails after so many seconds.
 TEST_SECONDS = 300
@@ -106,7 +135,11 @@ AM_TESTS_ENVIRONMENT = \
 	ALCOVE_TEST_PREFIX='$(P)'; export ALCOVE_TEST_PREFIX; \
 	ALCOVE_TEST_SRCDIR='$(abs_top_srcdir)'; export ALCOVE_TEST_SRCDIR; \
 	ALCOVE_TEST_BUILDDIR='$(abs_top_builddir)'; export ALCOVE_TEST_BUILDDIR; \
+	ALCOVE_TEST_STATIC='$(static_built)'; export ALCOVE_TEST_STATIC; \
 	CC='$(CC)'; export CC;
+if STATIC
+static_built = yes
+endif
 
 # Only some of them: make check-unit, make check-stress.
 .PHONY: check-unit check-stress

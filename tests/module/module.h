@@ -131,12 +131,12 @@ group_open(void **unused)
     return 0;
 }
 
-/* A copy of the module's file, which dlopen takes for another library. False: errno tells why. */
+/* Copy a file. False: errno tells why. */
 static UNUSED bool
-module_copy(const char *to)
+file_copy(const char *from, const char *to)
 {
     static char buffer[1 << 16];
-    int in = open(module_path(), O_RDONLY | O_CLOEXEC), out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
+    int in = open(from, O_RDONLY | O_CLOEXEC), out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0700);
     ssize_t n = -1;
     if (in >= 0 && out >= 0)
         while ((n = read(in, buffer, sizeof buffer)) > 0)
@@ -149,6 +149,13 @@ module_copy(const char *to)
     if (out >= 0)
         close(out);
     return n == 0;
+}
+
+/* A copy of the module's file, which dlopen takes for another library. False: errno tells why. */
+static UNUSED bool
+module_copy(const char *to)
+{
+    return file_copy(module_path(), to);
 }
 
 static UNUSED struct alcove_heap_stats
