@@ -26,12 +26,15 @@ unit_tests = tests/unit/test_cache tests/unit/test_conf tests/unit/test_decay \
 	tests/unit/test_slab
 
 module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module/test_heaps \
-	tests/module/test_loading tests/module/test_misuse tests/module/test_standard \
+	tests/module/test_limits tests/module/test_loading tests/module/test_misuse tests/module/test_standard \
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload
 
 # test_loader's plugins call back into it; test_program_stub is about programs that are not PIE.
-host_tests = tests/hosts/test_linked_plugins tests/hosts/test_loader tests/hosts/test_lua \
-	tests/hosts/test_program_stub tests/hosts/test_routing tests/hosts/test_static_allocator
+host_tests = tests/hosts/test_leftovers tests/hosts/test_linked_plugins tests/hosts/test_loader \
+	tests/hosts/test_lua tests/hosts/test_program_stub tests/hosts/test_routing \
+	tests/hosts/test_static_allocator
+tests_hosts_test_leftovers_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_leftovers_LDADD = $(host_ldadd)
 tests_hosts_test_linked_plugins_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_linked_plugins_LDADD = $(host_ldadd)
 tests_hosts_test_loader_CPPFLAGS = $(host_cppflags)
@@ -105,7 +108,7 @@ endif
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h \
 	tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h
+	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h tests/child.h
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.
 check_PROGRAMS = $(unit_tests) $(stress_tests)
