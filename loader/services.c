@@ -16,7 +16,11 @@ __thread void *alcove_loader_tls_slot __attribute__((visibility("hidden"), used)
 /* In .bss and untouched until an allocator writes it: address space, not memory. */
 struct pagemap loader_pagemap;
 
-static pthread_key_t key; /* value: generation of the allocator that the thread has a record of */
+static pthread_key_t key; /* value: generation of the allocator that the thread has a record of, or ENDED */
+
+/* The thread has given its record back. Destructors of other keys that run later, or again, may
+ * allocate: they do without a record, whose end nobody would notice. */
+#define ENDED ((void *)UINTPTR_MAX)
 
 /* The slot's offset from the thread pointer if it is the same in every thread, else 0. It is when
  * libc has placed the slot in static TLS, and then the second word of its TLS descriptor holds the
@@ -42,6 +46,9 @@ tls_offset(void)
 static void
 thread_ended(void *generation)
 {
+    pthread_setspecific(key, ENDED); /* libc has cleared it, and calls this once more */
+    if (generation == ENDED)
+        return;
     pthread_rwlock_rdlock(&loader.lifetime);
     const struct alcove_table *table = atomic_load(&loader_table);
     if (table != NULL && (uintptr_t)generation == atomic_load(&loader.generation))
@@ -52,6 +59,8 @@ thread_ended(void *generation)
 static int
 thread_started(void)
 {
+    if (pthread_getspecific(key) == ENDED)
+        return ESRCH;
     return pthread_setspecific(key, (void *)atomic_load(&loader.generation));
 }
 
