@@ -30,9 +30,13 @@ module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload
 
 # test_loader's plugins call back into it; test_program_stub is about programs that are not PIE.
-host_tests = tests/hosts/test_leftovers tests/hosts/test_linked_plugins tests/hosts/test_loader \
-	tests/hosts/test_lua tests/hosts/test_program_stub tests/hosts/test_routing \
+host_tests = tests/hosts/test_endings tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
+	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_program_stub tests/hosts/test_routing \
 	tests/hosts/test_static_allocator
+# Plugins call back into test_endings and test_loader; test_program_stub is about programs that are not PIE.
+tests_hosts_test_endings_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_endings_LDADD = $(host_ldadd)
+tests_hosts_test_endings_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_hosts_test_leftovers_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_leftovers_LDADD = $(host_ldadd)
 tests_hosts_test_linked_plugins_CPPFLAGS = $(host_cppflags)
@@ -70,7 +74,7 @@ interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/b
 	tests/hosts/interpreters/python3_loader.py tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
-	tests/plugins/keeper.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
+	tests/plugins/caller_two.la tests/plugins/keeper.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
 	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la
 tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
@@ -79,6 +83,8 @@ tests_plugins_blocks_two_la_SOURCES = tests/plugins/blocks.c
 tests_plugins_blocks_two_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_plugins_blocks_two_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_caller_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_caller_two_la_SOURCES = tests/plugins/caller.c
+tests_plugins_caller_two_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_keeper_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_needs_one_la_SOURCES = tests/plugins/allocating.c
 tests_plugins_needs_one_la_CPPFLAGS = $(host_cppflags)
