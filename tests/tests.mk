@@ -26,7 +26,8 @@ unit_tests = tests/unit/test_cache tests/unit/test_conf tests/unit/test_decay \
 	tests/unit/test_slab
 
 module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module/test_heaps \
-	tests/module/test_limits tests/module/test_loading tests/module/test_misuse tests/module/test_standard \
+	tests/module/test_limits tests/module/test_loading tests/module/test_misuse \
+	tests/module/test_processes tests/module/test_signals tests/module/test_standard \
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload
 
 # test_loader's plugins call back into it; test_program_stub is about programs that are not PIE.
