@@ -63,16 +63,15 @@ stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/s
 unload_tests = tests/stress/stress_unload
 tests_stress_stress_unload_CPPFLAGS = $(host_cppflags) -I$(top_srcdir)/tests/module
 tests_stress_stress_unload_LDADD = $(host_ldadd)
-
-script_tests = tests/module/test_exports.sh tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh \
-	tests/hosts/test_ten_lines.sh
-
-interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/bridge.h \
-	tests/hosts/interpreters/cycles.sh tests/hosts/interpreters/java.c tests/hosts/interpreters/java.java \
-	tests/hosts/interpreters/lua.c tests/hosts/interpreters/lua.lua tests/hosts/interpreters/node.c \
-	tests/hosts/interpreters/node.js tests/hosts/interpreters/perl.c tests/hosts/interpreters/perl.pl \
-	tests/hosts/interpreters/php.php tests/hosts/interpreters/python3.py \
-	tests/hosts/interpreters/python3_loader.py tests/hosts/interpreters/ruby.rb
+script_tests = tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh \
+	tests/hosts/test_ten_lines.sh tests/module/test_exports.sh tests/module/test_fibers.sh
+interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/bridge.h  \
+	tests/hosts/interpreters/cycles.sh tests/hosts/interpreters/java.c \
+	tests/hosts/interpreters/java.java  tests/hosts/interpreters/lua.c tests/hosts/interpreters/lua.lua \
+	tests/hosts/interpreters/node.c  tests/hosts/interpreters/node.js tests/hosts/interpreters/perl.c \
+	tests/hosts/interpreters/perl.pl  tests/hosts/interpreters/php.php \
+	tests/hosts/interpreters/python3.py  tests/hosts/interpreters/python3_loader.py \
+	tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
 	tests/plugins/caller_two.la tests/plugins/keeper.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
@@ -115,7 +114,7 @@ endif
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h \
 	tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h tests/child.h
+	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.
 check_PROGRAMS = $(unit_tests) $(stress_tests)

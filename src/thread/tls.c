@@ -8,7 +8,8 @@
 
 #include <stddef.h>
 
-static __thread struct thread *tls_record;
+/* Not static: the assembler text below names it, and with -flto may be in another object. */
+__thread struct thread *tls_record __attribute__((visibility("hidden"), used));
 
 intptr_t tls_offset;
 
@@ -38,6 +39,7 @@ tls_lend(intptr_t offset)
 struct thread **
 tls_slot(void)
 {
+    __asm__ volatile(""); /* else a compiler finds out that it depends on nothing, and calls it once for two */
     if (tls_offset != 0)
         return (struct thread **)((char *)__builtin_thread_pointer() + tls_offset);
     return &tls_record;

@@ -20,8 +20,23 @@ void tls_init(void);
 /* Use a pointer that a loader lent instead, at this offset in every thread. */
 void tls_lend(intptr_t offset);
 
-/* This thread's pointer, by the ordinary dynamic way or the constant offset. */
-struct thread **tls_slot(void);
+/* This thread's pointer, by the ordinary dynamic way or the constant offset. Never inlined: with -flto
+ * it could become part of a fiber, and compilers keep the address of a thread-local variable over a
+ * call that comes back in another thread. */
+__attribute__((noinline)) struct thread **tls_slot(void);
+
+/* Where the thread pointer points. Read anew each time, as the builtin is not: see tls_slot(). */
+static inline char *
+tls_base(void)
+{
+#if defined __aarch64__
+    char *base;
+    __asm__ volatile("mrs %0, tpidr_el0" : "=r"(base));
+    return base;
+#else
+    return __builtin_thread_pointer();
+#endif
+}
 
 /* This thread's record if the offset is constant; the caller has seen that it is not 0. */
 static inline struct thread *
@@ -30,7 +45,7 @@ tls_static(intptr_t offset)
 #if defined __x86_64__ && defined __SEG_FS && !SANITIZED /* sanitizers cannot follow %fs */
     return *(struct thread *__seg_fs *)offset;
 #else
-    return *(struct thread **)((char *)__builtin_thread_pointer() + offset);
+    return *(struct thread **)(tls_base() + offset);
 #endif
 }
 
