@@ -19,6 +19,7 @@
 #   ALCOVE_TEST_PREFIX    prefix of the public symbols
 #   ALCOVE_TEST_SRCDIR, ALCOVE_TEST_BUILDDIR, CC
 #   ALCOVE_TEST_STATIC    empty if the build has no libalcove.a, and no plugins static_one and static_two
+#   ALCOVE_TEST_LOADS     if set, how often a test loads and unloads: dev/check --matrix wants 10,000 times
 #   ALCOVE_TEST_VALGRIND  set when valgrind runs it, which knows some 30,000 mappings only
 
 unit_tests = tests/unit/test_cache tests/unit/test_conf tests/unit/test_decay \

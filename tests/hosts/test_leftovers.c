@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "tests/child.h"
 #include "tests/plugins/blocks.h"
 #include "tests/work.h"
@@ -267,6 +268,29 @@ test_traces_of_a_loaded_allocator_are_seen(void **state)
     assert_ok(alcove_unload(allocator, 0));
 }
 
+#define LOADS 1000 /* a bare dlopen has used up libc's optional static TLS after 64 */
+
+/* The place that the loader lends for the thread's record is as good in the last load as in the first. */
+static void
+test_last_of_many_loads_has_the_tls_of_the_first(void **state)
+{
+    (void)state;
+    char first[16] = "";
+    const char *loads = getenv("ALCOVE_TEST_LOADS");
+    for (int i = 0, n = loads != NULL ? atoi(loads) : LOADS; i < n; i++) {
+        struct alcove_info info;
+        alcove_allocator *allocator = allocator_load();
+        const struct alcove_table *t = alcove_table_of(allocator);
+        t->free(t->malloc(100));
+        t->info(&info);
+        if (i == 0)
+            snprintf(first, sizeof first, "%s", info.tls);
+        assert_string_equal(info.tls, first);
+        assert_ok(alcove_unload(allocator, 0));
+    }
+    assert_string_equal(first, ALCOVE_HAVE_TLSDESC && !ALCOVE_FORCE_DYNAMIC_TLS ? "static" : "dynamic");
+}
+
 static pthread_barrier_t barrier;
 static const struct alcove_table *table;
 
@@ -349,6 +373,7 @@ main(void)
         cmocka_unit_test(test_bare_dlclose_leaves_no_trace),
         cmocka_unit_test(test_unload_leaves_no_trace),
         cmocka_unit_test(test_traces_of_a_loaded_allocator_are_seen),
+        cmocka_unit_test(test_last_of_many_loads_has_the_tls_of_the_first),
         cmocka_unit_test(test_nobody_calls_it_after_a_bare_dlclose),
         cmocka_unit_test(test_nobody_calls_it_after_unload),
     };
