@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "alcove/table.h"
 
@@ -61,6 +62,21 @@ static inline void *
 allocator_works_in_thread(void *allocator)
 {
     return allocator_works(allocator) ? allocator : NULL;
+}
+
+/* How many threads have a record, when it is `wanted` or has not become that for long: the system may know a
+ * thread for a moment after it was joined. */
+static inline unsigned
+threads_settled(const struct alcove_table *t, unsigned wanted)
+{
+    struct alcove_info info;
+    for (int i = 0; i < 2000; i++) {
+        t->info(&info);
+        if (info.threads == wanted)
+            break;
+        usleep(1000);
+    }
+    return info.threads;
 }
 
 #endif

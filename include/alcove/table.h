@@ -97,7 +97,7 @@ struct alcove_info {
     uint64_t live_blocks;   /* all heaps */
     uint64_t live_bytes;
     uint32_t heaps;         /* heaps that exist, heap 0 included */
-    uint32_t threads;       /* thread records in use */
+    uint32_t threads;       /* thread records in use; without a loader one that was just joined may still count */
 };
 
 /* What the loader lends. It must outlive the allocator. Each member may be zero: the allocator

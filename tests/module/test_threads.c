@@ -1,6 +1,8 @@
 /* Threads: each has its caches; blocks cross from one to another; an ended thread leaves nothing behind. */
 #include "module.h"
 
+#include "tests/work.h"
+
 #include <pthread.h>
 
 #define THREADS 8
@@ -148,6 +150,7 @@ test_cached_blocks_of_ended_threads_come_back(void **unused)
     uint32_t heap = batches_new();
     run(THREADS, allocate_and_free, &heap, 0);
     assert_true(stats_of(heap).cached_bytes > 0);
+    threads_settled(table, 1);
     table->purge();
     struct alcove_heap_stats s = stats_of(heap);
     assert_int_equal(s.cached_bytes, 0);
@@ -170,7 +173,7 @@ test_ended_threads_are_no_longer_counted(void **unused)
     (void)unused;
     touch(NULL);
     run(THREADS, touch, NULL, 0);
-    assert_int_equal(info_now().threads, 1);
+    assert_int_equal(threads_settled(table, 1), 1);
 }
 
 static pthread_barrier_t all;
@@ -200,7 +203,7 @@ test_sixty_threads_at_once_are_counted_and_forgotten(void **unused)
         for (int i = 0; i < 60; i++)
             pthread_join(threads[i], NULL);
         run(3, touch, NULL, 0);
-        assert_int_equal(info_now().threads, 1);
+        assert_int_equal(threads_settled(table, 1), 1);
     }
     pthread_barrier_destroy(&all);
 }
@@ -237,7 +240,7 @@ test_thread_exit_may_be_called_twice_and_the_thread_go_on(void **unused)
     touch(NULL);
     run(4, end_twice, NULL, 0);
     assert_int_equal(stats_of(0).live_blocks, live);
-    assert_int_equal(info_now().threads, 1);
+    assert_int_equal(threads_settled(table, 1), 1);
 }
 
 /* A ring: each thread frees what its neighbour allocated, at the same time. */
@@ -349,7 +352,7 @@ test_destructors_of_thread_keys_may_allocate(void **unused)
     pthread_key_delete(late_key);
     assert_false(late_failed);
     assert_string_equal(messages, "");
-    assert_int_equal(info_now().threads, 1);
+    assert_int_equal(threads_settled(table, 1), 1);
 }
 
 int
