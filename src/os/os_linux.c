@@ -3,7 +3,6 @@
 #include "os/os.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -11,6 +10,9 @@
 #include <unistd.h>
 
 #include "pages/pagemap.h"
+
+/* As in <linux/futex.h>, which a libc does not come with. */
+enum { FUTEX_WAIT_PRIVATE = 128 | 0, FUTEX_WAKE_PRIVATE = 128 | 1 };
 
 static void *
 map_anywhere(size_t size)
