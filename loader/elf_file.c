@@ -31,6 +31,8 @@
 #define OWN_MACHINE EM_X86_64
 #elif defined(__aarch64__)
 #define OWN_MACHINE EM_AARCH64
+#elif defined(__powerpc64__)
+#define OWN_MACHINE EM_PPC64
 #elif defined(__riscv)
 #define OWN_MACHINE EM_RISCV
 #else

@@ -18,6 +18,10 @@
 #define RELOCATION_CALL R_AARCH64_JUMP_SLOT
 #define RELOCATION_ADDRESS R_AARCH64_GLOB_DAT
 #define RELOCATION_DATA R_AARCH64_ABS64
+#elif defined(__powerpc64__) && _CALL_ELF == 2 /* the first ABI's function pointers point to descriptors */
+#define RELOCATION_CALL R_PPC64_JMP_SLOT
+#define RELOCATION_ADDRESS R_PPC64_GLOB_DAT
+#define RELOCATION_DATA R_PPC64_ADDR64
 #elif defined(__riscv) && __riscv_xlen == 64
 #define RELOCATION_CALL R_RISCV_JUMP_SLOT
 #define RELOCATION_ADDRESS R_RISCV_64 /* RISC-V has no kind of its own for this */

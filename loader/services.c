@@ -5,6 +5,7 @@
 #include "routes.h"
 
 #include "pages/pagemap.h"
+#include "thread/static_tls.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -22,25 +23,13 @@ static pthread_key_t key; /* value: generation of the allocator that the thread 
  * allocate: they do without a record, whose end nobody would notice. */
 #define ENDED ((void *)UINTPTR_MAX)
 
-/* The slot's offset from the thread pointer if it is the same in every thread, else 0. It is when
- * libc has placed the slot in static TLS, and then the second word of its TLS descriptor holds the
- * offset. In a program the linker has put the offset itself where the descriptor's address was. */
+/* The slot's offset from the thread pointer if it is the same in every thread, else 0. */
 static intptr_t
 tls_offset(void)
 {
-#if ALCOVE_HAVE_TLSDESC && defined(__x86_64__)
-    struct {
-        void *function;
-        intptr_t argument;
-    } *descriptor;
-    __asm__("lea alcove_loader_tls_slot@tlsdesc(%%rip), %0" : "=a"(descriptor));
-    char *thread_pointer;
-    __asm__("mov %%fs:0, %0" : "=r"(thread_pointer));
-    intptr_t offset = (char *)&alcove_loader_tls_slot - thread_pointer;
-    if ((intptr_t)descriptor == offset || descriptor->argument == offset)
-        return offset;
-#endif
-    return 0;
+    intptr_t descriptor;
+    TLS_DESCRIPTOR(alcove_loader_tls_slot, descriptor);
+    return static_tls_offset(descriptor, &alcove_loader_tls_slot);
 }
 
 static void

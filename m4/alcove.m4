@@ -8,15 +8,18 @@ AC_DEFUN([ALCOVE_CHECK_TLSDESC], [
     CFLAGS="$CFLAGS -fPIC -ftls-model=global-dynamic"
     LDFLAGS="$LDFLAGS -shared"
     AC_LINK_IFELSE([AC_LANG_SOURCE([[
-      #ifndef __x86_64__
-      #error "written for x86-64 so far"
-      #endif
       __attribute__((visibility("hidden"))) __thread void *probe_slot;
       void *probe(void);
       void *probe(void)
       {
           void **descriptor;
-          __asm__("lea probe_slot@tlsdesc(%%rip), %%rax" : "=a"(descriptor));
+      #if defined __x86_64__
+          __asm__("leaq probe_slot@tlsdesc(%%rip), %0" : "=a"(descriptor));
+      #elif defined __aarch64__
+          __asm__("adrp x0, :tlsdesc:probe_slot; mov %0, x0" : "=r"(descriptor) : : "x0");
+      #else
+      #error "no TLS descriptors, or not written yet"
+      #endif
           return descriptor[1];
       }
     ]])], [alcove_cv_tlsdesc=yes], [alcove_cv_tlsdesc=no])
@@ -25,7 +28,7 @@ AC_DEFUN([ALCOVE_CHECK_TLSDESC], [
   ])
   AS_IF([test "$alcove_cv_tlsdesc" = yes], [alcove_tlsdesc=1], [alcove_tlsdesc=0])
   AC_DEFINE_UNQUOTED([ALCOVE_HAVE_TLSDESC], [$alcove_tlsdesc],
-    [1: a TLS descriptor can be read (lea x@tlsdesc).])
+    [1: a TLS descriptor can be read.])
 ])
 
 # ALCOVE_CHECK_STATIC_ALLOCATOR

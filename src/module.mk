@@ -12,7 +12,7 @@ libalcore_la_SOURCES = \
 	src/heap/sizeclass.c src/heap/slab.h src/heap/slab.c \
 	src/thread/cache.h src/thread/cache.c src/thread/fork.h src/thread/fork.c \
 	src/thread/lock.h src/thread/lock.c src/thread/record.h src/thread/record.c \
-	src/thread/tls.h src/thread/tls.c \
+	src/thread/static_tls.h src/thread/tls.h src/thread/tls.c \
 	src/conf/conf.h src/conf/conf.c \
 	src/stats/stats.h src/stats/stats.c \
 	src/api/aligned.c src/api/api.h src/api/calloc.c src/api/heaps.c src/api/hot.h \

@@ -20,6 +20,17 @@
 #define PUT_AND_JUMP(register, target) \
     mov register, heap; \
     b target
+#elif defined __powerpc64__ && _CALL_ELF == 2
+/* The caller has put the thunk's address in r12. Whoever jumps to an entry must have its library's TOC in r2. */
+    .abiversion 2
+#define ARGUMENT_1 4
+#define ARGUMENT_2 5
+#define ARGUMENT_3 6
+#define PUT_AND_JUMP(register, target) \
+0:  addis 2, 12, (.TOC. - 0b)@ha; \
+    addi 2, 2, (.TOC. - 0b)@l; \
+    li register, heap; \
+    b target
 #else
 #error "thunks for this processor are not written yet"
 #endif

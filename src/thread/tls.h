@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "api/api.h"
+#include "thread/static_tls.h"
 
 struct thread;
 
@@ -25,19 +26,6 @@ void tls_lend(intptr_t offset);
  * call that comes back in another thread. */
 __attribute__((noinline)) struct thread **tls_slot(void);
 
-/* Where the thread pointer points. Read anew each time, as the builtin is not: see tls_slot(). */
-static inline char *
-tls_base(void)
-{
-#if defined __aarch64__
-    char *base;
-    __asm__ volatile("mrs %0, tpidr_el0" : "=r"(base));
-    return base;
-#else
-    return __builtin_thread_pointer();
-#endif
-}
-
 /* This thread's record if the offset is constant; the caller has seen that it is not 0. */
 static inline struct thread *
 tls_static(intptr_t offset)
@@ -45,7 +33,7 @@ tls_static(intptr_t offset)
 #if defined __x86_64__ && defined __SEG_FS && !SANITIZED /* sanitizers cannot follow %fs */
     return *(struct thread *__seg_fs *)offset;
 #else
-    return *(struct thread **)(tls_base() + offset);
+    return *(struct thread **)(thread_pointer() + offset);
 #endif
 }
 
