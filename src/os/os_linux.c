@@ -100,13 +100,39 @@ os_move(void *from, size_t old_size, void *to, size_t new_size)
     return done;
 }
 
+#ifdef MREMAP_DONTUNMAP
+static bool
+move_pages(void *from, size_t size, void *to)
+{
+    return mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
+}
+
+/* Do the old pages stay? qemu's emulation of a single program has the kernel move them, and takes them
+ * for unmapped itself. Tried once, with pages of no use. */
+static bool
+moved_pages_stay(void)
+{
+    static _Atomic enum { UNTRIED, STAY, LOST } outcome;
+    if (outcome == UNTRIED) {
+        unsigned char residency;
+        char *pages = map_anywhere(2 * PAGE_SIZE);
+        bool stay = pages != NULL && move_pages(pages, PAGE_SIZE, pages + PAGE_SIZE) &&
+                    mincore(pages, PAGE_SIZE, &residency) == 0;
+        if (pages != NULL)
+            munmap(pages, 2 * PAGE_SIZE);
+        outcome = stay ? STAY : LOST;
+    }
+    return outcome == STAY;
+}
+#endif
+
 bool
 os_move_pages(void *from, size_t size, void *to)
 {
     int saved = errno;
     bool done = false;
 #ifdef MREMAP_DONTUNMAP
-    done = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
+    done = moved_pages_stay() && move_pages(from, size, to);
 #endif
     errno = saved;
     return done;
