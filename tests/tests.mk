@@ -115,7 +115,8 @@ endif
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h \
 	tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c
+	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
+	tests/process.h
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.
 check_PROGRAMS = $(unit_tests) $(stress_tests)
@@ -134,10 +135,11 @@ plugin_ldflags = -module -avoid-version -shared -rpath /nowhere
 needs_allocator = -Wl,.libs/libalcove@S@.so -Wl,-rpath,$(abs_top_builddir)/.libs
 allocator_inside = -Wl,.libs/libalcove@S@.a -Wl,--exclude-libs,ALL
 
-# A test that hangs fails after so many seconds.
+# A test that hangs fails after so many seconds. TEST_RUN runs programs of another machine: make check TEST_RUN='qemu-aarch64 …'.
 TEST_SECONDS = 300
+TEST_RUN =
 TEST_EXTENSIONS = .sh
-LOG_COMPILER = timeout $(TEST_SECONDS)
+LOG_COMPILER = timeout $(TEST_SECONDS) $(TEST_RUN)
 SH_LOG_COMPILER = timeout $(TEST_SECONDS) $(SHELL)
 AM_TESTS_ENVIRONMENT = \
 	ALCOVE_TEST_MODULE='$(abs_top_builddir)/.libs/libalcove@S@.so'; export ALCOVE_TEST_MODULE; \
@@ -145,7 +147,8 @@ AM_TESTS_ENVIRONMENT = \
 	ALCOVE_TEST_PREFIX='$(P)'; export ALCOVE_TEST_PREFIX; \
 	ALCOVE_TEST_SRCDIR='$(abs_top_srcdir)'; export ALCOVE_TEST_SRCDIR; \
 	ALCOVE_TEST_BUILDDIR='$(abs_top_builddir)'; export ALCOVE_TEST_BUILDDIR; \
-	ALCOVE_TEST_STATIC='$(static_built)'; export ALCOVE_TEST_STATIC; \
+	ALCOVE_TEST_STATIC='$(static_built)'; export ALCOVE_TEST_STATIC;  
+	ALCOVE_TEST_RUN='$(TEST_RUN)'; export ALCOVE_TEST_RUN;  
 	CC='$(CC)'; export CC;
 if STATIC
 static_built = yes

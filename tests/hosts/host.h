@@ -17,6 +17,8 @@
 
 #include <alcove/loader.h>
 
+#include "tests/process.h"
+
 static inline const char *
 setting(const char *name)
 {
@@ -118,14 +120,15 @@ module_end(alcove_module *module)
 static inline unsigned
 lines_mapped(const char *file)
 {
-    char line[4352];
-    unsigned count = 0;
     const char *slash = strrchr(file, '/');
-    FILE *maps = fopen("/proc/self/maps", "r");
-    while (fgets(line, sizeof line, maps) != NULL)
-        count += strstr(line, slash != NULL ? slash : file) != NULL;
-    fclose(maps);
-    return count;
+    return mappings_with(slash != NULL ? slash : file);
+}
+
+/* The file is closed for good: as far as the C library unloads anything, it is gone. */
+static inline void
+assert_unloaded(const char *file)
+{
+    assert_int_equal(lines_mapped(file) != 0, !DLCLOSE_UNLOADS);
 }
 
 #endif

@@ -218,12 +218,16 @@ test_plugin_that_the_dynamic_linker_refuses(void **state)
     (void)state;
     char path[64];
     Elf64_Ehdr header;
+    Elf64_Phdr segment;
     plugin_copy("blocks", SIZE_MAX, path);
     int file = open(path, O_RDONLY);
-    assert_int_equal(read(file, &header, sizeof header), sizeof header);
+    assert_int_equal(pread(file, &header, sizeof header, 0), sizeof header);
+    size_t at = header.e_phoff;
+    while (pread(file, &segment, sizeof segment, (off_t)at) == sizeof segment && segment.p_type != PT_DYNAMIC)
+        at += sizeof segment;
     close(file);
-    header.e_version = 77;
-    bytes_write(path, 0, &header, sizeof header);
+    segment.p_type = PT_NULL; /* there is nothing to link then */
+    bytes_write(path, at, &segment, sizeof segment);
     assert_open_refused(path, ALCOVE_ELOAD, "dynamic linker refused");
     unlink(path);
 }
@@ -437,7 +441,7 @@ test_allocator_of_another_abi_version(void **state)
 {
     (void)state;
     assert_load_refused(plugin_path("other_abi"), ALCOVE_EABI, "ABI version 999");
-    assert_int_equal(lines_mapped(plugin_path("other_abi")), 0);
+    assert_unloaded(plugin_path("other_abi"));
 }
 
 static void
@@ -558,7 +562,7 @@ test_unload_that_releases_live_blocks(void **state)
     assert_non_null(alcove_table_of(allocator)->malloc(100));
     assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "the default heap");
     assert_ok(alcove_unload(allocator, ALCOVE_UNLOAD_RELEASE));
-    assert_int_equal(lines_mapped(allocator_path()), 0);
+    assert_unloaded(allocator_path());
     setup(state);
 }
 
@@ -587,32 +591,9 @@ test_nothing_is_mapped_after_unload(void **state)
     assert_true(lines_mapped(plugin_path("blocks")) > 0);
     module_end(module);
     assert_ok(alcove_unload(allocator, 0));
-    assert_int_equal(lines_mapped(allocator_path()), 0);
-    assert_int_equal(lines_mapped(plugin_path("blocks")), 0);
+    assert_unloaded(allocator_path());
+    assert_unloaded(plugin_path("blocks"));
     setup(state);
-}
-
-/* Resident kilobytes. */
-static long
-resident(void)
-{
-    long pages = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    assert_int_equal(fscanf(file, "%*d %ld", &pages), 1);
-    fclose(file);
-    return pages * (sysconf(_SC_PAGESIZE) / 1024);
-}
-
-static long
-mapped_lines_now(void)
-{
-    long count = 0;
-    char line[4352];
-    FILE *maps = fopen("/proc/self/maps", "r");
-    while (fgets(line, sizeof line, maps) != NULL)
-        count++;
-    fclose(maps);
-    return count;
 }
 
 static void
@@ -620,7 +601,8 @@ test_load_and_unload_200_times_without_growth(void **state)
 {
     (void)state;
     assert_ok(alcove_unload(allocator, 0));
-    long kilobytes = 0, lines = 0;
+    size_t bytes = 0;
+    unsigned lines = 0;
     for (int i = 0; i < 200; i++) {
         setup(state);
         alcove_module *module = plugin_open(allocator, "blocks", NULL);
@@ -629,12 +611,13 @@ test_load_and_unload_200_times_without_growth(void **state)
         module_end(module);
         assert_ok(alcove_unload(allocator, 0));
         if (i == 20) {
-            kilobytes = resident();
-            lines = mapped_lines_now();
+            bytes = resident_bytes();
+            lines = mappings_with("");
         }
     }
-    assert_in_range(resident(), 0, kilobytes + 256);
-    assert_in_range(mapped_lines_now(), 0, lines + 2);
+    assert_in_range(resident_bytes(), 0, bytes + (256 << 10));
+    /* The page map keeps a table for each GiB that was ever used; qemu goes on to the next where the kernel returns. */
+    assert_in_range(mappings_with(""), 0, lines + (emulated() ? 10 : 2));
     setup(state);
 }
 
@@ -734,7 +717,7 @@ test_constructors_may_call_the_loader(void **state)
     (void)state;
     module_end(plugin_open(allocator, "caller", NULL));
     assert_int_equal(constructed, 1);
-    assert_int_equal(destructed, 1);
+    assert_int_equal(destructed, DLCLOSE_UNLOADS);
 }
 
 static void
@@ -751,7 +734,7 @@ test_constructors_of_any_thread_may_call_the_loader(void **state)
         if (message != NULL)
             fail_msg("%s", (char *)message);
     }
-    assert_int_equal(constructed, 201);
+    assert_int_equal(constructed, DLCLOSE_UNLOADS ? 201 : 1);
 }
 
 /* The last test of all: what is left behind stays so for this process' life. */

@@ -10,15 +10,26 @@
 
 #include "../plugins/blocks.h"
 
+/* In code, so that the linker has to know the addresses, and makes the stubs. Where it does not (POWER), they
+ * are in slots that are rewritten like all others: read in functions of their own, not before it is so. */
+__attribute__((noinline)) static void (*free_address(void))(void *)
+{
+    return free;
+}
+
+__attribute__((noinline)) static void *(*malloc_address(void))(size_t)
+{
+    return malloc;
+}
+
 static void
 test_address_of_free_is_guarded(void **state)
 {
     (void)state;
-    /* In code, so that the linker has to know the addresses, and makes the stubs. */
-    void (*volatile address_of_free)(void *) = free;
-    void *(*volatile address_of_malloc)(size_t) = malloc;
     alarm(60); /* a circle would have no end */
     alcove_allocator *allocator = allocator_load();
+    void (*volatile address_of_free)(void *) = free_address();
+    void *(*volatile address_of_malloc)(size_t) = malloc_address();
     alcove_module *module = plugin_open(allocator, "blocks", NULL);
     void (**of_plugin)(void *) = symbol(module, "blocks_free_pointer");
 
@@ -33,7 +44,7 @@ test_address_of_free_is_guarded(void **state)
 
     module_end(module);
     assert_ok(alcove_unload(allocator, 0));
-    address_of_free(address_of_malloc(100));
+    address_of_free(address_of_malloc(100)); /* on POWER still the guard, which stays */
 }
 
 int

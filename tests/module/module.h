@@ -24,6 +24,7 @@
 #include <cmocka.h>
 
 #include "alcove/table.h"
+#include "tests/process.h"
 
 #define UNUSED __attribute__((unused))
 
@@ -172,44 +173,6 @@ info_now(void)
     struct alcove_info info;
     table->info(&info);
     return info;
-}
-
-/* Bytes of this process that are resident. */
-static UNUSED size_t
-resident_bytes(void)
-{
-    unsigned long size, resident = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (f == NULL || fscanf(f, "%lu %lu", &size, &resident) != 2)
-        fail_msg("/proc/self/statm cannot be read");
-    fclose(f);
-    return resident * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-/* Bytes of address space that this process has. */
-static UNUSED size_t
-mapped_bytes(void)
-{
-    unsigned long size = 0;
-    FILE *f = fopen("/proc/self/statm", "r");
-    if (f == NULL || fscanf(f, "%lu", &size) != 1)
-        fail_msg("/proc/self/statm cannot be read");
-    fclose(f);
-    return size * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-/* Mappings whose line contains a text; all of them for an empty one. */
-static UNUSED unsigned
-mappings_with(const char *text)
-{
-    char line[PATH_MAX + 128];
-    unsigned n = 0;
-    FILE *f = fopen("/proc/self/maps", "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL)
-        n += strstr(line, text) != NULL;
-    if (f != NULL)
-        fclose(f);
-    return n;
 }
 
 static UNUSED void

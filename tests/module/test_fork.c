@@ -214,6 +214,7 @@ static void
 test_threads_of_the_child_allocate_while_threads_of_the_parent_do(void **unused)
 {
     (void)unused;
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
     for (int i = 0; i < 30; i++)
         assert_int_equal(run_child(work_in_threads, &stop), 0);
 }

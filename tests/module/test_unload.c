@@ -29,7 +29,7 @@ static void
 unload(void)
 {
     assert_int_equal(dlclose(handle), 0);
-    assert_false(is_mapped());
+    assert_int_equal(is_mapped(), !DLCLOSE_UNLOADS);
 }
 
 static void *
@@ -72,6 +72,7 @@ static void
 test_dlclose_after_use_leaves_nothing(void **unused)
 {
     (void)unused;
+    use(NULL);
     unload();
     unsigned before = mappings_with("");
     for (int i = 0; i < 3; i++) {
@@ -82,10 +83,17 @@ test_dlclose_after_use_leaves_nothing(void **unused)
     assert_true(mappings_with("") <= before + 1); /* libc's own heap may have grown */
 }
 
+#define SKIP_WITHOUT_UNLOADING()                                                                              \
+    do {                                                                                                      \
+        if (!DLCLOSE_UNLOADS)                                                                                 \
+            SKIP_BECAUSE("dlclose unloads nothing here; what stays depends on how many threads ran at once"); \
+    } while (0)
+
 static void
 test_dlclose_after_two_threads_have_ended_leaves_nothing(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_UNLOADING();
     use_from_two_threads(); /* libc keeps their stacks */
     unload();
     unsigned maps = mappings_with("");
@@ -102,6 +110,7 @@ static void
 test_dlclose_after_forty_threads_have_ended_leaves_nothing(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_UNLOADING();
     size_t bytes = 0;
     for (int round = 0; round < 3; round++) {
         if (round > 0)
@@ -137,7 +146,8 @@ test_hundred_cycles_do_not_grow(void **unused)
         }
     }
     assert_true(mappings_with("") <= maps + 2);
-    assert_true(mapped_bytes() <= bytes + (256 << 10));
+    /* What is not unloaded keeps a chunk and a few records more when threads happen to overlap more. */
+    assert_true(mapped_bytes() <= bytes + (DLCLOSE_UNLOADS ? 256 << 10 : 5 << 20));
 }
 
 static void
@@ -324,7 +334,7 @@ test_loaded_and_unloaded_in_a_thread(void **unused)
     assert_int_equal(pthread_create(&thread, NULL, load_use_unload, NULL), 0);
     pthread_join(thread, &result);
     assert_non_null(result);
-    assert_false(is_mapped());
+    assert_int_equal(is_mapped(), !DLCLOSE_UNLOADS);
 }
 
 static void
@@ -362,6 +372,8 @@ main(void)
         cmocka_unit_test_setup(test_loaded_and_unloaded_in_a_thread, load),
         cmocka_unit_test_setup(test_detach_gives_everything_back_live_blocks_or_not, load),
     };
+#ifdef M_ARENA_MAX
     mallopt(M_ARENA_MAX, 1); /* libc's own memory is not to be taken for ours */
+#endif
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -42,7 +42,9 @@ blocks_make(enum blocks_kind kind, size_t size)
     case BLOCKS_MEMALIGN: return memalign(1024, size);
     case BLOCKS_POSIX_MEMALIGN: return posix_memalign(&block, 64, size) == 0 ? block : NULL;
     case BLOCKS_VALLOC: return valloc(size);
+#ifdef __GLIBC__
     case BLOCKS_PVALLOC: return pvalloc(size);
+#endif
     case BLOCKS_STRDUP: return strdup("a string that is duplicated");
     case BLOCKS_STRNDUP: return strndup("a string that is cut", 8);
     case BLOCKS_KINDS: break;

@@ -2,7 +2,7 @@
 #ifndef PLUGINS_BLOCKS_H
 #define PLUGINS_BLOCKS_H
 
-#include <stddef.h>
+#include <stdlib.h>
 
 /* How a block is made. */
 enum blocks_kind {
@@ -15,7 +15,9 @@ enum blocks_kind {
     BLOCKS_MEMALIGN,
     BLOCKS_POSIX_MEMALIGN,
     BLOCKS_VALLOC,
+#ifdef __GLIBC__ /* alone has it */
     BLOCKS_PVALLOC,
+#endif
     BLOCKS_STRDUP,
     BLOCKS_STRNDUP,
     BLOCKS_KINDS

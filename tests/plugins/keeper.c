@@ -6,6 +6,7 @@
 
 void *keeper_first_block(void);
 void *keeper_keep(size_t size);
+void keeper_release_all(void);
 void keeper_release_first(void);
 
 static void *first;
@@ -18,10 +19,10 @@ begin(void)
     first = malloc(200);
 }
 
-__attribute__((destructor)) static void
-end(void)
+__attribute__((destructor)) void
+keeper_release_all(void)
 {
-    free(first);
+    keeper_release_first();
     while (count > 0)
         free(kept[--count]);
 }

@@ -20,6 +20,7 @@
 
 #include "alcove/alcove.h"
 #include "config.h"
+#include "tests/process.h"
 
 #if defined __SANITIZE_THREAD__ || defined __SANITIZE_ADDRESS__
 #define UNDER_SANITIZER 1

@@ -88,6 +88,7 @@ test_no_block_is_handed_out_twice_in_a_child(void **unused)
 #ifdef UNDER_SANITIZER
     skip(); /* their own locks do not survive a fork of many threads */
 #endif
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
     pthread_t busy[BUSY];
     stop = false;
     for (unsigned i = 0; i < BUSY; i++)

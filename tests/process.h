@@ -1,0 +1,114 @@
+/*
+ * What tests ask of the process they are in: what is mapped, how much is resident, and what kind of system it is.
+ */
+#ifndef TESTS_PROCESS_H
+#define TESTS_PROCESS_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* musl's dlclose does nothing: what was loaded stays as it was, and its destructors run when the process ends. */
+#ifdef __GLIBC__
+#define DLCLOSE_UNLOADS 1
+#else
+#define DLCLOSE_UNLOADS 0
+#endif
+
+/* Skip the test, and say why. */
+#define SKIP_BECAUSE(reason)                      \
+    do {                                         \
+        print_message("skipped: %s\n", (reason)); \
+        skip();                                  \
+    } while (0)
+
+/* Does an emulator run this program (TEST_RUN, tests/tests.mk)? */
+static inline bool
+emulated(void)
+{
+    const char *run = getenv("ALCOVE_TEST_RUN");
+    return run != NULL && run[0] != '\0';
+}
+
+/* qemu-user stops with an assertion of its own when a child of many threads makes threads. */
+#define SKIP_FORK_OF_THREADS_IF_EMULATED()                                                       \
+    do {                                                                                         \
+        if (emulated())                                                                          \
+            SKIP_BECAUSE("qemu's emulation of a program does not survive a fork of many threads"); \
+    } while (0)
+
+/* Mappings whose line contains a text; all of them for an empty one. */
+static inline unsigned
+mappings_with(const char *text)
+{
+    char line[PATH_MAX + 128];
+    unsigned n = 0;
+    FILE *f = fopen("/proc/self/maps", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        n += strstr(line, text) != NULL;
+    if (f != NULL)
+        fclose(f);
+    return n;
+}
+
+/* Pages of a range that are resident. */
+static inline size_t
+resident_pages(uintptr_t start, uintptr_t end, size_t page)
+{
+    unsigned char residency[4096];
+    size_t found = 0;
+    for (uintptr_t from = start, to; from < end; from = to) {
+        to = end - from > sizeof residency * page ? from + sizeof residency * page : end;
+        if (mincore((void *)from, to - from, residency) != 0)
+            return found; /* not a range of ours */
+        for (size_t i = 0; i < (to - from) / page; i++)
+            found += residency[i] & 1;
+    }
+    return found;
+}
+
+/* The process's figures in bytes: address space, and of it what is resident and belongs to no file. From
+ * its list of mappings, since other figures are the emulator's where there is one. */
+struct process_memory {
+    size_t mapped, resident;
+};
+
+static inline struct process_memory
+process_memory(void)
+{
+    char line[PATH_MAX + 128];
+    unsigned long start, end, inode;
+    struct process_memory memory = { 0, 0 };
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    FILE *f = fopen("/proc/self/maps", "r");
+    if (f == NULL)
+        fail_msg("/proc/self/maps cannot be read");
+    while (fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "%lx-%lx %*s %*s %*s %lu", &start, &end, &inode) != 3)
+            continue;
+        memory.mapped += end - start;
+        if (inode == 0)
+            memory.resident += resident_pages(start, end, page) * page;
+    }
+    fclose(f);
+    return memory;
+}
+
+static inline size_t
+resident_bytes(void)
+{
+    return process_memory().resident;
+}
+
+static inline size_t
+mapped_bytes(void)
+{
+    return process_memory().mapped;
+}
+
+#endif
