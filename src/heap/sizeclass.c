@@ -3,16 +3,24 @@
 
 _Static_assert(LG_STEPS == 3, "the tables below have eight classes to a doubling");
 
-/* Eight classes from index `first` on, each `width` indices wide. */
-#define GROUP(first, width, bin)                               \
-    [(first) ... (first) + (width) - 1] = (bin),               \
-    [(first) + (width) ... (first) + 2 * (width) - 1] = (bin) + 1, \
-    [(first) + 2 * (width) ... (first) + 3 * (width) - 1] = (bin) + 2, \
-    [(first) + 3 * (width) ... (first) + 4 * (width) - 1] = (bin) + 3, \
-    [(first) + 4 * (width) ... (first) + 5 * (width) - 1] = (bin) + 4, \
-    [(first) + 5 * (width) ... (first) + 6 * (width) - 1] = (bin) + 5, \
-    [(first) + 6 * (width) ... (first) + 7 * (width) - 1] = (bin) + 6, \
-    [(first) + 7 * (width) ... (first) + 8 * (width) - 1] = (bin) + 7
+/* Eight classes from index `first` on, each `width` indices wide. Class k has bin + step(k, width). */
+#define GROUP_OF(step, first, width, bin)                                      \
+    [(first) ... (first) + (width) - 1] = (bin) + step(0, width),              \
+    [(first) + (width) ... (first) + 2 * (width) - 1] = (bin) + step(1, width), \
+    [(first) + 2 * (width) ... (first) + 3 * (width) - 1] = (bin) + step(2, width), \
+    [(first) + 3 * (width) ... (first) + 4 * (width) - 1] = (bin) + step(3, width), \
+    [(first) + 4 * (width) ... (first) + 5 * (width) - 1] = (bin) + step(4, width), \
+    [(first) + 5 * (width) ... (first) + 6 * (width) - 1] = (bin) + step(5, width), \
+    [(first) + 6 * (width) ... (first) + 7 * (width) - 1] = (bin) + step(6, width), \
+    [(first) + 7 * (width) ... (first) + 8 * (width) - 1] = (bin) + step(7, width)
+
+#define EACH(k, width) (k)
+#define GROUP(first, width, bin) GROUP_OF(EACH, first, width, bin)
+
+/* Large classes `width` times 4 KiB apart: the next one from k on that is whole pages. */
+#define WHOLE_PAGES(k, width) \
+    ((PAGE_SIZE >> 12) <= (width) ? (k) : ((k) | ((PAGE_SIZE >> 12) / (width) - 1)) & (STEPS - 1))
+#define LARGE_GROUP(first, width, bin) GROUP_OF(WHOLE_PAGES, first, width, bin)
 
 const uint8_t bin_by_16[TINY_MAX / 16 + 1] = {
     [0] = 1, GROUP(1, 1, 1), GROUP(9, 1, 9), GROUP(17, 2, 17), GROUP(33, 4, 25),
@@ -23,7 +31,8 @@ const uint8_t bin_by_128[SMALL_MAX / 128 + 1] = {
 };
 
 const uint8_t bin_by_4096[CACHED_MAX / 4096 + 1] = {
-    GROUP(9, 1, 73), GROUP(17, 2, 81), GROUP(33, 4, 89), GROUP(65, 8, 97), GROUP(129, 16, 105),
+    LARGE_GROUP(9, 1, 73), LARGE_GROUP(17, 2, 81), LARGE_GROUP(33, 4, 89), LARGE_GROUP(65, 8, 97),
+    LARGE_GROUP(129, 16, 105),
 };
 
 size_t

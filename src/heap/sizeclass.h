@@ -25,7 +25,8 @@
 #define STEPS (1u << LG_STEPS)
 #define LG_LINEAR_MAX (4 + LG_STEPS) /* classes are 16 apart up to 128 */
 
-#define SLAB_MAX_BLOCKS 512u /* of any class; a bit each in a run's record */
+/* Of any class; a bit each in a run's record. A page of the smallest blocks is the least. */
+#define SLAB_MAX_BLOCKS (PAGE_SIZE / QUANTUM > 512 ? PAGE_SIZE / QUANTUM : 512)
 
 #define LG_SMALL_MAX 15
 #define LG_CACHED_MAX 20
@@ -41,7 +42,8 @@
 
 _Static_assert(BINS <= 128, "a page map entry has 7 bits for the bin");
 
-/* Bins by size: in units of 16 bytes up to 1 KiB, of 128 up to SMALL_MAX, of 4,096 up to CACHED_MAX. */
+/* Bins by size: in units of 16 bytes up to 1 KiB, of 128 up to SMALL_MAX, of 4,096 up to CACHED_MAX. Of
+ * the large ones those that are no whole pages are never used: the next larger one is. */
 #define TINY_MAX ((size_t)1024)
 extern HIDDEN const uint8_t bin_by_16[TINY_MAX / 16 + 1];
 extern HIDDEN const uint8_t bin_by_128[SMALL_MAX / 128 + 1];
@@ -62,6 +64,8 @@ bin_of_size(size_t size)
 static inline unsigned
 bin_of_last(size_t last)
 {
+    if (PAGE_LG > 12 && last >= SMALL_MAX)
+        last |= PAGE_MASK;
     unsigned lg = 63u ^ (unsigned)__builtin_clzl(last | (size_t)1 << LG_LINEAR_MAX);
     return 1 + ((lg - LG_LINEAR_MAX) << LG_STEPS) + (unsigned)(last >> (lg - LG_STEPS));
 }

@@ -38,11 +38,11 @@ struct run {
         };
         size_t usable; /* large, huge: bytes of the block; its pages may have room for more (heap/large.h) */
     };
-    /* slab: a bit for each block, 1 free. The last members of a 128-byte record. */
+    /* slab: a bit for each block, 1 free. The last members of a record of 128 bytes, more only with larger pages. */
     uint64_t bits[SLAB_MAX_BLOCKS / 64];
-};
+} __attribute__((aligned(128))); /* page map entries keep its address in multiples of that */
 
-_Static_assert(sizeof(struct run) == 128, "page map entries keep a run's address in multiples of 128");
+_Static_assert(sizeof(struct run) == 128 || PAGE_LG > 12, "a record is two cache lines");
 
 /* Bits of a slab are written under its class's lock, and read without, where a block is looked at that
  * should be live: its bit then was written before it was handed out. */

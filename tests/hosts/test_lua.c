@@ -206,7 +206,7 @@ static void
 test_finalizer_may_make_garbage_at_close(void **unused)
 {
     (void)unused;
-    struct state state = state_open(4 << 20);
+    struct state state = state_open(8 << 20);
 
     api.lua_pushcclosure(state.L, note_finalized, 0);
     api.lua_setglobal(state.L, "note");

@@ -303,10 +303,10 @@ test_large_run_grows_in_place_into_dirty_and_clean_pages(void **unused)
     assert_true(pool_resize(r, 15, 80)); /* dirty */
     assert_true(pool_resize(r, 20, 80)); /* the last of them */
     check_chunk(chunk_of(r));
-    assert_true(pool_resize(r, 400, 0)); /* clean */
+    assert_true(pool_resize(r, CHUNK_PAGES * 3 / 4, 0)); /* clean */
     assert_int_equal(r->base, base);
-    assert_int_equal(r->pages, 400);
-    for (size_t i = 0; i < 400; i++)
+    assert_int_equal(r->pages, CHUNK_PAGES * 3 / 4);
+    for (size_t i = 0; i < CHUNK_PAGES * 3 / 4; i++)
         assert_ptr_equal(pool_find((void *)(base + i * PAGE_SIZE)), r);
     check_chunk(chunk_of(r));
 }
@@ -407,7 +407,7 @@ static void
 test_tick_purges_the_oldest_first(void **unused)
 {
     (void)unused;
-    enum { RUNS = 400 };
+    enum { RUNS = CHUNK_PAGES < 400 ? CHUNK_PAGES : 400 };
     struct run *r[RUNS];
     pool_init(1000);
     uint64_t now = os_clock_ms();
@@ -622,14 +622,14 @@ static void
 test_random_operations_keep_the_chunks_in_order(void **unused)
 {
     (void)unused;
-    enum { RUNS = 200 };
+    enum { RUNS = 200, LONG = CHUNK_PAGES < 300 ? CHUNK_PAGES : 300 };
     struct run *runs[RUNS] = { 0 };
     srand(42);
     for (int round = 0; round < 30000; round++) {
         int i = rand() % RUNS;
         if (runs[i] == NULL) {
             size_t alignment = rand() % 4 == 0 ? PAGE_SIZE << rand() % 6 : PAGE_SIZE;
-            runs[i] = pool_take(1 + (size_t)rand() % (rand() % 8 == 0 ? 300 : 20), alignment, large_use);
+            runs[i] = pool_take(1 + (size_t)rand() % (rand() % 8 == 0 ? LONG : 20), alignment, large_use);
             assert_int_equal(runs[i]->base & (alignment - 1), 0);
             *(int *)runs[i]->base = i;
         } else if (rand() % 3 == 0) {
