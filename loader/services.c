@@ -9,6 +9,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <unistd.h>
 
 /* Lent to one allocator at a time, which leaves it null in every thread when it detaches. Not
  * static: the assembler text below names it. */
@@ -97,6 +98,10 @@ start(void)
 int
 services_start(void)
 {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (page > PAGE_SIZE)
+        return fail(ALCOVE_ESYSTEM, "alcove is configured for pages of %zu KiB, this system has %zu KiB. Configure it with "
+                                    "--with-lg-page=%d", PAGE_SIZE >> 10, page >> 10, __builtin_ctzl(page));
     pthread_once(&once, start);
     if (start_error != 0)
         return fail_errno(ALCOVE_ESYSTEM, start_error, "cannot make a thread key or fork handler");

@@ -33,8 +33,8 @@ module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module
 
 # test_loader's plugins call back into it; test_program_stub is about programs that are not PIE.
 host_tests = tests/hosts/test_endings tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
-	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_program_stub tests/hosts/test_routing \
-	tests/hosts/test_static_allocator
+	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_page_size \
+	tests/hosts/test_program_stub tests/hosts/test_routing tests/hosts/test_static_allocator
 # Plugins call back into test_endings and test_loader; test_program_stub is about programs that are not PIE.
 tests_hosts_test_endings_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_endings_LDADD = $(host_ldadd)
@@ -48,6 +48,8 @@ tests_hosts_test_loader_LDADD = $(host_ldadd)
 tests_hosts_test_loader_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_hosts_test_lua_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_lua_LDADD = $(host_ldadd)
+tests_hosts_test_page_size_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_page_size_LDADD = $(host_ldadd)
 tests_hosts_test_program_stub_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_program_stub_CFLAGS = $(AM_CFLAGS) -fno-pie
 tests_hosts_test_program_stub_LDADD = $(host_ldadd)

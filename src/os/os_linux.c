@@ -3,6 +3,7 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -13,6 +14,25 @@
 
 /* As in <linux/futex.h>, which a libc does not come with. */
 enum { FUTEX_WAIT_PRIVATE = 128 | 0, FUTEX_WAKE_PRIVATE = 128 | 1 };
+
+/* The system's pages may be smaller than those that we are configured for, but not larger. */
+#define SYSTEM_PAGE_LEAST ((size_t)4096)
+static bool pages_too_large;
+
+static void __attribute__((constructor))
+check_pages(void)
+{
+    char text[160];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    pages_too_large = page > PAGE_SIZE;
+    if (!pages_too_large)
+        return;
+    int length = snprintf(text, sizeof text,
+                          "<alcove>: configured for pages of %zu KiB, this system has %zu KiB: there will be no memory. "
+                          "Configure with --with-lg-page=%d\n",
+                          PAGE_SIZE >> 10, page >> 10, __builtin_ctzl(page));
+    os_write_error(text, (size_t)length);
+}
 
 static void *
 map_anywhere(size_t size)
@@ -26,11 +46,11 @@ void *
 os_map(size_t size, size_t alignment)
 {
     int saved = errno;
-    char *p = map_anywhere(size);
+    char *p = pages_too_large ? NULL : map_anywhere(size);
     if (p != NULL && ((uintptr_t)p & (alignment - 1)) != 0) {
         /* Map more than is wanted and cut off both ends. */
         munmap(p, size);
-        size_t more = size + alignment - PAGE_SIZE;
+        size_t more = size + alignment - SYSTEM_PAGE_LEAST;
         p = more < size ? NULL : map_anywhere(more);
         if (p != NULL) {
             size_t head = -(uintptr_t)p & (alignment - 1);
@@ -117,7 +137,7 @@ moved_pages_stay(void)
         unsigned char residency;
         char *pages = map_anywhere(2 * PAGE_SIZE);
         bool stay = pages != NULL && move_pages(pages, PAGE_SIZE, pages + PAGE_SIZE) &&
-                    mincore(pages, PAGE_SIZE, &residency) == 0;
+                    mincore(pages, 1, &residency) == 0;
         if (pages != NULL)
             munmap(pages, 2 * PAGE_SIZE);
         outcome = stay ? STAY : LOST;
