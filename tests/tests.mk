@@ -24,7 +24,7 @@
 
 unit_tests = tests/unit/test_cache tests/unit/test_conf tests/unit/test_decay \
 	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_pool tests/unit/test_sizeclass \
-	tests/unit/test_slab
+	tests/unit/test_slab tests/unit/test_tls
 
 module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module/test_heaps \
 	tests/module/test_limits tests/module/test_loading tests/module/test_misuse \
