@@ -3,7 +3,7 @@
  * threads that used it live on, end, or sleep. What must hold is what doc/unloading.md promises: a caller keeps
  * threads out of the allocator while it goes, and nothing else.
  *
- * stress_unload [cycles]     default: ALCOVE_UNLOAD_CYCLES, or 300
+ * stress_unload [cycles]     default: ALCOVE_TEST_LOADS, or 300
  */
 #include "module.h"
 
@@ -282,7 +282,7 @@ test_loader_cycles_leave_nothing_though_threads_live(void **unused)
 int
 main(int argc, char **argv)
 {
-    const char *text = argc > 1 ? argv[1] : getenv("ALCOVE_UNLOAD_CYCLES");
+    const char *text = argc > 1 ? argv[1] : getenv("ALCOVE_TEST_LOADS");
     if (text != NULL && atoi(text) > 0)
         cycles = (unsigned)atoi(text);
     mallopt(M_ARENA_MAX, 1); /* libc's own memory is not to be taken for ours */
