@@ -757,10 +757,10 @@ test_unload_that_leaves_live_blocks(void **state)
     assert_refused(alcove_unload(allocator, 4), ALCOVE_EINVAL, "flags 0x4");
     assert_refused(alcove_unload(allocator, ALCOVE_UNLOAD_LEAVE | ALCOVE_UNLOAD_RELEASE), ALCOVE_EINVAL, "one or the other");
     assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "ALCOVE_UNLOAD_LEAVE");
-    long before = resident();
+    size_t before = resident_bytes();
     assert_ok(alcove_unload(allocator, ALCOVE_UNLOAD_LEAVE));
     assert_int_equal(lines_mapped(allocator_path()), 0);
-    assert_true(resident() < before); /* but for the five, everything has gone */
+    assert_true(resident_bytes() < before); /* but for the five, everything has gone */
     for (int round = 0; round < 3; round++) {
         /* With no allocator, with the next, and with none again. */
         for (int i = COUNT - 5; i < COUNT; i++) {

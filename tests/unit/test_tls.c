@@ -23,7 +23,7 @@ static void *
 place(void *unused)
 {
     (void)unused;
-    return (char *)tls_slot() - (uintptr_t)thread_pointer();
+    return (void *)((uintptr_t)tls_slot() - (uintptr_t)thread_pointer());
 }
 
 static void
