@@ -236,6 +236,21 @@ heap_count_uncached(struct heap *h, unsigned bin, size_t size)
 
 /* Across a fork every lock is held, in the order of the ranks. */
 
+bool
+heap_fork_holds(void)
+{
+    bool holds = lock_is_mine(&heaps_lock);
+    for (uint32_t i = 0; i < heaps_end && !holds; i++) {
+        const struct heap *h = heap_of(i);
+        if (h == NULL)
+            continue;
+        holds = lock_is_mine(&h->large_lock);
+        for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
+            holds = holds || lock_is_mine(&h->bins[bin].lock);
+    }
+    return holds;
+}
+
 void
 heap_fork_prepare(void)
 {

@@ -136,6 +136,7 @@ base_release(void)
     }
 }
 
+bool base_fork_holds(void) { return lock_is_mine(&base.lock); }
 void base_fork_prepare(void) { lock_take(&base.lock); }
 void base_fork_done(void) { lock_drop(&base.lock); }
 void base_fork_child(void) { lock_init(&base.lock, LOCK_BASE); }

@@ -6,6 +6,7 @@
 #ifndef PAGES_BASE_H
 #define PAGES_BASE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* A record of `size` bytes, aligned to 128 bytes if size is a multiple of that, else to 64. Its
@@ -23,6 +24,7 @@ size_t base_bytes(void);
 /* Unmap all records. Nothing of the allocator may be used until it starts afresh. */
 void base_release(void);
 
+bool base_fork_holds(void); /* does this thread, in the middle of something? */
 void base_fork_prepare(void);
 void base_fork_done(void);
 void base_fork_child(void);

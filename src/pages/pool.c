@@ -711,6 +711,7 @@ pool_leave(void)
     lock_drop(&pool.lock);
 }
 
+bool pool_fork_holds(void) { return lock_is_mine(&pool.lock); }
 void pool_fork_prepare(void) { lock_take(&pool.lock); }
 void pool_fork_done(void) { lock_drop(&pool.lock); }
 void pool_fork_child(void) { lock_init(&pool.lock, LOCK_POOL); }

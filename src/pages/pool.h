@@ -71,6 +71,7 @@ void pool_release(void);
 /* Unmap what is free, and leave the rest mapped for ever. */
 void pool_leave(void);
 
+bool pool_fork_holds(void); /* does this thread, in the middle of something? */
 void pool_fork_prepare(void);
 void pool_fork_done(void);
 void pool_fork_child(void);

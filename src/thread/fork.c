@@ -6,6 +6,7 @@
 #include "heap/heap.h"
 #include "pages/base.h"
 #include "pages/pool.h"
+#include "thread/lock.h"
 #include "thread/record.h"
 
 #if ALCOVE_DEBUG
@@ -15,20 +16,53 @@ extern __thread _Bool lock_forking;
 #define set_forking(on) ((void)0)
 #endif
 
+static _Atomic uint32_t forking; /* who holds all locks for its fork; 0: nobody */
+static unsigned forks_within;    /* by signal handlers that have interrupted that one */
+
+/* A signal handler that has interrupted this thread while it holds locks may fork, if the child only
+ * execs. Such a fork waits for nothing: others may be waiting for what this thread holds. */
+static bool
+interrupted(void)
+{
+    return heap_fork_holds() || thread_fork_holds() || pool_fork_holds() || base_fork_holds();
+}
+
 static void
 prepare(void)
 {
+    if (interrupted()) {
+        if (forking == lock_self())
+            forks_within++;
+        return;
+    }
     set_forking(1);
     heap_fork_prepare();
     thread_fork_prepare();
     heap_fork_prepare_insides();
     pool_fork_prepare();
     base_fork_prepare();
+    forking = lock_self();
+}
+
+/* Is it the fork that took the locks which is over? */
+static bool
+fork_ends(void)
+{
+    if (forking != lock_self())
+        return false;
+    if (forks_within != 0) {
+        forks_within--;
+        return false;
+    }
+    forking = 0;
+    return true;
 }
 
 static void
 parent(void)
 {
+    if (!fork_ends())
+        return;
     base_fork_done();
     pool_fork_done();
     thread_fork_done();
@@ -39,6 +73,8 @@ parent(void)
 static void
 child(void)
 {
+    if (!fork_ends())
+        return;
     base_fork_child();
     pool_fork_child();
     thread_fork_child();

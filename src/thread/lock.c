@@ -8,19 +8,30 @@
 
 #define LOCK_SPINS 100 /* a critical section here is shorter than two system calls */
 
+/* Take it if it is free; `seen` is set to its state. */
+static bool
+take_free(struct lock *l, uint32_t *seen, uint32_t state)
+{
+    *seen = atomic_load_explicit(&l->state, memory_order_relaxed);
+    return *seen == 0 &&
+           atomic_compare_exchange_weak_explicit(&l->state, seen, state, memory_order_acquire, memory_order_relaxed);
+}
+
 void
 lock_wait(struct lock *l)
 {
+    uint32_t self = lock_self(), seen;
     for (int i = 0; i < LOCK_SPINS; i++) {
-        uint32_t free_state = 0;
-        if (atomic_load_explicit(&l->state, memory_order_relaxed) == 0 &&
-            atomic_compare_exchange_weak_explicit(&l->state, &free_state, 1, memory_order_acquire,
-                                                  memory_order_relaxed))
+        if (take_free(l, &seen, self))
             return;
         os_cpu_pause();
     }
-    while (atomic_exchange_explicit(&l->state, 2, memory_order_acquire) != 0)
-        os_futex_wait(&l->state, 2);
+    /* Who has slept does not know whether others still do. */
+    while (!take_free(l, &seen, self | LOCK_WAITED))
+        if ((seen & LOCK_WAITED) != 0 ||
+            (seen != 0 && atomic_compare_exchange_weak_explicit(&l->state, &seen, seen | LOCK_WAITED,
+                                                                memory_order_relaxed, memory_order_relaxed)))
+            os_futex_wait(&l->state, seen | LOCK_WAITED);
 }
 
 void

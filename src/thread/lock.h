@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "config.h"
+#include "thread/static_tls.h"
 
 enum lock_rank {
     LOCK_INIT = 1, /* first use, attach, detach */
@@ -27,9 +28,11 @@ enum lock_rank {
 };
 
 struct lock {
-    _Atomic uint32_t state; /* 0 free, 1 held, 2 held and somebody waits */
+    _Atomic uint32_t state; /* 0: free; else who holds it, and LOCK_WAITED if somebody waits */
     uint32_t rank;
 };
+
+#define LOCK_WAITED 1u
 
 #define LOCK_INITIAL(r) { 0, (r) }
 
@@ -62,13 +65,28 @@ lock_init_zeroed(struct lock *l, enum lock_rank rank)
 #endif
 }
 
+/* The calling thread, told from all others: thread pointers are more than 1 KiB and less than 1 TiB
+ * from each other. Neither 0 nor LOCK_WAITED is in it. */
+static inline uint32_t
+lock_self(void)
+{
+    return (uint32_t)((uintptr_t)thread_pointer() >> 10) << 2 | 2;
+}
+
+/* Does the calling thread hold it? A signal handler may ask. */
+static inline bool
+lock_is_mine(const struct lock *l)
+{
+    return (atomic_load_explicit(&l->state, memory_order_relaxed) & ~LOCK_WAITED) == lock_self();
+}
+
 static inline void
 lock_take(struct lock *l)
 {
     uint32_t free_state = 0;
     lock_check_take(l);
     if (__builtin_expect(!atomic_compare_exchange_strong_explicit(
-            &l->state, &free_state, 1, memory_order_acquire, memory_order_relaxed), 0))
+            &l->state, &free_state, lock_self(), memory_order_acquire, memory_order_relaxed), 0))
         lock_wait(l);
 }
 
@@ -76,7 +94,7 @@ static inline bool
 lock_try(struct lock *l)
 {
     uint32_t free_state = 0;
-    if (!atomic_compare_exchange_strong_explicit(&l->state, &free_state, 1,
+    if (!atomic_compare_exchange_strong_explicit(&l->state, &free_state, lock_self(),
                                                  memory_order_acquire, memory_order_relaxed))
         return false;
     lock_check_take(l);
@@ -87,7 +105,7 @@ static inline void
 lock_drop(struct lock *l)
 {
     lock_check_drop(l);
-    if (__builtin_expect(atomic_exchange_explicit(&l->state, 0, memory_order_release) == 2, 0))
+    if (__builtin_expect(atomic_exchange_explicit(&l->state, 0, memory_order_release) & LOCK_WAITED, 0))
         lock_wake(l);
 }
 

@@ -285,6 +285,15 @@ thread_release_all(bool give_back)
     *tls_slot() = NULL;
 }
 
+bool
+thread_fork_holds(void)
+{
+    bool holds = lock_is_mine(&threads.lock);
+    for (const struct thread *t = __atomic_load_n(&threads.all, __ATOMIC_ACQUIRE); t != NULL && !holds; t = t->next)
+        holds = lock_is_mine(&t->lock);
+    return holds;
+}
+
 void
 thread_fork_prepare(void)
 {

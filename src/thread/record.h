@@ -91,6 +91,7 @@ bool thread_others_live(void);
 /* Take the records away from all threads and forget them. What their caches hold goes back to the heaps if `give_back`. */
 void thread_release_all(bool give_back);
 
+bool thread_fork_holds(void); /* does this thread, in the middle of something? */
 void thread_fork_prepare(void);
 void thread_fork_done(void);
 void thread_fork_child(void);

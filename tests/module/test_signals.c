@@ -1,8 +1,12 @@
-/* Signals that interrupt the allocator: a handler that does not allocate may do as it likes. */
+/*
+ * Signals that interrupt the allocator: a handler that does not allocate may do as it likes, which
+ * includes fork and exec.
+ */
 #include "module.h"
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 #include "tests/child.h"
 #include "tests/work.h"
@@ -49,6 +53,22 @@ count(int signal_number)
     errno = saved;
 }
 
+static void
+fork_and_exec(int signal_number)
+{
+    (void)signal_number;
+    int saved = errno, status = -1;
+    pid_t child = fork();
+    if (child == 0) {
+        execl("/bin/true", "true", (char *)NULL);
+        _exit(127);
+    }
+    if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+        atomic_fetch_add(&bad, 1);
+    atomic_fetch_add(&handled, 1);
+    errno = saved;
+}
+
 /* In a child: threads allocate, and signals come, one when the last was handled, with a handler. */
 static void
 interrupt(unsigned threads, unsigned times, void (*handler)(int))
@@ -87,11 +107,43 @@ test_handler_that_does_not_allocate(void **unused)
     in_child(handler_counts);
 }
 
+static void
+handler_forks(void)
+{
+    CHECK(group_open(NULL) == 0);
+    interrupt(2, 150, fork_and_exec);
+    CHECK(dlclose(module) == 0);
+}
+
+static void
+test_handler_that_forks_and_execs(void **unused)
+{
+    (void)unused;
+    in_child(handler_forks);
+}
+
+/* Without caches every call takes locks, and most signals come while one is held. */
+static void
+handler_forks_amid_locks(void)
+{
+    options_set("tcache:false");
+    handler_forks();
+}
+
+static void
+test_handler_that_forks_and_execs_amid_locks(void **unused)
+{
+    (void)unused;
+    in_child(handler_forks_amid_locks);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_handler_that_does_not_allocate),
+        cmocka_unit_test(test_handler_that_forks_and_execs),
+        cmocka_unit_test(test_handler_that_forks_and_execs_amid_locks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
