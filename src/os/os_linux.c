@@ -134,10 +134,9 @@ moved_pages_stay(void)
 {
     static _Atomic enum { UNTRIED, STAY, LOST } outcome;
     if (outcome == UNTRIED) {
-        unsigned char residency;
         char *pages = map_anywhere(2 * PAGE_SIZE);
         bool stay = pages != NULL && move_pages(pages, PAGE_SIZE, pages + PAGE_SIZE) &&
-                    mincore(pages, 1, &residency) == 0;
+                    madvise(pages, PAGE_SIZE, MADV_NORMAL) == 0;
         if (pages != NULL)
             munmap(pages, 2 * PAGE_SIZE);
         outcome = stay ? STAY : LOST;

@@ -155,8 +155,7 @@ test_first_allocation_without_any_memory(void **unused)
  * The sandbox. doc/ARCHITECTURE.md has these lists for those who write one.
  */
 static const int needed_to_allocate[] = { SYS_mmap, SYS_munmap };
-static const int used_when_allowed[] = { SYS_madvise, SYS_mremap, SYS_futex, SYS_gettid, SYS_getpid, SYS_tgkill,
-                                         SYS_clock_nanosleep };
+static const int used_when_allowed[] = { SYS_madvise, SYS_mremap, SYS_futex, SYS_gettid, SYS_getpid, SYS_tgkill };
 /* Of this test: threads, messages, the end; and what dlclose does. */
 static const int of_threads[] = { SYS_clone, SYS_clone3, SYS_mprotect, SYS_set_robust_list, SYS_rseq, SYS_rt_sigaction,
                                   SYS_rt_sigprocmask, SYS_exit };

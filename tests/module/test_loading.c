@@ -193,6 +193,33 @@ test_several_namespaces_at_once(void **unused)
     assert_int_equal(dlclose(handle), 0);
 }
 
+/* A second libc numbers its keys from 0 again, but they are places in the same threads as the first's. */
+static void
+test_thread_keys_of_the_program_are_its_own_beside_a_namespace(void **unused)
+{
+    (void)unused;
+    pthread_key_t keys[8];
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(pthread_key_create(&keys[i], NULL), 0);
+        assert_int_equal(pthread_setspecific(keys[i], &keys[i]), 0);
+    }
+    for (int i = 0; i < NAMESPACES; i++)
+        in_space[i]->free(in_space[i]->malloc(100));
+    for (int i = 0; i < 8; i++) {
+        assert_ptr_equal(pthread_getspecific(keys[i]), &keys[i]);
+        pthread_key_delete(keys[i]);
+    }
+}
+
+static void
+test_threads_that_used_it_in_a_namespace_are_forgotten(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < 50; i++)
+        assert_true(works_in_thread(in_space[0]));
+    assert_int_equal(threads_settled(in_space[0], 0), 0);
+}
+
 #define in_namespaces(function) cmocka_unit_test_setup_teardown(function, open_in_namespaces, close_in_namespaces)
 
 #define COPIES 200
@@ -412,6 +439,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_first_load_has_static_tls),
         in_namespaces(test_several_namespaces_at_once),
+        in_namespaces(test_thread_keys_of_the_program_are_its_own_beside_a_namespace),
+        in_namespaces(test_threads_that_used_it_in_a_namespace_are_forgotten),
         cmocka_unit_test(test_threads_that_were_there_before_it_and_that_come_after_it),
         cmocka_unit_test(test_every_flag_of_dlopen),
         cmocka_unit_test(test_loaded_by_one_thread_and_unloaded_by_another),
