@@ -90,7 +90,9 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
         atomic_store(&loader.generation, 0);
         if (error == EBUSY)
             return fail(ALCOVE_EBUSY, "%s is in use already: another loader or the host itself has loaded it", path);
-        return fail_errno(ALCOVE_EABI, error, "%s does not accept what this loader lends", path);
+        return fail_errno(ALCOVE_EABI, error, "%s does not accept what this loader lends: it was configured for another version, or not for "
+                          "--with-lg-page=%d and --with-lg-vaddr=%d, as the loader was",
+                          path, ALCOVE_LG_PAGE, ALCOVE_LG_VADDR);
     }
     loader.id = (alcove_allocator *)(loader.serial << 4 | 1);
     loader.handle = handle;

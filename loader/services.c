@@ -114,6 +114,8 @@ services_fill(struct alcove_services *services)
     *services = (struct alcove_services){
         .abi_version = ALCOVE_ABI_VERSION,
         .size = sizeof *services,
+        .lg_page = ALCOVE_LG_PAGE,
+        .lg_vaddr = ALCOVE_LG_VADDR,
         .tls_offset = tls_offset(),
         .thread_started = thread_started,
         .pagemap = &loader_pagemap,

@@ -106,6 +106,9 @@ struct alcove_services {
     uint32_t abi_version; /* ALCOVE_ABI_VERSION */
     uint32_t size;        /* sizeof(struct alcove_services) */
 
+    /* --with-lg-page and --with-lg-vaddr of the lender: the page map's shape. The allocator's must be the same. */
+    uint32_t lg_page, lg_vaddr;
+
     /* Offset from the thread pointer of a pointer in static TLS, null in every thread. */
     intptr_t tls_offset;
 
@@ -132,7 +135,7 @@ struct alcove_table {
     uint32_t size;        /* sizeof(struct alcove_table) */
 
     /* Take over a loader's services. Must be the first call into a freshly loaded allocator; the
-     * struct is copied. Returns 0; EINVAL: another ABI; EBUSY: the allocator is in use already. */
+     * struct is copied. Returns 0; EINVAL: another ABI, or a page map of another shape; EBUSY: the allocator is in use already. */
     int (*attach)(const struct alcove_services *services);
 
     /* Prepare for dlclose: drain every thread's record, clear the slots of the threads that live,

@@ -38,7 +38,8 @@ entry(enum alcove_entry which, uint32_t heap)
 static int
 attach(const struct alcove_services *lent)
 {
-    if (lent == NULL || lent->abi_version != ALCOVE_ABI_VERSION || lent->size != sizeof *lent)
+    if (lent == NULL || lent->abi_version != ALCOVE_ABI_VERSION || lent->size != sizeof *lent ||
+        (lent->pagemap != NULL && (lent->lg_page != ALCOVE_LG_PAGE || lent->lg_vaddr != ALCOVE_LG_VADDR)))
         return EINVAL;
     if (heap_count() != 0)
         return EBUSY;

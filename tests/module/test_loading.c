@@ -433,6 +433,33 @@ test_first_load_has_static_tls(void **unused)
     assert_int_equal(dlclose(handle), 0);
 }
 
+/* What a loader of another version, or for other pages, lends is refused, and nothing is changed by that. */
+static void
+test_services_that_do_not_fit_are_refused(void **unused)
+{
+    (void)unused;
+    static struct pagemap *const somewhere = (struct pagemap *)&somewhere;
+    void *handle;
+    const struct alcove_table *t = module_open(module_path(), &handle);
+    assert_non_null(t);
+    struct alcove_services good = { .abi_version = ALCOVE_ABI_VERSION, .size = sizeof good,
+                                    .lg_page = ALCOVE_LG_PAGE, .lg_vaddr = ALCOVE_LG_VADDR };
+    struct alcove_services bad[] = { good, good, good, good };
+    bad[0].abi_version++;
+    bad[1].size -= 8;
+    bad[2].pagemap = bad[3].pagemap = somewhere;
+    bad[2].lg_page++;
+    bad[3].lg_vaddr--;
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(t->attach(&bad[i]), EINVAL);
+    assert_int_equal(t->attach(NULL), EINVAL);
+    assert_int_equal(t->attach(&good), 0);
+    t->free(t->malloc(100));
+    assert_int_equal(t->attach(&good), EBUSY); /* it is in use */
+    assert_int_equal(t->detach(), 0);
+    assert_int_equal(dlclose(handle), 0);
+}
+
 int
 main(void)
 {
@@ -442,6 +469,7 @@ main(void)
         in_namespaces(test_thread_keys_of_the_program_are_its_own_beside_a_namespace),
         in_namespaces(test_threads_that_used_it_in_a_namespace_are_forgotten),
         cmocka_unit_test(test_threads_that_were_there_before_it_and_that_come_after_it),
+        cmocka_unit_test(test_services_that_do_not_fit_are_refused),
         cmocka_unit_test(test_every_flag_of_dlopen),
         cmocka_unit_test(test_loaded_by_one_thread_and_unloaded_by_another),
         cmocka_unit_test(test_loaded_by_the_constructor_of_a_library),
