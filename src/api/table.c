@@ -2,7 +2,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <stddef.h>
-#include <stdlib.h>
 
 #include "alcove/alcove.h"
 #include "api/internal.h"
@@ -113,7 +112,11 @@ unload(void)
  *
  * The constructor comes before those of C++ objects, if we are linked into a library that has such: their
  * destructors, which are atexit functions too, then run before ours.
+ *
+ * What atexit() calls, by name: an atexit that somebody interposes may not know our library from the program.
  */
+extern int __cxa_atexit(void (*function)(void *), void *argument, void *library);
+extern HIDDEN void *__dso_handle;
 static bool closing;
 
 static void __attribute__((destructor))
@@ -123,8 +126,9 @@ destruct(void)
 }
 
 static void
-at_exit(void)
+at_exit(void *unused)
 {
+    (void)unused;
     if (closing && !detached && services.abi_version == 0 && !(ends_look_alike() && thread_others_live()))
         unload();
 }
@@ -133,7 +137,7 @@ at_exit(void)
 static void __attribute__((constructor(101)))
 load(void)
 {
-    atexit(at_exit);
+    __cxa_atexit(at_exit, NULL, &__dso_handle);
     tls_init();
     conf_read();
     pool_init(conf.dirty_decay_ms);
