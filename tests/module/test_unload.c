@@ -1,6 +1,6 @@
 /*
- * What a bare dlclose leaves behind: nothing, if no block is live and no other thread has a record; else what those
- * need. No loader takes part.
+ * What a bare dlclose leaves behind: nothing but blocks that are live, with their slabs, whatever threads used it. No
+ * loader takes part.
  */
 #include "module.h"
 
