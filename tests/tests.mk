@@ -149,8 +149,8 @@ AM_TESTS_ENVIRONMENT = \
 	ALCOVE_TEST_PREFIX='$(P)'; export ALCOVE_TEST_PREFIX; \
 	ALCOVE_TEST_SRCDIR='$(abs_top_srcdir)'; export ALCOVE_TEST_SRCDIR; \
 	ALCOVE_TEST_BUILDDIR='$(abs_top_builddir)'; export ALCOVE_TEST_BUILDDIR; \
-	ALCOVE_TEST_STATIC='$(static_built)'; export ALCOVE_TEST_STATIC;  
-	ALCOVE_TEST_RUN='$(TEST_RUN)'; export ALCOVE_TEST_RUN;  
+	ALCOVE_TEST_STATIC='$(static_built)'; export ALCOVE_TEST_STATIC; \
+	ALCOVE_TEST_RUN='$(TEST_RUN)'; export ALCOVE_TEST_RUN; \
 	CC='$(CC)'; export CC;
 if STATIC
 static_built = yes
