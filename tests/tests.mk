@@ -161,4 +161,4 @@ endif
 check-unit:
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(unit_tests)'
 check-stress:
-	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(stress_tests)'
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(filter $(stress_tests) $(unload_tests), $(TESTS))'

@@ -95,6 +95,8 @@ unload(void)
 {
     struct alcove_info info;
     stats_info(&info);
+    if (ends_look_alike() && (info.live_blocks != 0 || thread_others_live()))
+        return;
     if (info.live_blocks == 0) {
         detach();
         return;
@@ -129,7 +131,7 @@ static void
 at_exit(void *unused)
 {
     (void)unused;
-    if (closing && !detached && services.abi_version == 0 && !(ends_look_alike() && thread_others_live()))
+    if (closing && !detached && services.abi_version == 0)
         unload();
 }
 
