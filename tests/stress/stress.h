@@ -32,6 +32,24 @@
 
 static const struct alcove_table *const table = &ALCOVE_PUBLIC(table);
 
+#if defined __SANITIZE_THREAD__
+#define UNDER_TSAN 1
+#elif defined __has_feature
+#if __has_feature(thread_sanitizer)
+#define UNDER_TSAN 1
+#endif
+#endif
+
+/* The last thing that a thread does. What it leaves is taken over when the system no longer knows it, an order of things
+ * that ThreadSanitizer cannot see: there the end is told. */
+static inline void
+thread_ends(void)
+{
+#ifdef UNDER_TSAN
+    table->thread_exit();
+#endif
+}
+
 static unsigned rounds = 2;
 
 static void
@@ -110,14 +128,31 @@ messages_count(void *unused, const char *line)
         print_error("%s", line);
 }
 
+struct body {
+    void *(*function)(void *);
+    unsigned number;
+};
+
+static inline void *
+body_run(void *argument)
+{
+    const struct body *b = argument;
+    void *result = b->function((void *)(uintptr_t)b->number);
+    thread_ends();
+    return result;
+}
+
 /* Run a function in n threads, each with its number; fails if one returns other than NULL. */
 static inline void
 in_threads(unsigned n, void *(*body)(void *))
 {
     pthread_t threads[64];
+    struct body bodies[64];
     unsigned failed = 0;
-    for (unsigned i = 0; i < n; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, body, (void *)(uintptr_t)i), 0);
+    for (unsigned i = 0; i < n; i++) {
+        bodies[i] = (struct body){ body, i };
+        assert_int_equal(pthread_create(&threads[i], NULL, body_run, &bodies[i]), 0);
+    }
     for (unsigned i = 0; i < n; i++) {
         void *result;
         pthread_join(threads[i], &result);

@@ -53,6 +53,7 @@ help(void *argument)
     pthread_barrier_wait(&s->step);
     if (!free_half(s, 0))
         s->failed = true;
+    thread_ends();
     return NULL;
 }
 
