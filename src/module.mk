@@ -4,11 +4,13 @@
 lib_LTLIBRARIES += libalcove@S@.la
 noinst_LTLIBRARIES += libalcore.la
 
+# heap.c comes last, so that its table of heaps, of which the first entries are used, begins on the page where the other
+# variables end.
 libalcore_la_SOURCES = \
 	src/os/os.h src/os/os_linux.c \
 	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c src/pages/pagemap.h \
 	src/pages/pagemap.c src/pages/pool.h src/pages/pool.c src/pages/run.h \
-	src/heap/heap.h src/heap/heap.c src/heap/large.h src/heap/large.c src/heap/sizeclass.h \
+	src/heap/heap.h src/heap/large.h src/heap/large.c src/heap/sizeclass.h \
 	src/heap/sizeclass.c src/heap/slab.h src/heap/slab.c \
 	src/thread/cache.h src/thread/cache.c src/thread/fork.h src/thread/fork.c \
 	src/thread/lock.h src/thread/lock.c src/thread/record.h src/thread/record.c \
@@ -18,7 +20,8 @@ libalcore_la_SOURCES = \
 	src/api/aligned.c src/api/api.h src/api/calloc.c src/api/heaps.c src/api/hot.h \
 	src/api/internal.h src/api/malloc.c src/api/message.h src/api/message.c src/api/realloc.c \
 	src/api/services.h src/api/slow.c src/api/strdup.c src/api/table.c src/api/thunks.S \
-	src/api/usable_size.c
+	src/api/usable_size.c \
+	src/heap/heap.c
 
 libalcore_la_CFLAGS = $(AM_CFLAGS) \
 	-fvisibility=hidden -fno-semantic-interposition -ftls-model=global-dynamic \

@@ -24,9 +24,9 @@ check_pages(void)
 {
     char text[160];
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    pages_too_large = page > PAGE_SIZE;
-    if (!pages_too_large)
-        return;
+    if (page <= PAGE_SIZE)
+        return; /* without a store, which would make a page of variables resident */
+    pages_too_large = true;
     int length = snprintf(text, sizeof text,
                           "<alcove>: configured for pages of %zu KiB, this system has %zu KiB: there will be no memory. "
                           "Configure with --with-lg-page=%d\n",
