@@ -11,6 +11,8 @@
  *   reference  what a work that only alcove can do is compared with, on alcove itself
  *   floor      the row "empty": two calls of functions that do nothing
  *   target     what a row must reach, from issue 3
+ *   cycle      an allocator is loaded, used by two threads, and unloaded while they live; they end
+ *   growth     what a cycle leaves behind
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -86,6 +88,10 @@ void random_shuffle(uint64_t *state, uint32_t *items, size_t count);
 
 /* Resident memory of this process in bytes, exact, without allocating anything. */
 size_t resident_bytes(void);
+/* Its mappings and their bytes; the reading itself maps nothing new after the first time. */
+void mappings_count(size_t *mappings, size_t *bytes);
+/* pthread keys that exist. */
+int thread_keys(void);
 /* Pages of zeroes from the system, not from any allocator, touched. Never given back. */
 void *pages_get(size_t bytes);
 
@@ -93,6 +99,18 @@ void *pages_get(size_t bytes);
 #define OPAQUE(pointer) __asm__ volatile("" : "+r"(pointer) : : "memory")
 /* A function pointer that the compiler cannot see through. */
 #define LOAD(pointer) (*(__typeof__(pointer) volatile *)&(pointer))
+
+/* Growth is counted from here on: the first cycles fill what is kept for reuse, such as libc's stacks of threads. */
+enum { CYCLES_BEFORE = 10 };
+
+/* What cycles left behind, each, and how they ended. */
+struct growth {
+    double resident, mapped;    /* bytes */
+    double mappings, keys;
+    int cycle;                  /* the one that is going on, from 1 */
+    int signal;                 /* that ended it; 0: none */
+    enum { AFTER_UNKNOWN, AFTER_GONE, AFTER_LOADED } after; /* its library, after the last dlclose */
+};
 
 /* ---- works.c: the table of works ---- */
 
@@ -107,6 +125,7 @@ struct job {
     const char *plugin;    /* path of the small plugin built for the benchmark */
     double value;          /* answer, in the work's unit */
     double reference;      /* answer, same unit, 0: none */
+    struct growth growth;  /* answer of cycles */
     char note[200];        /* answer when it could not be done; else empty */
 };
 
@@ -172,6 +191,7 @@ struct options {
     int rounds;
     int quick;
     int curves;
+    int cycles; /* how many; 0: not wanted */
     int list;
     const char *only;
     const char *tsv;
@@ -203,6 +223,8 @@ double cell_faults(const struct cell *cell);    /* median */
 void peers_probe(const struct options *options);
 /* The main function of a child. */
 int child_main(int argc, char **argv);
+/* Give the parent what the job holds; a signal handler may. 0, or -1 if it cannot be told. */
+int child_answer(const struct job *job, double faults);
 /* Can this peer do works of these flags? */
 int peer_wanted(const struct peer *peer, unsigned flags);
 /* Does --only let this name through? NULL lets all through; else comma-separated shell patterns. */
@@ -211,6 +233,10 @@ int name_wanted(const char *name, const char *group, const struct options *optio
 int run_works(const struct options *options, struct cell (*cells)[MAX_PEERS]);
 /* cells: [16][MAX_PEERS], one curve */
 void run_curve(const struct options *options, const struct curve *curve, struct cell (*cells)[MAX_PEERS]);
+
+/* options->cycles cycles with one peer. with_loader: by the loader, not by dlopen itself. */
+enum cell_state run_cycles(const struct options *options, const struct peer *peer, int with_loader,
+                           struct growth *growth, char note[200]);
 
 /* ---- report.c: table, verdicts, TSV ---- */
 
@@ -227,6 +253,9 @@ void report_table(struct cell (*cells)[MAX_PEERS]);
 int report_tsv(const char *path, struct cell (*cells)[MAX_PEERS]);
 int curve_measured(const struct curve *curve, struct cell (*cells)[MAX_PEERS]);
 void report_curve(const struct curve *curve, struct cell (*cells)[MAX_PEERS]);
+/* Cycles, in Markdown. */
+void report_cycles_head(int cycles);
+void report_cycles(const char *name, enum cell_state state, const struct growth *growth, const char *note);
 int report_curve_tsv(FILE *out, const struct curve *curve, struct cell (*cells)[MAX_PEERS]);
 
 /* ---- plot.c ---- */

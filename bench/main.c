@@ -19,6 +19,7 @@ static const char help[] =
     "  --list                list the works and the curves\n"
     "  --quick               short loops, 2 rounds, without the row that pauses for 12 s\n"
     "  --curves              measure how cost grows instead of the table's rows\n"
+    "  --cycles [N]          load, use and unload each N times (default 100): what is left behind, in Markdown\n"
     "  --tsv FILE            write the figures as tab-separated values\n"
     "  --plot DIRECTORY      draw works.png, works.svg (with --curves: curve-*.png, curve-*.svg)\n"
     "  --save-baseline FILE  write the figures for a later --check\n"
@@ -29,16 +30,17 @@ static const char help[] =
     "  --help                this text\n";
 
 enum { OPTION_ALCOVE = 256, OPTION_LOADER, OPTION_PEER, OPTION_ROUNDS, OPTION_ONLY, OPTION_LIST, OPTION_QUICK,
-       OPTION_CURVES, OPTION_TSV, OPTION_PLOT, OPTION_CHECK, OPTION_SAVE, OPTION_HELP };
+       OPTION_CURVES, OPTION_CYCLES, OPTION_TSV, OPTION_PLOT, OPTION_CHECK, OPTION_SAVE, OPTION_HELP };
 
 static const struct option long_options[] = {
     {"alcove", required_argument, NULL, OPTION_ALCOVE}, {"loader", required_argument, NULL, OPTION_LOADER},
     {"peer", required_argument, NULL, OPTION_PEER},     {"rounds", required_argument, NULL, OPTION_ROUNDS},
     {"only", required_argument, NULL, OPTION_ONLY},     {"list", no_argument, NULL, OPTION_LIST},
     {"quick", no_argument, NULL, OPTION_QUICK},         {"curves", no_argument, NULL, OPTION_CURVES},
-    {"tsv", required_argument, NULL, OPTION_TSV},       {"plot", required_argument, NULL, OPTION_PLOT},
-    {"check", required_argument, NULL, OPTION_CHECK},   {"save-baseline", required_argument, NULL, OPTION_SAVE},
-    {"help", no_argument, NULL, OPTION_HELP},           {NULL, 0, NULL, 0}};
+    {"cycles", optional_argument, NULL, OPTION_CYCLES}, {"tsv", required_argument, NULL, OPTION_TSV},
+    {"plot", required_argument, NULL, OPTION_PLOT},     {"check", required_argument, NULL, OPTION_CHECK},
+    {"save-baseline", required_argument, NULL, OPTION_SAVE}, {"help", no_argument, NULL, OPTION_HELP},
+    {NULL, 0, NULL, 0}};
 
 /* A file of the build, found from where this program lies. */
 static char *beside(const char *relative)
@@ -128,6 +130,32 @@ static int do_works(const struct options *options)
     return slower > 0;
 }
 
+static void cycles_of(const struct options *options, const struct peer *peer, int with_loader)
+{
+    char name[128], note[200] = "";
+    struct growth growth = {.cycle = 0};
+    enum cell_state state = CELL_FAILED;
+    snprintf(name, sizeof name, "%s%s", peer->name, with_loader ? " with the loader" : "");
+    if (peer->missing)
+        snprintf(note, sizeof note, "not installed: %s", peer->install);
+    else
+        state = run_cycles(options, peer, with_loader, &growth, note);
+    report_cycles(name, state, &growth, note);
+}
+
+static int do_cycles(const struct options *options)
+{
+    report_cycles_head(options->cycles);
+    for (int i = 0; i < peer_count; i++) {
+        if (i == PEER_LIBC)
+            continue;
+        cycles_of(options, &peers[i], 0);
+        if (i == PEER_ALCOVE)
+            cycles_of(options, &peers[i], 1);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "--child") == 0)
@@ -161,6 +189,16 @@ int main(int argc, char **argv)
         case OPTION_LIST: list(); return 0;
         case OPTION_QUICK: options.quick = 1; break;
         case OPTION_CURVES: options.curves = 1; break;
+        case OPTION_CYCLES:
+            /* getopt sees an optional argument behind "=" only. */
+            if (!optarg && optind < argc && *argv[optind] != '-')
+                optarg = argv[optind++];
+            options.cycles = optarg ? atoi(optarg) : 100;
+            if (options.cycles <= CYCLES_BEFORE) {
+                fprintf(stderr, "alcove-bench: --cycles %s: not more than %d\n", optarg, CYCLES_BEFORE);
+                return 2;
+            }
+            break;
         case OPTION_TSV: options.tsv = optarg; break;
         case OPTION_PLOT: options.plot = optarg; break;
         case OPTION_CHECK: options.check = optarg; break;
@@ -183,5 +221,7 @@ int main(int argc, char **argv)
     options.plugin = beside(".libs/plugin.so");
 
     peers_probe(&options);
+    if (options.cycles)
+        return do_cycles(&options);
     return options.curves ? do_curves(&options) : do_works(&options);
 }

@@ -6,7 +6,9 @@
 #include "bench.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -147,6 +149,32 @@ size_t resident_bytes(void)
     text[length] = 0;
     const char *line = strstr(text, "\nRss:");
     return line ? (size_t)strtoul(line + 5, NULL, 10) * 1024 : 0;
+}
+
+void mappings_count(size_t *mappings, size_t *bytes)
+{
+    char line[4352]; /* a path and what stands before it */
+    unsigned long start, end;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    *mappings = *bytes = 0;
+    while (maps && fgets(line, sizeof line, maps))
+        if (sscanf(line, "%lx-%lx", &start, &end) == 2) {
+            ++*mappings;
+            *bytes += end - start;
+        }
+    if (maps)
+        fclose(maps);
+}
+
+int thread_keys(void)
+{
+    static pthread_key_t key[PTHREAD_KEYS_MAX];
+    int left = 0;
+    while (left < PTHREAD_KEYS_MAX && pthread_key_create(&key[left], NULL) == 0)
+        left++;
+    for (int i = 0; i < left; i++)
+        pthread_key_delete(key[i]);
+    return PTHREAD_KEYS_MAX - left;
 }
 
 void *pages_get(size_t bytes)

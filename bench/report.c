@@ -328,3 +328,55 @@ int report_curve_tsv(FILE *out, const struct curve *curve, struct cell (*cells)[
                         peers[i].name, cell_min(&cells[point][i]), cell_median(&cells[point][i]), cell_faults(&cells[point][i]));
     return ferror(out) ? -1 : 0;
 }
+
+/* ---- cycles ---- */
+
+void report_cycles_head(int cycles)
+{
+    printf("| allocator | %d cycles | still mapped after dlclose | resident memory a cycle | address space a cycle "
+           "| mappings a cycle | thread keys a cycle |\n"
+           "| --- | --- | --- | --- | --- | --- | --- |\n", cycles);
+}
+
+/* Three digits that matter, in a unit that fits. */
+static const char *bytes_text(double bytes, char text[32])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    int unit = 0;
+    for (; fabs(bytes) >= 999.5 && unit < 4; unit++)
+        bytes /= 1024;
+    if (bytes == 0)
+        snprintf(text, 32, "0");
+    else
+        snprintf(text, 32, "%.3g %s", bytes, units[unit]);
+    return text;
+}
+
+static void print_ending(enum cell_state state, const struct growth *growth, const char *note)
+{
+    if (state == CELL_TIMED_OUT)
+        printf("hangs: %s", note);
+    else if (growth->signal)
+        printf("crashed in cycle %d: %s", growth->cycle, strsignal(growth->signal));
+    else if (state == CELL_DONE)
+        printf("done");
+    else if (growth->cycle)
+        printf("failed in cycle %d: %s", growth->cycle, note);
+    else
+        printf("%s", note);
+}
+
+void report_cycles(const char *name, enum cell_state state, const struct growth *growth, const char *note)
+{
+    static const char *const after[] = {[AFTER_UNKNOWN] = "-", [AFTER_GONE] = "no", [AFTER_LOADED] = "stays loaded"};
+    char resident[32], mapped[32];
+    printf("| %s | ", name);
+    print_ending(state, growth, note);
+    printf(" | %s |", after[growth->after]);
+    if (state == CELL_DONE && !growth->signal)
+        printf(" %s | %s | %.3g | %.3g |\n", bytes_text(growth->resident, resident), bytes_text(growth->mapped, mapped),
+               growth->mappings, growth->keys);
+    else
+        printf(" - | - | - | - |\n");
+    fflush(stdout);
+}

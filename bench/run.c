@@ -4,7 +4,7 @@
  * peers. A child that hangs is killed, by its process id.
  */
 #define _GNU_SOURCE
-#include "bench.h"
+#include "works.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -28,9 +28,18 @@ enum { ARG_SELF, ARG_CHILD, ARG_KIND, ARG_NAME, ARG_PEER, ARG_PATH, ARG_PREFIX, 
 
 struct answer {
     double value, reference, faults;
+    struct growth growth;
     int has_table;
     char note[200];
 };
+
+int child_answer(const struct job *job, double faults)
+{
+    struct answer answer = {.value = job->value, .reference = job->reference, .faults = faults, .growth = job->growth,
+                            .has_table = job->api.table != NULL};
+    memcpy(answer.note, job->note, sizeof answer.note);
+    return write(ANSWER_FD, &answer, sizeof answer) == (ssize_t)sizeof answer ? 0 : -1;
+}
 
 static double faults_so_far(void)
 {
@@ -65,6 +74,9 @@ int child_main(int argc, char **argv)
             return 2;
         function = curve->function;
         flags = curve->flags;
+    } else if (strcmp(kind, "cycles") == 0) {
+        function = strcmp(argv[ARG_NAME], "loader") == 0 ? cycles_by_loader : cycles_by_dlopen;
+        flags = WORK_LOADS_ITSELF;
     } else if (strcmp(kind, "probe") != 0) {
         const struct work *work = work_find(argv[ARG_NAME]);
         if (!work)
@@ -73,18 +85,14 @@ int child_main(int argc, char **argv)
         flags = work->flags;
     }
 
-    struct answer answer = {.value = 0};
+    double faults = 0;
     if ((flags & WORK_LOADS_ITSELF) || peer_load(&peer, &job.api, job.note, sizeof job.note) == 0) {
         double before = faults_so_far();
         if (function)
             function(&job);
-        answer.faults = faults_so_far() - before;
+        faults = faults_so_far() - before;
     }
-    answer.value = job.value;
-    answer.reference = job.reference;
-    answer.has_table = job.api.table != NULL;
-    snprintf(answer.note, sizeof answer.note, "%s", job.note);
-    if (write(ANSWER_FD, &answer, sizeof answer) != (ssize_t)sizeof answer)
+    if (child_answer(&job, faults))
         return 2;
     /* Not exit(): an allocator's destructors are no part of any work. */
     _exit(0);
@@ -408,4 +416,23 @@ void run_curve(const struct options *options, const struct curve *curve, struct 
                 run_cell(request, NULL, &cells[point][p]);
             }
     progress(NULL, "", "", 0, 0);
+}
+
+enum cell_state run_cycles(const struct options *options, const struct peer *peer, int with_loader,
+                           struct growth *growth, char note[200])
+{
+    struct request request = {.kind = "cycles", .name = with_loader ? "loader" : "dlopen", .peer = peer,
+                              .parameter = options->cycles, .flags = with_loader ? WORK_LOADER : 0, .options = options};
+    struct answer answer;
+    memset(growth, 0, sizeof *growth);
+    if (with_loader && access(options->loader, R_OK)) {
+        snprintf(note, sizeof answer.note, "no loader library: %.160s", options->loader);
+        return CELL_FAILED;
+    }
+    progress("[%d/%d] cycles of %s %s", peer->name, with_loader ? "with the loader" : "", (int)(peer - peers) + 1, peer_count);
+    enum cell_state state = child_finish(child_start(&request), &answer, CHILD_SECONDS * (1 + options->cycles / 1000));
+    progress(NULL, "", "", 0, 0);
+    *growth = answer.growth;
+    memcpy(note, answer.note, sizeof answer.note);
+    return state;
 }

@@ -11,27 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <alcove/loader.h>
-
-/* The loader's functions, by the prefix they have. */
-struct loader {
-    __typeof__(int(alcove_allocator **, const struct alcove_load_options *)) *load;
-    __typeof__(const struct alcove_table *(alcove_allocator *)) *table_of;
-    __typeof__(int(alcove_allocator *, const char *, const struct alcove_module_options *, alcove_module **)) *module_open;
-    __typeof__(void *(alcove_module *, const char *)) *module_symbol;
-    __typeof__(int(alcove_module *, unsigned, struct alcove_report *)) *module_close;
-    __typeof__(const char *(void)) *error_message;
-    alcove_allocator *allocator;
-    const struct alcove_table *table;
-};
-
-static int loader_start(struct job *job, struct loader *loader)
+int loader_find(struct job *job, struct loader *loader)
 {
     struct {
         const char *name;
         void *where;
     } functions[] = {
         {"load", &loader->load},
+        {"unload", &loader->unload},
         {"table_of", &loader->table_of},
         {"module_open", &loader->module_open},
         {"module_symbol", &loader->module_symbol},
@@ -48,6 +35,11 @@ static int loader_start(struct job *job, struct loader *loader)
         }
         memcpy(functions[i].where, &found, sizeof found);
     }
+    return 0;
+}
+
+int loader_load(struct job *job, struct loader *loader)
+{
     struct alcove_load_options options = {.path = job->peer->path, .prefix = job->peer->prefix};
     if (loader->load(&loader->allocator, &options)) {
         snprintf(job->note, sizeof job->note, "%s", loader->error_message());
@@ -55,6 +47,11 @@ static int loader_start(struct job *job, struct loader *loader)
     }
     loader->table = loader->table_of(loader->allocator);
     return 0;
+}
+
+static int loader_start(struct job *job, struct loader *loader)
+{
+    return loader_find(job, loader) || loader_load(job, loader) ? -1 : 0;
 }
 
 /* ---- the host's own free ---- */

@@ -8,6 +8,8 @@
 
 #include <pthread.h>
 
+#include <alcove/loader.h>
+
 /* ---- work_small.c ---- */
 
 struct pairs {
@@ -63,7 +65,27 @@ work_function work_load_time, work_load_memory, work_peak_memory, work_replaced_
 work_function work_owner, work_owner_foreign, work_routed_pair, work_routed_batch, work_heaps_pair, work_heaps_burst,
     work_destroy, work_destroy_reference, curve_heaps_pair, curve_heaps_burst;
 
+/* ---- work_unload.c ---- */
+work_function cycles_by_dlopen, cycles_by_loader;
+
 /* ---- work_loader.c ---- */
+
+/* The loader's functions, by the prefix they have, and what it has loaded. */
+struct loader {
+    __typeof__(int(alcove_allocator **, const struct alcove_load_options *)) *load;
+    __typeof__(int(alcove_allocator *, unsigned)) *unload;
+    __typeof__(const struct alcove_table *(alcove_allocator *)) *table_of;
+    __typeof__(int(alcove_allocator *, const char *, const struct alcove_module_options *, alcove_module **)) *module_open;
+    __typeof__(void *(alcove_module *, const char *)) *module_symbol;
+    __typeof__(int(alcove_module *, unsigned, struct alcove_report *)) *module_close;
+    __typeof__(const char *(void)) *error_message;
+    alcove_allocator *allocator;
+    const struct alcove_table *table;
+};
+
+/* Find its functions in this process; load the allocator. 0, or -1 with a note. */
+int loader_find(struct job *job, struct loader *loader);
+int loader_load(struct job *job, struct loader *loader);
 work_function work_guarded_free, work_guarded_pair, work_own_free, work_own_pair, work_module_open,
     work_module_open_reference, work_module_pair, work_module_batch;
 
