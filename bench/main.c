@@ -17,7 +17,7 @@ static const char help[] =
     "  --rounds N            rounds of fresh processes (default 5)\n"
     "  --only PATTERNS       only works (or curves) of these names or groups: pair-*,realloc\n"
     "  --list                list the works and the curves\n"
-    "  --quick               short loops, 2 rounds, without the row that pauses for 12 s\n"
+    "  --quick               short loops, 2 rounds, without the rows that take long\n"
     "  --curves              measure how cost grows instead of the table's rows\n"
     "  --cycles [N]          load, use and unload each N times (default 100): what is left behind, in Markdown\n"
     "  --tsv FILE            write the figures as tab-separated values\n"

@@ -1,5 +1,6 @@
 /*
- * Loading and unloading over and over: what a cycle leaves behind, with any allocator.
+ * Loading and unloading over and over: what a cycle leaves behind, with any allocator, and whether
+ * the loader's 10,000th load is as fast as its first.
  */
 #define _GNU_SOURCE
 #include "works.h"
@@ -187,4 +188,64 @@ void cycles_by_loader(struct job *job)
 {
     if (loader_find(job, &loader) == 0)
         cycles(job, &(struct way){lent_load, lent_unload});
+}
+
+/* ---- the 10,000th load ---- */
+
+enum { LOADS = 10000, LOADS_TIMED = 100 };
+
+static int load_and_use(struct job *job)
+{
+    if (lent_load(job))
+        return -1;
+    void *block = job->api.malloc(64);
+    OPAQUE(block);
+    memset(block, 1, 64);
+    job->api.free(block);
+    return 0;
+}
+
+void work_late_load(struct job *job)
+{
+    double first[LOADS_TIMED], last[LOADS_TIMED];
+    if (loader_find(job, &loader))
+        return;
+    for (int i = 0; i < LOADS; i++) {
+        double start = clock_ns();
+        if (load_and_use(job))
+            return;
+        double took = clock_ns() - start;
+        if (i >= 1 && i <= LOADS_TIMED) /* the very first finds files and pages cold */
+            first[i - 1] = took;
+        if (i >= LOADS - LOADS_TIMED)
+            last[i - (LOADS - LOADS_TIMED)] = took;
+        if (lent_unload(job))
+            return;
+    }
+    job->value = median_of(last, LOADS_TIMED) / 1e3;
+    job->reference = median_of(first, LOADS_TIMED) / 1e3;
+}
+
+/* A pair's time in the allocator that is loaded now, and whether its TLS is static. */
+static double pair_time(const struct job *job, int *is_static)
+{
+    struct pairs pairs = {job->api.malloc, job->api.free, (size_t)job->parameter};
+    struct alcove_info info;
+    loader.table->info(&info);
+    *is_static = strcmp(info.tls, "static") == 0;
+    return best_ns(job->seconds, body_pairs, &pairs, 1);
+}
+
+void work_late_pair(struct job *job)
+{
+    int first_static, last_static;
+    if (loader_find(job, &loader) || load_and_use(job))
+        return;
+    job->reference = pair_time(job, &first_static);
+    for (int i = 1; i < LOADS; i++)
+        if (lent_unload(job) || load_and_use(job))
+            return;
+    job->value = pair_time(job, &last_static);
+    if (first_static && !last_static)
+        snprintf(job->note, sizeof job->note, "TLS is static in the first load, dynamic in the %dth", LOADS);
 }

@@ -53,6 +53,11 @@ const struct work works[] = {
     {"load-rss", "load", "KiB", "resident memory that this adds", work_load_memory,
      .flags = WORK_NOT_LIBC | WORK_LOADS_ITSELF, .targets = {BEST, {TARGET_VALUE, 250}}},
 
+    {"load-10000th", "load", "us", "the 10,000th load by the loader in a process, first malloc and free; ref.: the first ones",
+     work_late_load, .flags = LOADER_WORK | WORK_NOT_QUICK, .targets = {{TARGET_REFERENCE, 1.15}}},
+    {"pair-10000th", "load", "ns", "pair-64 by the table's malloc and free in the 10,000th load; ref.: in the first",
+     work_late_pair, .parameter = 64, .flags = LOADER_WORK | WORK_NOT_QUICK, .targets = {{TARGET_REFERENCE, 1.1}}},
+
     {"rss-peak", "memory", "%", "resident memory / bytes asked for, 600,000 live blocks of 16 to 1,000 bytes, all written",
      work_peak_memory, .flags = WORK_ONE_ROUND, .targets = {{TARGET_BEST, 1.02}}},
     {"rss-replaced", "memory", "%", "the same after 3 million random replacements",

@@ -66,7 +66,7 @@ work_function work_owner, work_owner_foreign, work_routed_pair, work_routed_batc
     work_destroy, work_destroy_reference, curve_heaps_pair, curve_heaps_burst;
 
 /* ---- work_unload.c ---- */
-work_function cycles_by_dlopen, cycles_by_loader;
+work_function cycles_by_dlopen, cycles_by_loader, work_late_load, work_late_pair;
 
 /* ---- work_loader.c ---- */
 
