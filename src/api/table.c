@@ -68,6 +68,7 @@ detach_leaving(void)
 {
     detached = true;
     thread_release_all(true);
+    heap_leave_all();
     pool_leave();
     base_release();
     return 0;

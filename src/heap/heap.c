@@ -155,6 +155,16 @@ heap_release_all(void)
     lock_drop(&heaps_lock);
 }
 
+void
+heap_leave_all(void)
+{
+    lock_take(&heaps_lock);
+    for (uint32_t i = 0; i < heaps_end; i++)
+        atomic_store_explicit(&heaps[i], NULL, memory_order_release);
+    heaps_end = heaps_made = 0;
+    lock_drop(&heaps_lock);
+}
+
 int
 heap_limit_set(uint32_t index, uint64_t limit)
 {

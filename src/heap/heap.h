@@ -83,6 +83,8 @@ void heap_count_uncached(struct heap *h, unsigned bin, size_t size);
 
 /* Drop every heap and forget it. */
 void heap_release_all(void);
+/* Forget every heap, and leave what it has. */
+void heap_leave_all(void);
 
 bool heap_fork_holds(void); /* does this thread, in the middle of something? */
 void heap_fork_prepare(void);

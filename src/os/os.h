@@ -42,6 +42,7 @@ bool os_move_pages(void *from, size_t size, void *to);
 uint64_t os_clock_ms(void);
 
 /* This thread's number in the system; has the thread of a number ended, late destructors and all? */
+int os_process_id(void);
 int os_thread_id(void);
 bool os_thread_has_ended(int id);
 

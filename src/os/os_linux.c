@@ -168,6 +168,12 @@ os_clock_ms(void)
 }
 
 int
+os_process_id(void)
+{
+    return (int)getpid();
+}
+
+int
 os_thread_id(void)
 {
     return (int)syscall(SYS_gettid);

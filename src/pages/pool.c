@@ -643,20 +643,23 @@ release_chunk(uintptr_t chunk)
     os_unmap((void *)chunk, CHUNK_SIZE);
 }
 
-/* Unmap what is free in a chunk. The rest stays: its entries tell that nobody knows it any more. */
+/* Have the entries of what stays tell that nobody knows it any more, and put what is free on a list: it is unmapped when
+ * all entries are right, for a guard may ask about what is mapped there next. */
+static struct run *leaving;
+
 static void
 leave_chunk(uintptr_t chunk)
 {
     for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
-        const struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
-        size_t bytes = r->pages << PAGE_LG;
+        struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
+        a += r->pages << PAGE_LG;
         if (r->kind >= RUN_SLAB) {
-            pagemap_set(a, r->pages, ENTRY_LEFT);
+            pagemap_set(r->base, r->pages, ENTRY_LEFT);
         } else {
-            pagemap_set(a, r->pages, 0);
-            os_unmap((void *)a, bytes);
+            pagemap_set(r->base, r->pages, 0);
+            r->next = leaving;
+            leaving = r;
         }
-        a += bytes;
     }
 }
 
@@ -707,6 +710,8 @@ pool_leave(void)
     lock_take(&pool.lock);
     atomic_store_explicit(&pagemap->left, 1, memory_order_relaxed);
     each_chunk(leave_chunk, leave_huge);
+    for (; leaving != NULL; leaving = leaving->next)
+        os_unmap((void *)leaving->base, leaving->pages << PAGE_LG);
     forget();
     lock_drop(&pool.lock);
 }

@@ -16,8 +16,7 @@ extern __thread _Bool lock_forking;
 #define set_forking(on) ((void)0)
 #endif
 
-static _Atomic uint32_t forking; /* who holds all locks for its fork; 0: nobody */
-static unsigned forks_within;    /* by signal handlers that have interrupted that one */
+static unsigned forks_within; /* by signal handlers that have interrupted the lock_forker */
 
 /* A signal handler that has interrupted this thread while it holds locks may fork, if the child only
  * execs. Such a fork waits for nothing: others may be waiting for what this thread holds. */
@@ -31,7 +30,7 @@ static void
 prepare(void)
 {
     if (interrupted()) {
-        if (forking == lock_self())
+        if (lock_forks())
             forks_within++;
         return;
     }
@@ -41,20 +40,20 @@ prepare(void)
     heap_fork_prepare_insides();
     pool_fork_prepare();
     base_fork_prepare();
-    forking = lock_self();
+    lock_forker = lock_self();
 }
 
 /* Is it the fork that took the locks which is over? */
 static bool
 fork_ends(void)
 {
-    if (forking != lock_self())
+    if (!lock_forks())
         return false;
     if (forks_within != 0) {
         forks_within--;
         return false;
     }
-    forking = 0;
+    lock_forker = 0;
     return true;
 }
 

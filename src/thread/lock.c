@@ -17,10 +17,14 @@ take_free(struct lock *l, uint32_t *seen, uint32_t state)
            atomic_compare_exchange_weak_explicit(&l->state, seen, state, memory_order_acquire, memory_order_relaxed);
 }
 
+_Atomic uint32_t lock_forker;
+
 void
 lock_wait(struct lock *l)
 {
     uint32_t self = lock_self(), seen;
+    if (lock_forks())
+        return;
     for (int i = 0; i < LOCK_SPINS; i++) {
         if (take_free(l, &seen, self))
             return;

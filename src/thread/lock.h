@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "api/api.h"
 #include "config.h"
 #include "thread/static_tls.h"
 
@@ -35,6 +36,10 @@ struct lock {
 #define LOCK_WAITED 1u
 
 #define LOCK_INITIAL(r) { 0, (r) }
+
+/* Who holds all locks for its fork; 0: nobody. Fork handlers of others run meanwhile and may call the allocator: that thread
+ * takes and drops nothing then. */
+extern HIDDEN _Atomic uint32_t lock_forker;
 
 void lock_wait(struct lock *l);
 void lock_wake(struct lock *l);
@@ -73,6 +78,13 @@ lock_self(void)
     return (uint32_t)((uintptr_t)thread_pointer() >> 10) << 2 | 2;
 }
 
+static inline bool
+lock_forks(void)
+{
+    uint32_t forker = atomic_load_explicit(&lock_forker, memory_order_relaxed);
+    return __builtin_expect(forker != 0, 0) && forker == lock_self();
+}
+
 /* Does the calling thread hold it? A signal handler may ask. */
 static inline bool
 lock_is_mine(const struct lock *l)
@@ -105,6 +117,8 @@ static inline void
 lock_drop(struct lock *l)
 {
     lock_check_drop(l);
+    if (__builtin_expect(lock_forks(), 0))
+        return;
     if (__builtin_expect(atomic_exchange_explicit(&l->state, 0, memory_order_release) & LOCK_WAITED, 0))
         lock_wake(l);
 }

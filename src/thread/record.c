@@ -19,6 +19,7 @@ static struct {
     struct thread *all, *idle;
     struct thread *cursor;   /* where the next scan goes on */
     uint32_t live;
+    int process;             /* whose threads they are */
 } threads = { .lock = LOCK_INITIAL(LOCK_THREADS) };
 
 static void
@@ -47,7 +48,8 @@ is_left(const struct thread *t, int self)
 static void
 find_left(unsigned most, int self)
 {
-    if (services.thread_started != NULL)
+    /* A child that was made without our fork handlers cannot ask about threads of its parent: all would seem to have ended. */
+    if (services.thread_started != NULL || os_process_id() != threads.process)
         return;
     if (most == ALL_RECORDS)
         threads.cursor = NULL; /* from the first */
@@ -72,8 +74,10 @@ record_new(struct heap *h)
     t->caches_made = NULL;
     /* Records are never given back, so t->caches is fresh from the system: zero, and not to be touched. */
     atomic_store_explicit(&t->caches[ALCOVE_HEAP_DEFAULT], &t->first, memory_order_relaxed);
+    if (threads.all == NULL)
+        threads.process = os_process_id();
     t->next = threads.all;
-    threads.all = t;
+    __atomic_store_n(&threads.all, t, __ATOMIC_RELEASE); /* thread_fork_holds() takes no lock */
     return t;
 }
 
@@ -316,6 +320,7 @@ thread_fork_child(void)
     struct thread *self = *tls_slot();
     if (self != NULL)
         self->id = os_thread_id();
+    threads.process = os_process_id();
     for (struct thread *t = threads.all; t != NULL; t = t->next) {
         lock_init(&t->lock, LOCK_RECORD);
         /* The other threads are not in this process. */

@@ -774,12 +774,18 @@ test_unload_that_leaves_live_blocks(void **state)
         if (round == 0) {
             setup(state);
             module = plugin_open(allocator, "blocks", NULL);
+            void *own = CALL(module, blocks_make)(BLOCKS_MALLOC, 100);
+            size_t (*usable_size)(void *) = (size_t(*)(void *))alcove_table_of(allocator)->entry(
+                ALCOVE_ENTRY_malloc_usable_size, heap_of(allocator, own));
+            assert_true(usable_size(own) >= 100);
+            CALL(module, blocks_release)(own);
             for (int i = COUNT - 5; i < COUNT; i++) {
+                assert_int_equal(usable_size(blocks[i]), 0);
                 CALL(module, blocks_release)(blocks[i]);
                 assert_int_equal(heap_of(allocator, blocks[i]), ALCOVE_HEAP_NONE);
                 alcove_table_of(allocator)->free(blocks[i]);
             }
-            assert_int_equal(stats_of(module).heap.total_frees, 0);
+            assert_int_equal(stats_of(module).heap.total_frees, 1);
             module_end(module);
         } else if (round == 1) {
             assert_ok(alcove_unload(allocator, 0));
@@ -787,6 +793,24 @@ test_unload_that_leaves_live_blocks(void **state)
     }
     free(malloc(100000)); /* libc's own are still libc's */
     setup(state);
+}
+
+/* Something else keeps the library mapped: the next load finds it as it was left. */
+static void
+test_load_after_live_blocks_were_left_by_a_library_that_stays(void **state)
+{
+    void *pin = dlopen(allocator_path(), RTLD_NOW | RTLD_NOLOAD);
+    assert_non_null(pin);
+    for (int round = 0; round < 3; round++) {
+        char *block = alcove_table_of(allocator)->malloc(1000);
+        memset(block, round, 1000);
+        assert_ok(alcove_unload(allocator, ALCOVE_UNLOAD_LEAVE));
+        setup(state);
+        assert_int_equal(block[999], round);
+        assert_int_equal(heap_of(allocator, block), ALCOVE_HEAP_NONE);
+        free(block);
+    }
+    dlclose(pin);
 }
 
 int
@@ -838,6 +862,7 @@ main(void)
         TEST(test_constructors_may_call_the_loader),
         TEST(test_constructors_of_any_thread_may_call_the_loader),
         TEST(test_unload_that_leaves_live_blocks),
+        TEST(test_load_after_live_blocks_were_left_by_a_library_that_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

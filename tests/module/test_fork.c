@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define CHILD_SECONDS 60 /* a child that waits for a lock is ended */
@@ -257,6 +258,78 @@ test_threads_fork_at_the_same_time(void **unused)
     }
 }
 
+/* Fork handlers that were there before the allocator: in the middle of its own, which hold every lock. */
+
+static bool older_use;
+static unsigned older_uses;
+
+static void
+use_within(void)
+{
+    if (!older_use)
+        return;
+    void *large = table->malloc(3000000), *blocks[300];
+    for (unsigned i = 0; i < 300; i++)
+        blocks[i] = table->malloc(i * 30);
+    for (unsigned i = 0; i < 300; i++)
+        table->free(blocks[i]);
+    table->free(large);
+    table->purge();
+    older_uses += large != NULL;
+}
+
+static bool
+uses_and_works(void *unused)
+{
+    (void)unused;
+    return older_uses == 2 && works();
+}
+
+static void
+test_older_fork_handlers_may_use_it(void **unused)
+{
+    (void)unused;
+    older_use = true;
+    for (int i = 0; i < 5; i++) {
+        older_uses = 0;
+        assert_int_equal(run_child(uses_and_works, NULL), 0);
+        assert_int_equal(older_uses, 2); /* before, and in the parent after */
+    }
+    older_use = false;
+    assert_true(works());
+}
+
+/* A child that was made without any handler: its threads are not to take its first thread's record. */
+
+static void *
+take_four(void *blocks)
+{
+    for (int i = 0; i < 4; i++)
+        ((void **)blocks)[i] = table->malloc(64);
+    return NULL;
+}
+
+static void
+test_threads_of_a_child_made_by_the_system_call(void **unused)
+{
+    (void)unused;
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
+    table->free(table->malloc(64));
+    pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (child == 0) {
+        void *blocks[4], *mine = table->malloc(64);
+        pthread_t thread;
+        table->free(mine);
+        if (pthread_create(&thread, NULL, take_four, blocks) != 0)
+            _exit(2);
+        pthread_join(thread, NULL);
+        _exit(blocks[0] == NULL || blocks[0] == mine || table->malloc(64) != mine);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 int
 main(void)
 {
@@ -269,6 +342,10 @@ main(void)
         busy_test(test_threads_of_the_child_allocate_while_threads_of_the_parent_do),
         busy_test(test_child_destroys_a_heap_that_threads_of_the_parent_use),
         busy_test(test_threads_fork_at_the_same_time),
+        cmocka_unit_test(test_older_fork_handlers_may_use_it),
+        busy_test(test_older_fork_handlers_may_use_it),
+        cmocka_unit_test(test_threads_of_a_child_made_by_the_system_call),
     };
+    pthread_atfork(use_within, use_within, use_within);
     return cmocka_run_group_tests(tests, group_open, NULL);
 }

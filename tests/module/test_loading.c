@@ -6,6 +6,7 @@
 
 #include <link.h>
 #include <pthread.h>
+#include <sys/wait.h>
 
 #include "config.h"
 #include "tests/plugins/opener.h"
@@ -217,6 +218,35 @@ test_threads_that_used_it_in_a_namespace_are_forgotten(void **unused)
     for (int i = 0; i < 50; i++)
         assert_true(works_in_thread(in_space[0]));
     assert_int_equal(threads_settled(in_space[0], 0), 0);
+}
+
+static void *
+take_four(void *blocks)
+{
+    for (int i = 0; i < 4; i++)
+        ((void **)blocks)[i] = in_space[0]->malloc(64);
+    return NULL;
+}
+
+/* The program's fork runs no handler of a namespace's libc. The child's threads are not to take its first one's record. */
+static void
+test_threads_of_a_child_beside_a_namespace(void **unused)
+{
+    (void)unused;
+    in_space[0]->free(in_space[0]->malloc(64));
+    pid_t child = fork();
+    if (child == 0) {
+        void *blocks[4], *mine = in_space[0]->malloc(64);
+        pthread_t thread;
+        in_space[0]->free(mine);
+        if (pthread_create(&thread, NULL, take_four, blocks) != 0)
+            _exit(2);
+        pthread_join(thread, NULL);
+        _exit(blocks[0] == NULL || blocks[0] == mine || in_space[0]->malloc(64) != mine);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
 }
 
 #define in_namespaces(function) cmocka_unit_test_setup_teardown(function, open_in_namespaces, close_in_namespaces)
@@ -467,6 +497,7 @@ main(void)
         in_namespaces(test_several_namespaces_at_once),
         in_namespaces(test_thread_keys_of_the_program_are_its_own_beside_a_namespace),
         in_namespaces(test_threads_that_used_it_in_a_namespace_are_forgotten),
+        in_namespaces(test_threads_of_a_child_beside_a_namespace),
         cmocka_unit_test(test_threads_that_were_there_before_it_and_that_come_after_it),
         cmocka_unit_test(test_services_that_do_not_fit_are_refused),
         cmocka_unit_test(test_every_flag_of_dlopen),

@@ -197,6 +197,12 @@ race(const struct way *way)
                 lifetime = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
                 swap(way->load);
                 bool good = visit(i);
+                pthread_t children[2];
+                for (uintptr_t k = 0; k < 2; k++)
+                    good = pthread_create(&children[k], NULL, live_shortly, (void *)k) == 0 && visit(i) && good;
+                for (int k = 0; k < 2; k++)
+                    pthread_join(children[k], NULL);
+                good = good && failures == 0;
                 swap(way->unload);
                 _exit(good ? 0 : 1);
             }
