@@ -21,6 +21,14 @@ skip() {
     echo "ok $tap_number - $1 # SKIP $2"
 }
 
+# skip_if_foreign <program>: skip all of the script unless a program of this system could load the built module
+skip_if_foreign() {
+    machine_and_libc() { readelf -hdW "$1" | grep -oE 'Machine:.*|NEEDED.*libc\..*'; }
+    [ "$(machine_and_libc "$ALCOVE_TEST_MODULE")" != "$(machine_and_libc "$1")" ] || return 0
+    echo "1..0 # SKIP the module is for another machine or another libc than $1"
+    exit 77
+}
+
 tap_end() {
     echo "1..$tap_number"
     exit $tap_failed

@@ -4,6 +4,7 @@
 # status 0, and write nothing to standard error. Prints TAP.
 here=$ALCOVE_TEST_SRCDIR/tests/hosts/interpreters
 . "$ALCOVE_TEST_SRCDIR/tests/tap.sh"
+skip_if_foreign /bin/sh
 . "$here/cycles.sh"
 
 # host <test> <interpreter> <arguments…>

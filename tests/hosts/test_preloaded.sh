@@ -4,6 +4,7 @@
 here=$ALCOVE_TEST_SRCDIR/tests/hosts/interpreters
 tests=$ALCOVE_TEST_BUILDDIR/tests
 . "$ALCOVE_TEST_SRCDIR/tests/tap.sh"
+skip_if_foreign /bin/sh
 . "$here/cycles.sh"
 
 # The scripts look for ALCOVE_TEST_PRELOADED among their mappings.
