@@ -151,6 +151,7 @@ static void
 test_daemons_while_threads_allocate(void **unused)
 {
     (void)unused;
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
     start_from_threads(start_daemon);
 }
 
