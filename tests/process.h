@@ -27,6 +27,12 @@
         skip();                                  \
     } while (0)
 
+#define SKIP_WITHOUT_UNLOADING()                              \
+    do {                                                     \
+        if (!DLCLOSE_UNLOADS)                                \
+            SKIP_BECAUSE("this libc's dlclose unloads nothing"); \
+    } while (0)
+
 /* Does an emulator run this program (TEST_RUN, tests/tests.mk)? */
 static inline bool
 emulated(void)

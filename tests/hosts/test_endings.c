@@ -16,7 +16,12 @@
 #include "tests/work.h"
 
 /* How C++ registers the destructor of a thread_local variable when a thread first uses it. */
-int __cxa_thread_atexit_impl(void (*destructor)(void *), void *object, void *library);
+int __cxa_thread_atexit_impl(void (*destructor)(void *), void *object, void *library) __attribute__((weak));
+#define SKIP_WITHOUT_CXX_DESTRUCTORS()                                                 \
+    do {                                                                               \
+        if (__cxa_thread_atexit_impl == NULL)                                          \
+            SKIP_BECAUSE("this libc leaves thread-local variables of C++ to C++'s library"); \
+    } while (0)
 extern void *__dso_handle;
 
 static const struct alcove_table *table;
@@ -44,6 +49,8 @@ setup(void **open)
 {
     allocator = NULL;
     handle = NULL;
+    if (__cxa_thread_atexit_impl == NULL)
+        return 0; /* the test will be skipped */
     (*(void (**)(void))*open)();
     return table != NULL ? 0 : -1;
 }
@@ -54,9 +61,11 @@ teardown(void **unused)
     (void)unused;
     if (allocator != NULL)
         assert_ok(alcove_unload(allocator, 0));
-    else
+    else if (handle != NULL)
         assert_int_equal(dlclose(handle), 0);
-    assert_int_equal(lines_mapped(allocator_path()), 0);
+    else
+        return 0;
+    assert_int_equal(lines_mapped(allocator_path()) != 0, !DLCLOSE_UNLOADS);
     return 0;
 }
 
@@ -107,6 +116,7 @@ static void
 test_thread_local_destructors_of_cxx(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_CXX_DESTRUCTORS();
     uint32_t threads = info_now().threads;
     good_ends = bad_ends = 0;
     for (int i = 0; i < 20; i++)
@@ -200,7 +210,7 @@ keys_bare(void)
 {
     keys_test(open_bare);
     CHECK(dlclose(handle) == 0);
-    CHECK(lines_mapped(allocator_path()) == 0);
+    CHECK((lines_mapped(allocator_path()) == 0) == DLCLOSE_UNLOADS);
     exit(0);
 }
 
@@ -209,7 +219,7 @@ keys_with_loader(void)
 {
     keys_test(open_with_loader);
     CHECK(alcove_unload(allocator, 0) == 0);
-    CHECK(lines_mapped(allocator_path()) == 0);
+    CHECK((lines_mapped(allocator_path()) == 0) == DLCLOSE_UNLOADS);
     exit(0);
 }
 
@@ -374,6 +384,7 @@ static void
 test_thread_local_destructors_of_the_main_thread(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_CXX_DESTRUCTORS();
     shared->good = 0;
     in_child(exit_with_cxx_variables_bare);
     in_child(exit_with_cxx_variables_with_loader);
