@@ -12,6 +12,22 @@
 #include "tests/plugins/opener.h"
 #include "tests/work.h"
 
+#ifndef RTLD_DEEPBIND /* of glibc alone, as namespaces are */
+#define RTLD_DEEPBIND 0
+#endif
+#ifdef LM_ID_NEWLM
+#define HAVE_NAMESPACES 1
+#else
+#define HAVE_NAMESPACES 0
+#define LM_ID_NEWLM 0
+#define dlmopen(space, path, flags) NULL
+#endif
+#define SKIP_WITHOUT_NAMESPACES()                            \
+    do {                                                     \
+        if (!HAVE_NAMESPACES)                                \
+            SKIP_BECAUSE("this libc has no dlmopen");        \
+    } while (0)
+
 #define CAN_BE_STATIC (ALCOVE_HAVE_TLSDESC && !ALCOVE_FORCE_DYNAMIC_TLS)
 
 static const char *
@@ -57,7 +73,7 @@ cycle(void)
     assert_true(allocator_works(t));
     assert_true(works_in_thread(t));
     assert_int_equal(dlclose(handle), 0);
-    assert_false(module_is_mapped());
+    assert_int_equal(module_is_mapped(), !DLCLOSE_UNLOADS);
 }
 
 static void
@@ -77,7 +93,7 @@ test_every_flag_of_dlopen(void **unused)
         /* Even global, it takes libc's place for nobody. */
         assert_ptr_equal(dlsym(RTLD_DEFAULT, "malloc"), (void *)libc_malloc);
         assert_int_equal(dlclose(handle), 0);
-        assert_false(module_is_mapped());
+        assert_int_equal(module_is_mapped(), !DLCLOSE_UNLOADS);
     }
 }
 
@@ -120,7 +136,7 @@ test_loaded_by_one_thread_and_unloaded_by_another(void **unused)
     assert_int_equal(pthread_create(&thread, NULL, free_and_unload, &passed), 0);
     pthread_join(thread, &result);
     assert_ptr_equal(result, &passed);
-    assert_false(module_is_mapped());
+    assert_int_equal(module_is_mapped(), !DLCLOSE_UNLOADS);
 }
 
 static void
@@ -136,7 +152,7 @@ test_loaded_by_the_constructor_of_a_library(void **unused)
     assert_true(allocator_works(t));
     assert_true(works_in_thread(t));
     assert_int_equal(dlclose(opener), 0); /* and its destructor unloads it */
-    assert_false(module_is_mapped());
+    assert_int_equal(module_is_mapped(), !DLCLOSE_UNLOADS);
 }
 
 /* glibc has room for the libcs of four namespaces: three beside the program's. */
@@ -148,7 +164,7 @@ static int
 open_in_namespaces(void **unused)
 {
     (void)unused;
-    for (int i = 0; i < NAMESPACES; i++) {
+    for (int i = 0; HAVE_NAMESPACES && i < NAMESPACES; i++) {
         spaces[i] = dlmopen(LM_ID_NEWLM, module_path(), RTLD_NOW | RTLD_LOCAL);
         if (spaces[i] == NULL) {
             print_error("namespace %d: %s\n", i, dlerror());
@@ -163,7 +179,7 @@ static int
 close_in_namespaces(void **unused)
 {
     (void)unused;
-    for (int i = 0; i < NAMESPACES; i++)
+    for (int i = 0; HAVE_NAMESPACES && i < NAMESPACES; i++)
         if (dlclose(spaces[i]) != 0)
             return -1;
     return 0;
@@ -173,6 +189,7 @@ static void
 test_several_namespaces_at_once(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_NAMESPACES();
     const struct alcove_table *tables[NAMESPACES + 1];
     void *blocks[NAMESPACES + 1], *handle;
     struct alcove_owner owner;
@@ -198,6 +215,7 @@ static void
 test_thread_keys_of_the_program_are_its_own_beside_a_namespace(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_NAMESPACES();
     pthread_key_t keys[8];
     for (int i = 0; i < 8; i++) {
         assert_int_equal(pthread_key_create(&keys[i], NULL), 0);
@@ -215,6 +233,7 @@ static void
 test_threads_that_used_it_in_a_namespace_are_forgotten(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_NAMESPACES();
     for (int i = 0; i < 50; i++)
         assert_true(works_in_thread(in_space[0]));
     assert_int_equal(threads_settled(in_space[0], 0), 0);
@@ -350,7 +369,7 @@ test_threads_are_created_meanwhile(void **unused)
     stop = true;
     pthread_join(maker, &result);
     assert_ptr_equal(result, &stop);
-    assert_false(module_is_mapped());
+    assert_int_equal(module_is_mapped(), !DLCLOSE_UNLOADS);
 }
 
 static pthread_barrier_t barrier;
@@ -391,7 +410,7 @@ test_threads_that_were_there_before_it_and_that_come_after_it(void **unused)
         assert_true(works_in_thread(shared));
     pthread_barrier_destroy(&barrier);
     assert_int_equal(dlclose(handle), 0);
-    assert_false(module_is_mapped());
+    assert_int_equal(module_is_mapped(), !DLCLOSE_UNLOADS);
 }
 
 /* libc does not take back what it gave of its optional static TLS, so it runs out. */
