@@ -212,6 +212,7 @@ static void
 test_detach_that_leaves_live_blocks(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_UNLOADING();
     char *block = t->malloc(3000);
     fill(block, 3000, 3);
     assert_int_equal(t->detach_leaving(), 0);
