@@ -168,7 +168,7 @@ static const int needed_to_allocate[] = { SYS_mmap, SYS_munmap };
 static const int used_when_allowed[] = { SYS_madvise, SYS_mremap, SYS_futex, SYS_gettid, SYS_getpid, SYS_tgkill };
 /* Of this test: threads, messages, the end; and what dlclose does. */
 static const int of_threads[] = { SYS_clone, SYS_clone3, SYS_mprotect, SYS_set_robust_list, SYS_rseq, SYS_rt_sigaction,
-                                  SYS_rt_sigprocmask, SYS_exit };
+                                  SYS_rt_sigprocmask, SYS_membarrier, SYS_exit };
 static const int of_the_test[] = { SYS_write, SYS_exit_group, SYS_brk };
 
 struct calls {

@@ -28,7 +28,12 @@
             SKIP_BECAUSE("this libc has no dlmopen");        \
     } while (0)
 
+/* glibc alone has room left for a library that comes later. */
+#ifdef __GLIBC__
 #define CAN_BE_STATIC (ALCOVE_HAVE_TLSDESC && !ALCOVE_FORCE_DYNAMIC_TLS)
+#else
+#define CAN_BE_STATIC 0
+#endif
 
 static const char *
 plugin_path(const char *name)
@@ -319,7 +324,7 @@ test_two_hundred_copies_with_heaps_and_options_of_their_own(void **unused)
         assert_true(works_in_thread(tables[i]));
     for (int i = 0; i < COPIES; i++)
         assert_int_equal(dlclose(handles[i]), 0);
-    assert_int_equal(mappings_with(folder), 0);
+    assert_int_equal(mappings_with(folder) != 0, !DLCLOSE_UNLOADS);
 }
 
 static atomic_bool stop;
@@ -439,6 +444,9 @@ static void
 test_static_tls_surplus_used_up(void **unused)
 {
     (void)unused;
+#ifndef __GLIBC__
+    SKIP_BECAUSE("this libc has no static TLS to spare");
+#endif
     char folder[] = "/tmp/alcove-surplus-XXXXXX", from[PATH_MAX], to[64], command[PATH_MAX + 128];
     void *takers[500];
     int n = 0;
@@ -486,6 +494,7 @@ static void
 test_services_that_do_not_fit_are_refused(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_UNLOADING(); /* it must not have been in use */
     static struct pagemap *const somewhere = (struct pagemap *)&somewhere;
     void *handle;
     const struct alcove_table *t = module_open(module_path(), &handle);
