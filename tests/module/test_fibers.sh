@@ -10,6 +10,12 @@ if ! ${CC:-cc} -O2 -flto "$work/empty.c" -o "$work/empty" 2>"$work/said"; then
     echo "1..0 # skipped: $CC cannot link with -flto: $(head -n 1 "$work/said")"
     exit 77
 fi
+echo '#include <ucontext.h>
+int main(void) { static ucontext_t c; return swapcontext(&c, &c); }' >"$work/empty.c"
+if ! ${CC:-cc} "$work/empty.c" -o "$work/empty" 2>/dev/null; then
+    echo "1..0 # skipped: this libc has no swapcontext"
+    exit 77
+fi
 inlined=
 for option in -finline-limit=2000 --param=inline-unit-growth=300; do
     ${CC:-cc} -Werror "$option" -c "$work/empty.c" -o "$work/empty.o" 2>/dev/null && inlined="$inlined $option"
