@@ -327,6 +327,31 @@ test_two_hundred_copies_with_heaps_and_options_of_their_own(void **unused)
     assert_int_equal(mappings_with(folder) != 0, !DLCLOSE_UNLOADS);
 }
 
+/* Its own functions are in its table, not those of the same name that the program or another library shows. */
+static void
+test_copy_beside_one_whose_names_are_global(void **unused)
+{
+    (void)unused;
+    char path[] = "/tmp/alcove-copy-XXXXXX";
+    void *global = dlopen(module_path(), RTLD_NOW | RTLD_GLOBAL), *handle;
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    close(file);
+    assert_non_null(global);
+    const struct alcove_table *t = symbol_of(global, "table");
+    assert_true(module_copy(path));
+    const struct alcove_table *copy = module_open(path, &handle);
+    unlink(path);
+    assert_non_null(copy);
+    struct alcove_owner owner;
+    void *block = copy->malloc(100);
+    assert_int_equal(copy->owner(block, &owner), 1);
+    assert_int_equal(t->owner(block, &owner), 0);
+    copy->free(block);
+    assert_int_equal(dlclose(handle), 0);
+    assert_int_equal(dlclose(global), 0);
+}
+
 static atomic_bool stop;
 static atomic_uint started;
 
@@ -532,6 +557,7 @@ main(void)
         cmocka_unit_test(test_loaded_by_one_thread_and_unloaded_by_another),
         cmocka_unit_test(test_loaded_by_the_constructor_of_a_library),
         cmocka_unit_test(test_threads_are_created_meanwhile),
+        cmocka_unit_test(test_copy_beside_one_whose_names_are_global),
         cmocka_unit_test(test_two_hundred_copies_with_heaps_and_options_of_their_own),
         cmocka_unit_test(test_reloads_beyond_the_optional_static_tls),
         cmocka_unit_test(test_static_tls_surplus_used_up), /* the last: nothing gives it back */
