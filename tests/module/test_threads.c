@@ -103,6 +103,7 @@ test_blocks_are_freed_by_other_threads(void **unused)
         assert_null(allocate_batch(&batches[i]));
     run(THREADS, free_batch, batches, sizeof batches[0]);
     assert_int_equal(stats_of(heap).live_blocks, 0);
+    threads_settled(table, 1);
     table->purge();
     assert_int_equal(stats_of(heap).active_bytes, 0);
     assert_int_equal(table->heap_destroy(heap), 0);
