@@ -257,6 +257,7 @@ static void
 test_threads_of_a_child_beside_a_namespace(void **unused)
 {
     (void)unused;
+    SKIP_WITHOUT_NAMESPACES();
     in_space[0]->free(in_space[0]->malloc(64));
     pid_t child = fork();
     if (child == 0) {
