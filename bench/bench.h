@@ -63,6 +63,9 @@ int peer_add(const char *text);
 /* dlopen it with its symbols kept to itself and look its functions up. 0, or -1 with a message in why. */
 int peer_load(const struct peer *peer, struct api *out, char *why, size_t why_size);
 
+/* The first thing that is done with a loaded allocator: a block allocated, written and freed. */
+void api_use_once(const struct api *api);
+
 /* ---- measure.c: clocks, random numbers, repetition, resident memory ---- */
 
 typedef void body_function(void *context, long count);

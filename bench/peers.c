@@ -94,3 +94,11 @@ int peer_load(const struct peer *peer, struct api *out, char *why, size_t why_si
     }
     return 0;
 }
+
+void api_use_once(const struct api *api)
+{
+    void *block = api->malloc(64);
+    OPAQUE(block);
+    memset(block, 1, 64);
+    api->free(block);
+}

@@ -15,10 +15,7 @@ static int load_and_use(struct job *job)
 {
     if (peer_load(job->peer, &job->api, job->note, sizeof job->note))
         return -1;
-    void *block = job->api.malloc(64);
-    OPAQUE(block);
-    memset(block, 1, 64);
-    job->api.free(block);
+    api_use_once(&job->api);
     return 0;
 }
 

@@ -198,10 +198,7 @@ static int load_and_use(struct job *job)
 {
     if (lent_load(job))
         return -1;
-    void *block = job->api.malloc(64);
-    OPAQUE(block);
-    memset(block, 1, 64);
-    job->api.free(block);
+    api_use_once(&job->api);
     return 0;
 }
 
