@@ -8,8 +8,9 @@ noinst_LTLIBRARIES += libalcore.la
 # variables end.
 libalcore_la_SOURCES = \
 	src/os/os.h src/os/os_linux.c \
-	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c src/pages/pagemap.h \
-	src/pages/pagemap.c src/pages/pool.h src/pages/pool.c src/pages/run.h \
+	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c \
+	src/pages/free_runs.h src/pages/free_runs.c src/pages/pagemap.h src/pages/pagemap.c \
+	src/pages/pool.h src/pages/pool.c src/pages/run.h src/pages/unmap.h src/pages/unmap.c \
 	src/heap/heap.h src/heap/large.h src/heap/large.c src/heap/sizeclass.h \
 	src/heap/sizeclass.c src/heap/slab.h src/heap/slab.c \
 	src/thread/cache.h src/thread/cache.c src/thread/fork.h src/thread/fork.c \

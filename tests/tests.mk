@@ -31,10 +31,10 @@ module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module
 	tests/module/test_processes tests/module/test_signals tests/module/test_standard \
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload
 
-# test_loader's plugins call back into it; test_program_stub is about programs that are not PIE.
 host_tests = tests/hosts/test_endings tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
-	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_page_size \
-	tests/hosts/test_program_stub tests/hosts/test_routing tests/hosts/test_static_allocator
+	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size \
+	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_routing \
+	tests/hosts/test_static_allocator
 # Plugins call back into test_endings and test_loader; test_program_stub is about programs that are not PIE.
 tests_hosts_test_endings_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_endings_LDADD = $(host_ldadd)
@@ -48,8 +48,12 @@ tests_hosts_test_loader_LDADD = $(host_ldadd)
 tests_hosts_test_loader_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_hosts_test_lua_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_lua_LDADD = $(host_ldadd)
+tests_hosts_test_modules_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_modules_LDADD = $(host_ldadd)
 tests_hosts_test_page_size_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_page_size_LDADD = $(host_ldadd)
+tests_hosts_test_policies_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_policies_LDADD = $(host_ldadd)
 tests_hosts_test_program_stub_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_program_stub_CFLAGS = $(AM_CFLAGS) -fno-pie
 tests_hosts_test_program_stub_LDADD = $(host_ldadd)
@@ -115,7 +119,7 @@ tests_plugins_static_two_la_LDFLAGS = $(plugin_ldflags) $(allocator_inside)
 EXTRA_tests_plugins_static_two_la_DEPENDENCIES = archives.stamp
 endif
 
-EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h \
+EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/routed.h \
 	tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
 	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h

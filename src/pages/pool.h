@@ -12,10 +12,6 @@
 
 #include "pages/run.h"
 
-#define CHUNK_LG 22
-#define CHUNK_SIZE ((size_t)1 << CHUNK_LG)
-#define CHUNK_PAGES (CHUNK_SIZE >> PAGE_LG)
-
 /* What a run is to become. */
 struct run_use {
     uint8_t kind, bin;

@@ -1,5 +1,6 @@
 /*
- * A run: neighbouring pages with one use. Its record lies outside of them.
+ * A run: neighbouring pages with one use. Its record lies outside of them. Runs are cut from chunks, which begin at a multiple
+ * of their size; a huge run has a mapping of its own.
  */
 #ifndef PAGES_RUN_H
 #define PAGES_RUN_H
@@ -9,6 +10,11 @@
 
 #include "heap/sizeclass.h"
 #include "pages/pagemap.h"
+
+#define CHUNK_LG 22
+#define CHUNK_SIZE ((size_t)1 << CHUNK_LG)
+#define CHUNK_MASK (CHUNK_SIZE - 1)
+#define CHUNK_PAGES (CHUNK_SIZE >> PAGE_LG)
 
 enum run_kind {
     RUN_CLEAN,   /* free; reads as zero, never touched or purged */

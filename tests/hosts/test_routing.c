@@ -7,48 +7,21 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <link.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "../plugins/blocks.h"
+#include "routed.h"
+#include "tests/child.h"
 
 void *keeper_first_block(void);
 void *keeper_keep(size_t size);
 void keeper_release_all(void);
 void keeper_release_first(void);
-
-static alcove_allocator *allocator;
-static alcove_module *module; /* the plugin blocks */
-static uint32_t heap;
-
-static int
-setup(void **state)
-{
-    (void)state;
-    allocator = allocator_load();
-    alcove_table_of(allocator)->free(alcove_table_of(allocator)->malloc(1)); /* the default heap is made when used */
-    module = plugin_open(allocator, "blocks", NULL);
-    heap = alcove_module_heap(module);
-    return 0;
-}
-
-/* Every test leaves nothing behind. */
-static int
-teardown(void **state)
-{
-    (void)state;
-    if (module != NULL)
-        assert_ok(alcove_module_close(module, 0, NULL));
-    module = NULL;
-    assert_ok(alcove_unload(allocator, 0));
-    return 0;
-}
 
 static void
 test_every_allocation_of_a_module_is_in_its_heap(void **state)
@@ -293,243 +266,6 @@ test_block_of_a_constructor_is_libcs_and_may_be_freed(void **state)
     module_end(keeper);
 }
 
-static uint32_t
-heaps_now(void)
-{
-    struct alcove_info info;
-    alcove_table_of(allocator)->info(&info);
-    return info.heaps;
-}
-
-static void
-test_report_has_what_was_left_and_the_heap_stays_until_it_is_freed(void **state)
-{
-    (void)state;
-    static const size_t sizes[] = {1, 100, 5000, 300000};
-    void *left[4];
-    uint64_t bytes = 0;
-    uint32_t heaps = heaps_now();
-    alcove_module *other = plugin_open(allocator, "blocks_two", &(struct alcove_module_options){.name = "leaky"});
-    for (int i = 0; i < 4; i++) {
-        left[i] = CALL(other, blocks_make)(BLOCKS_MALLOC, sizes[i]);
-        memset(left[i], 'x', sizes[i]);
-        bytes += malloc_usable_size(left[i]);
-    }
-    for (int i = 0; i < 10; i++)
-        CALL(other, blocks_release)(CALL(other, blocks_make)(BLOCKS_MALLOC, 64));
-    struct alcove_report report = module_end(other);
-    assert_string_equal(report.name, "leaky");
-    assert_int_equal(report.heap.live_blocks, 4);
-    assert_int_equal(report.heap.live_bytes, bytes);
-    assert_int_equal(report.heap.total_allocs, 14);
-    assert_int_equal(report.heap.total_frees, 10);
-    assert_true(report.heap.peak_bytes >= bytes);
-    assert_int_equal(report.kept, 1);
-
-    for (int i = 0; i < 4; i++) {
-        assert_int_equal(((char *)left[i])[sizes[i] - 1], 'x');
-        free(left[i]);
-    }
-    assert_int_equal(heaps_now(), heaps + 1);
-    alcove_refresh(); /* sees that it is empty */
-    assert_int_equal(heaps_now(), heaps + 1);
-    nanosleep(&(struct timespec){.tv_nsec = 150000000}, NULL);
-    alcove_refresh();
-    assert_int_equal(heaps_now(), heaps);
-}
-
-static void
-test_close_with_drop_leaves_nothing(void **state)
-{
-    (void)state;
-    uint32_t heaps = heaps_now();
-    alcove_module *other = plugin_open(allocator, "blocks_two", NULL);
-    for (int i = 0; i < 1000; i++)
-        assert_non_null(CALL(other, blocks_make)(BLOCKS_MALLOC, 500));
-    struct alcove_report report;
-    assert_ok(alcove_module_close(other, ALCOVE_CLOSE_DROP, &report));
-    assert_int_equal(report.heap.live_blocks, 1000);
-    assert_int_equal(report.kept, 0);
-    assert_int_equal(heaps_now(), heaps);
-}
-
-static void
-test_limit_fails_the_module_and_nobody_else(void **state)
-{
-    (void)state;
-    struct alcove_module_options options = {.limit = 1 << 20};
-    alcove_module *limited = plugin_open(allocator, "blocks_two", &options);
-    void *blocks[1000];
-    unsigned count = 0;
-    errno = 0;
-    while (count < 1000 && (blocks[count] = CALL(limited, blocks_make)(BLOCKS_MALLOC, 10000)) != NULL)
-        count++;
-    assert_int_equal(errno, ENOMEM);
-    assert_in_range(count, 50, 105);
-    assert_true(stats_of(limited).heap.active_bytes <= 1 << 20);
-    assert_true(stats_of(limited).heap.limit_refused >= 1);
-    assert_int_equal(stats_of(limited).heap.limit, 1 << 20);
-
-    void *mine = CALL(module, blocks_make)(BLOCKS_MALLOC, 5 << 20), *libcs = malloc(5 << 20);
-    assert_non_null(mine);
-    assert_non_null(libcs);
-    CALL(module, blocks_release)(mine);
-    free(libcs);
-    while (count > 0)
-        CALL(limited, blocks_release)(blocks[--count]);
-    module_end(limited);
-}
-
-static void
-test_limit_can_be_raised_while_the_module_runs(void **state)
-{
-    (void)state;
-    alcove_module *limited = plugin_open(allocator, "blocks_two", &(struct alcove_module_options){.limit = 1 << 20});
-    assert_null(CALL(limited, blocks_make)(BLOCKS_MALLOC, 2 << 20));
-    assert_ok(alcove_module_limit(limited, 8 << 20));
-    void *block = CALL(limited, blocks_make)(BLOCKS_MALLOC, 2 << 20);
-    assert_non_null(block);
-    CALL(limited, blocks_release)(block);
-    module_end(limited);
-}
-
-static void
-test_policy_off_leaves_the_module_to_libc(void **state)
-{
-    (void)state;
-    alcove_module *plain = plugin_open(allocator, "blocks_two", &(struct alcove_module_options){.policy = ALCOVE_POLICY_OFF});
-    assert_int_equal(alcove_module_heap(plain), ALCOVE_HEAP_NONE);
-    void *block = CALL(plain, blocks_make)(BLOCKS_MALLOC, 100);
-    assert_int_equal(heap_of(allocator, block), ALCOVE_HEAP_NONE);
-    free(block);
-    assert_int_equal(stats_of(plain).imports_routed, 0);
-    assert_int_equal(stats_of(plain).heap.total_allocs, 0);
-    /* yet its releases are guarded like everyone's */
-    CALL(plain, blocks_release)(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
-    assert_int_equal(stats_of(module).heap.live_blocks, 0);
-    assert_int_equal(stats_of(module).released_outside, 1);
-    module_end(plain);
-}
-
-/* Run in a child; returns its status, and what it wrote to stderr. */
-static int
-in_child(void (*run)(void), char *message, size_t size)
-{
-    int ends[2];
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        close(ends[0]);
-        signal(SIGABRT, SIG_DFL);
-        run();
-        _exit(0);
-    }
-    close(ends[1]);
-    size_t used = 0;
-    for (ssize_t got; used < size - 1 && (got = read(ends[0], message + used, size - 1 - used)) > 0; used += (size_t)got)
-        ;
-    message[used] = 0;
-    close(ends[0]);
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return status;
-}
-
-/* Each is one run of pages; freed, they are joined into one free run that has them inside of it. */
-static void
-host_frees_large_blocks_twice(void)
-{
-    void *volatile blocks[3];
-    for (int i = 0; i < 3; i++)
-        blocks[i] = CALL(module, blocks_make)(BLOCKS_MALLOC, 1200000);
-    for (int i = 0; i < 6; i++)
-        free(blocks[i % 3]);
-    if (malloc_usable_size(blocks[0]) + malloc_usable_size(blocks[1]) + malloc_usable_size(blocks[2]) != 0)
-        abort();
-}
-
-static void
-test_host_frees_large_blocks_of_the_module_twice(void **state)
-{
-    (void)state;
-    char message[1024];
-    int status = in_child(host_frees_large_blocks_twice, message, sizeof message);
-    /* The option abort is on in a debug build: the first message is the last. */
-    if (status != (ALCOVE_DEBUG ? SIGABRT : 0))
-        fail_msg("status 0x%x: %s", status, message);
-    const char *said = message;
-    for (int i = 0; i < (ALCOVE_DEBUG ? 1 : 3); i++) {
-        said = strstr(said, "double free of 0x");
-        assert_non_null(said);
-        said++;
-    }
-}
-
-static alcove_module *strict;
-
-static void
-host_frees_strict_block(void)
-{
-    free(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
-}
-
-static void
-host_reallocs_strict_block_to_nothing(void)
-{
-    void *left = realloc(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100), 0);
-    assert_null(left);
-}
-
-static void
-strict_frees_host_block(void)
-{
-    CALL(strict, blocks_release)(malloc(100));
-}
-
-static void
-strict_frees_other_modules_block(void)
-{
-    CALL(strict, blocks_release)(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
-}
-
-static void
-strict_frees_its_own_block(void)
-{
-    CALL(strict, blocks_release)(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
-}
-
-static void
-assert_aborts(void (*run)(void), const char *first, const char *second)
-{
-    char message[1024];
-    int status = in_child(run, message, sizeof message);
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT)
-        fail_msg("the child ended with status 0x%x, not by SIGABRT: %s", status, message);
-    if (strstr(message, "strict") == NULL || strstr(message, first) == NULL || strstr(message, second) == NULL)
-        fail_msg("the message \"%s\" does not say \"%s\" and \"%s\"", message, first, second);
-}
-
-static void
-test_strict_policy_aborts_at_a_crossing_and_names_both_sides(void **state)
-{
-    (void)state;
-    char message[1024], bytes[64];
-    strict = plugin_open(allocator, "blocks_two",
-                         &(struct alcove_module_options){.name = "strict one", .policy = ALCOVE_POLICY_STRICT});
-    void *block = CALL(strict, blocks_make)(BLOCKS_MALLOC, 100);
-    snprintf(bytes, sizeof bytes, "a block of %zu bytes", malloc_usable_size(block));
-    CALL(strict, blocks_release)(block);
-
-    assert_aborts(host_frees_strict_block, "test_routing", "belongs to module \"strict one\"");
-    assert_aborts(host_frees_strict_block, bytes, " at 0x");
-    assert_aborts(host_reallocs_strict_block_to_nothing, "test_routing", "belongs to module \"strict one\"");
-    assert_aborts(strict_frees_host_block, "module \"strict one\" released", "belongs to libc");
-    assert_aborts(strict_frees_other_modules_block, "module \"strict one\" released", "belongs to module \"blocks.so\"");
-    assert_int_equal(in_child(strict_frees_its_own_block, message, sizeof message), 0);
-    module_end(strict);
-}
-
 static void
 test_object_loaded_later_is_guarded_after_refresh(void **state)
 {
@@ -711,18 +447,15 @@ child_uses_everything(void)
     thread_works(NULL);
     module_end(plugin_open(allocator, "keeper", NULL));
     struct alcove_report report = module_end(module);
-    if (report.heap.live_blocks != 0 || alcove_unload(allocator, 0) != 0)
-        abort();
+    CHECK(report.heap.live_blocks == 0);
+    CHECK(alcove_unload(allocator, 0) == 0);
 }
 
 static void
 test_forked_child_can_use_modules_and_unload(void **state)
 {
     (void)state;
-    char message[1024];
-    int status = in_child(child_uses_everything, message, sizeof message);
-    if (status != 0)
-        fail_msg("status 0x%x: %s", status, message);
+    in_child(child_uses_everything);
     thread_works(NULL);
 }
 
@@ -758,13 +491,6 @@ main(void)
         TEST(test_block_released_by_the_other_module_counts_for_both),
         TEST(test_destructor_of_the_module_frees_into_its_heap),
         TEST(test_block_of_a_constructor_is_libcs_and_may_be_freed),
-        TEST(test_report_has_what_was_left_and_the_heap_stays_until_it_is_freed),
-        TEST(test_close_with_drop_leaves_nothing),
-        TEST(test_limit_fails_the_module_and_nobody_else),
-        TEST(test_limit_can_be_raised_while_the_module_runs),
-        TEST(test_policy_off_leaves_the_module_to_libc),
-        TEST(test_host_frees_large_blocks_of_the_module_twice),
-        TEST(test_strict_policy_aborts_at_a_crossing_and_names_both_sides),
         TEST(test_object_loaded_later_is_guarded_after_refresh),
         TEST(test_library_that_the_host_keeps_open_is_libcs_again_after_close),
         TEST(test_thread_works_in_a_library_that_stays_while_its_module_is_closed),

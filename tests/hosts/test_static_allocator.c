@@ -13,27 +13,12 @@
 #include <unistd.h>
 
 #include "../plugins/blocks.h"
-
-static alcove_allocator *allocator;
-static alcove_module *module; /* the plugin blocks */
-static uint32_t heap;
+#include "routed.h"
 
 static int
-setup(void **state)
+teardown_and_unmap(void **state)
 {
-    (void)state;
-    allocator = allocator_load();
-    module = plugin_open(allocator, "blocks", NULL);
-    heap = alcove_module_heap(module);
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    (void)state;
-    assert_ok(alcove_module_close(module, 0, NULL));
-    assert_ok(alcove_unload(allocator, 0));
+    teardown(state);
     assert_int_equal(lines_mapped(allocator_path()), 0);
     return 0;
 }
@@ -114,7 +99,7 @@ test_threads_outlive_an_allocator_that_the_loader_loaded(void **state)
         pthread_t threads[2];
         setup(state);
         threads_start(threads, alcove_table_of(allocator));
-        teardown(state);
+        teardown_and_unmap(state);
         threads_end(threads);
     }
 }
@@ -195,7 +180,7 @@ test_program_releases_blocks_of_the_module_through_the_table(void **state)
 int
 main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown_and_unmap)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_malloc_and_free_are_the_programs),
         cmocka_unit_test(test_bare_allocator_is_used_by_two_threads_and_unloaded),

@@ -1,0 +1,14 @@
+/*
+ * What becomes of the pages when the allocator goes. Afterwards the pool must forget its runs. The caller holds the pool's
+ * lock.
+ */
+#ifndef PAGES_UNMAP_H
+#define PAGES_UNMAP_H
+
+/* Unmap all chunks. There are no huge runs any more. */
+void unmap_all(void);
+
+/* Unmap what is free, and leave the rest mapped for ever: the page map says so of it (ENTRY_LEFT). */
+void unmap_free(void);
+
+#endif
