@@ -10,7 +10,6 @@
 #include <malloc.h>
 #include <pthread.h>
 #include <stdbool.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
