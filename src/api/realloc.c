@@ -55,7 +55,9 @@ stays(const struct run *r, const void *block, size_t size)
 static void *
 move_growing(void *block, size_t used, size_t size, uint32_t heap)
 {
-    void *to = is_creeping(used, size) ? move(block, used, room_for(size), heap) : NULL;
+    void *to = NULL;
+    if (is_creeping(used, size) && heap_allows(heap_of(heap), room_for(size)))
+        to = move(block, used, room_for(size), heap);
     if (to == NULL)
         return move(block, used, size, heap);
     struct run *r = entry_run(pagemap_get_hot(to));

@@ -200,6 +200,14 @@ heap_charge(struct heap *h, size_t bytes)
     return true;
 }
 
+bool
+heap_allows(const struct heap *h, size_t bytes)
+{
+    uint64_t limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
+    uint64_t active = atomic_load_explicit(&h->active, memory_order_relaxed);
+    return limit == 0 || (active <= limit && bytes <= limit - active);
+}
+
 void
 heap_charge_anyway(struct heap *h, size_t bytes)
 {

@@ -377,6 +377,27 @@ test_limit_is_kept_and_refusals_are_counted(void **unused)
     }
 }
 
+/* A block that grows gets room to grow on, unless only that is too much for the limit. */
+static void
+test_room_that_the_limit_forbids_is_no_refusal(void **unused)
+{
+    (void)unused;
+    unsigned grown = 0;
+    for (uint64_t limit = 64 << 10; limit <= 1 << 20; limit += 4 << 10) {
+        uint32_t heap = heap_new(limit);
+        void *block = table->heap_malloc(heap, 20000), *kept = table->heap_malloc(heap, 24000);
+        void *fits = table->heap_malloc(heap, 24000);
+        if (block != NULL && kept != NULL && fits != NULL) {
+            table->free(fits);
+            assert_non_null(table->heap_realloc(heap, block, 24000));
+            assert_int_equal(stats_of(heap).limit_refused, 0);
+            grown++;
+        }
+        assert_int_equal(table->heap_destroy(heap), 0);
+    }
+    assert_true(grown > 100);
+}
+
 static void
 test_other_heaps_do_not_feel_a_limit(void **unused)
 {
@@ -662,6 +683,7 @@ main(void)
         cmocka_unit_test(test_number_of_a_destroyed_heap_is_used_again_for_an_empty_one),
         cmocka_unit_test(test_all_numbers_can_be_taken_and_one_more_is_refused),
         cmocka_unit_test(test_limit_is_kept_and_refusals_are_counted),
+        cmocka_unit_test(test_room_that_the_limit_forbids_is_no_refusal),
         cmocka_unit_test(test_other_heaps_do_not_feel_a_limit),
         cmocka_unit_test(test_what_was_freed_can_be_allocated_again_under_the_limit),
         cmocka_unit_test(test_realloc_beyond_the_limit_leaves_the_block),
