@@ -56,7 +56,7 @@ static void *
 move_growing(void *block, size_t used, size_t size, uint32_t heap)
 {
     void *to = NULL;
-    if (is_creeping(used, size) && heap_allows(heap_of(heap), room_for(size)))
+    if (is_creeping(used, size) && large_allowed(heap_of(heap), room_for(size)))
         to = move(block, used, room_for(size), heap);
     if (to == NULL)
         return move(block, used, size, heap);

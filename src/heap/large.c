@@ -17,11 +17,31 @@ count(struct heap *h, struct run *r, int64_t sign)
         atomic_fetch_add_explicit(&h->nobin_out_bytes, (uint64_t)(sign * (int64_t)r->usable), memory_order_relaxed);
 }
 
+/* Bytes of whole pages; 0: too many. */
+static size_t
+bytes_of(unsigned bin, size_t size)
+{
+    size_t bytes = bin != 0 ? bin_size(bin) : size_round_huge(size);
+    return (bytes + PAGE_MASK) & ~PAGE_MASK;
+}
+
+/* A block that a thread cache may keep has the size of its class. */
+static unsigned
+bin_of(size_t size)
+{
+    return size <= CACHED_MAX ? bin_of_size(size) : 0;
+}
+
+bool
+large_allowed(const struct heap *h, size_t size)
+{
+    return heap_allows(h, bytes_of(bin_of(size), size));
+}
+
 void *
 large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *zeroed)
 {
-    size_t bytes = bin != 0 ? bin_size(bin) : size_round_huge(size);
-    bytes = (bytes + PAGE_MASK) & ~PAGE_MASK;
+    size_t bytes = bytes_of(bin, size);
     if (bytes == 0 || alignment > PTRDIFF_MAX || bytes > PTRDIFF_MAX - alignment || !heap_charge(h, bytes))
         return NULL;
     bool huge = is_huge(bytes, alignment);
@@ -104,10 +124,8 @@ count_change(struct heap *h, size_t old, size_t now)
 void *
 large_resize(struct heap *h, struct run *r, size_t size, size_t room)
 {
-    /* A block that a thread cache may keep has the size of its class. */
-    unsigned bin = room <= CACHED_MAX ? bin_of_size(room) : 0;
-    size_t bytes = bin != 0 ? bin_size(bin) : size_round_huge(room), old = r->usable;
-    bytes = (bytes + PAGE_MASK) & ~PAGE_MASK;
+    unsigned bin = bin_of(room);
+    size_t bytes = bytes_of(bin, room), old = r->usable;
     if (bytes == 0 || room <= SMALL_MAX)
         return NULL;
     size_t usable = room > size ? usable_of_growing(size, bytes) : bytes;

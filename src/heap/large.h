@@ -8,6 +8,9 @@
 
 #include "heap/heap.h"
 
+/* Would the heap's limit allow another block of a size? */
+bool large_allowed(const struct heap *h, size_t size);
+
 /* A block of at least `size` bytes. bin: the class it belongs to, 0 for none (size is then
  * rounded to one). *zeroed: its pages read as zero. NULL: no memory, or the heap's limit. */
 void *large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *zeroed);
