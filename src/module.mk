@@ -4,12 +4,13 @@
 lib_LTLIBRARIES += libalcove@S@.la
 noinst_LTLIBRARIES += libalcore.la
 
-# heap.c comes last, so that its table of heaps, of which the first entries are used, begins on the page where the other
-# variables end.
+# Pages of variables that are touched are resident. heap.c comes last, so that its table of heaps, of which the first entries
+# are used, begins on the page where the other variables end; free_runs.c comes after pagemap.c with its large root, so that its
+# variables are on that page too.
 libalcore_la_SOURCES = \
 	src/os/os.h src/os/os_linux.c \
 	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c \
-	src/pages/free_runs.h src/pages/free_runs.c src/pages/pagemap.h src/pages/pagemap.c \
+	src/pages/pagemap.h src/pages/pagemap.c src/pages/free_runs.h src/pages/free_runs.c \
 	src/pages/pool.h src/pages/pool.c src/pages/run.h src/pages/unmap.h src/pages/unmap.c \
 	src/heap/heap.h src/heap/large.h src/heap/large.c src/heap/sizeclass.h \
 	src/heap/sizeclass.c src/heap/slab.h src/heap/slab.c \
