@@ -64,8 +64,12 @@ child_status(void (*body)(void), char *message, size_t size)
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
     pid_t child = child_start(body, ends[1]);
     close(ends[1]);
-    for (ssize_t got; used < size - 1 && (got = read(ends[0], message + used, size - 1 - used)) > 0; used += (size_t)got)
-        ;
+    char part[256];
+    for (ssize_t got; (got = read(ends[0], part, sizeof part)) > 0;) {
+        size_t kept = (size_t)got < size - 1 - used ? (size_t)got : size - 1 - used;
+        memcpy(message + used, part, kept);
+        used += kept;
+    }
     message[used] = '\0';
     close(ends[0]);
     assert_int_equal(waitpid(child, &status, 0), child);

@@ -187,13 +187,19 @@ heap_count(void)
     return n;
 }
 
+static bool
+fits(uint64_t limit, uint64_t active, size_t bytes)
+{
+    return limit == 0 || (active <= limit && bytes <= limit - active);
+}
+
 bool
 heap_charge(struct heap *h, size_t bytes)
 {
     uint64_t limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
     uint64_t active = atomic_load_explicit(&h->active, memory_order_relaxed);
     do {
-        if (limit != 0 && (active > limit || bytes > limit - active))
+        if (!fits(limit, active, bytes))
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&h->active, &active, active + bytes, memory_order_relaxed,
                                                     memory_order_relaxed));
@@ -203,9 +209,8 @@ heap_charge(struct heap *h, size_t bytes)
 bool
 heap_allows(const struct heap *h, size_t bytes)
 {
-    uint64_t limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
-    uint64_t active = atomic_load_explicit(&h->active, memory_order_relaxed);
-    return limit == 0 || (active <= limit && bytes <= limit - active);
+    return fits(atomic_load_explicit(&h->limit, memory_order_relaxed),
+                atomic_load_explicit(&h->active, memory_order_relaxed), bytes);
 }
 
 void

@@ -70,7 +70,7 @@ uint32_t heap_count(void);
 
 /* Count bytes of pages in and out of the heap. False: the limit forbids it. */
 bool heap_charge(struct heap *h, size_t bytes);
-/* Would the limit allow so many more? Nothing is counted. */
+/* Would the limit allow so many more, as things are now? Nothing is counted. */
 bool heap_allows(const struct heap *h, size_t bytes);
 /* For what is free already, only kept: the limit is not asked. */
 void heap_charge_anyway(struct heap *h, size_t bytes);

@@ -8,7 +8,8 @@
 
 #include "heap/heap.h"
 
-/* Would the heap's limit allow another block of a size? */
+/* Would the heap's limit allow another block of this size, above SMALL_MAX, as things are now? What threads keep free
+ * counts as used. */
 bool large_allowed(const struct heap *h, size_t size);
 
 /* A block of at least `size` bytes. bin: the class it belongs to, 0 for none (size is then

@@ -35,7 +35,7 @@ length_list(size_t pages)
 }
 
 struct run *
-run_new(void)
+run_record_new(void)
 {
     struct run *r = runs.records;
     if (r != NULL)
@@ -46,7 +46,7 @@ run_new(void)
 }
 
 void
-run_free(struct run *r)
+run_record_free(struct run *r)
 {
     r->next = runs.records;
     runs.records = r;
@@ -149,7 +149,7 @@ free_runs_add(struct run *r)
             map_join(r->base);
             r->base = left->base;
             r->pages += left->pages;
-            run_free(left);
+            run_record_free(left);
         }
     }
     uintptr_t end = r->base + (r->pages << PAGE_LG);
@@ -159,7 +159,7 @@ free_runs_add(struct run *r)
             free_runs_remove(right);
             map_join(end);
             r->pages += right->pages;
-            run_free(right);
+            run_record_free(right);
         }
     }
     run_enter_ends(r);
@@ -200,11 +200,11 @@ free_runs_cut(struct run *from, size_t head, size_t pages)
     size_t tail = from->pages - head - pages;
     struct run *cut = from, *rest = NULL;
     if (head != 0 || tail != 0) {
-        cut = run_new();
+        cut = run_record_new();
         if (cut == NULL)
             return NULL;
-        if (head != 0 && tail != 0 && (rest = run_new()) == NULL) {
-            run_free(cut);
+        if (head != 0 && tail != 0 && (rest = run_record_new()) == NULL) {
+            run_record_free(cut);
             return NULL;
         }
     }

@@ -25,14 +25,14 @@ static struct {
 static struct run *
 chunk_new(void)
 {
-    struct run *r = run_new();
+    struct run *r = run_record_new();
     if (r == NULL)
         return NULL;
     void *p = os_map(CHUNK_SIZE, CHUNK_SIZE);
     if (p == NULL || pagemap_reserve((uintptr_t)p, CHUNK_PAGES) != 0) {
         if (p != NULL)
             os_unmap(p, CHUNK_SIZE);
-        run_free(r);
+        run_record_free(r);
         return NULL;
     }
     if (conf.thp != CONF_THP_DEFAULT)
@@ -53,7 +53,7 @@ chunk_release(struct run *r)
     pagemap_set(r->base + CHUNK_SIZE - PAGE_SIZE, 1, 0);
     os_unmap((void *)r->base, CHUNK_SIZE);
     pool.mapped -= CHUNK_SIZE;
-    run_free(r);
+    run_record_free(r);
 }
 
 /* Enter a run in the page map. Of a large block only the first page tells the bin: an address
@@ -181,7 +181,7 @@ pool_give(struct run *runs)
         struct run *r = runs;
         runs = r->next;
         if (r->kind == RUN_ABSORBED) {
-            run_free(r);
+            run_record_free(r);
             continue;
         }
         r->kind = RUN_DIRTY;
@@ -201,7 +201,7 @@ pool_resize(struct run *run, size_t pages, uint8_t bin)
     uintptr_t end = run->base + (run->pages << PAGE_LG);
     bool done = pages == run->pages;
     if (pages < run->pages) {
-        struct run *tail = run_new();
+        struct run *tail = run_record_new();
         if (tail != NULL) {
             *tail = (struct run){ .base = run->base + (pages << PAGE_LG), .pages = run->pages - pages,
                                   .kind = RUN_DIRTY };
@@ -219,7 +219,7 @@ pool_resize(struct run *run, size_t pages, uint8_t bin)
             after = run_beside(end, RUN_CLEAN);
         struct run *cut = after != NULL && after->pages >= more ? free_runs_cut(after, 0, more) : NULL;
         if (cut != NULL) {
-            run_free(cut);
+            run_record_free(cut);
             pagemap_set(end, more, entry_make(run) & ~ENTRY_BIN_MASK);
             run->pages = pages;
             done = true;
@@ -259,9 +259,9 @@ pool_take_huge(size_t bytes, size_t alignment, struct run_use use)
     if (conf.thp != CONF_THP_DEFAULT)
         os_huge_pages(p, bytes, conf.thp == CONF_THP_ALWAYS);
     lock_take(&pool.lock);
-    struct run *r = run_new();
+    struct run *r = run_record_new();
     if (r != NULL && pagemap_reserve((uintptr_t)p, bytes >> PAGE_LG) != 0) {
-        run_free(r);
+        run_record_free(r);
         r = NULL;
     }
     if (r != NULL) {
@@ -284,7 +284,7 @@ pool_give_huge(struct run *r)
     size_t bytes = r->pages << PAGE_LG;
     huge_enter(r, 0);
     pool.mapped -= bytes;
-    run_free(r);
+    run_record_free(r);
     lock_drop(&pool.lock);
     os_unmap(p, bytes);
 }
@@ -424,7 +424,7 @@ void
 pool_leave(void)
 {
     lock_take(&pool.lock);
-    unmap_free();
+    unmap_free_runs();
     forget();
     lock_drop(&pool.lock);
 }

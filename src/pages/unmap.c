@@ -61,7 +61,7 @@ unmap_all(void)
 }
 
 void
-unmap_free(void)
+unmap_free_runs(void)
 {
     atomic_store_explicit(&pagemap->left, 1, memory_order_relaxed);
     each_chunk(leave_chunk, leave_huge);

@@ -9,6 +9,6 @@
 void unmap_all(void);
 
 /* Unmap what is free, and leave the rest mapped for ever: the page map says so of it (ENTRY_LEFT). */
-void unmap_free(void);
+void unmap_free_runs(void);
 
 #endif

@@ -33,6 +33,7 @@ for library in libjemalloc.so.2 libmimalloc.so.2 libtcmalloc_minimal.so.4; do
     preloaded_script "$library" "$here/python3_loader.py"
     preloaded_program "$library" "$tests/module/test_heaps"
     preloaded_program "$library" "$tests/module/test_threads"
+    preloaded_program "$library" "$tests/hosts/test_policies"
     preloaded_program "$library" "$tests/hosts/test_routing"
 done
 

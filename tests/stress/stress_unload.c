@@ -176,16 +176,17 @@ live_long(void *seed)
 }
 
 /* A child has none of the threads, and loads, uses and unloads it again. It makes no threads: glibc would give them stacks
- * of its parent's, and free the dynamic TLS of a thread that was just freeing it itself (doc/unloading.md, Cases). */
+ * of its parent's, and free dynamic TLS that was just being freed at the fork (doc/unloading.md, Cases). */
 
 static const struct way *way_of_child;
+static unsigned seed_of_child;
 
 static void
 visit_in_child(void)
 {
     lifetime = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
     swap(way_of_child->load);
-    CHECK(visit(1) && failures == 0);
+    CHECK(visit(seed_of_child) && failures == 0);
     swap(way_of_child->unload);
 }
 
@@ -207,8 +208,10 @@ race(const struct way *way)
         if (i % 4 != 0)
             sched_yield();
         swap(way->unload);
-        if (i % 64 == 63)
+        if (i % 64 == 63) {
+            seed_of_child = i;
             in_child(visit_in_child);
+        }
     }
     stop = true;
     for (int i = 0; i < 2; i++) {
