@@ -4,9 +4,8 @@
 lib_LTLIBRARIES += libalcove@S@.la
 noinst_LTLIBRARIES += libalcore.la
 
-# Pages of variables that are touched are resident. heap.c comes last, so that its table of heaps, of which the first entries
-# are used, begins on the page where the other variables end; free_runs.c comes after pagemap.c with its large root, so that its
-# variables are on that page too.
+# Pages of variables that are touched are resident. On one lies what comes before pagemap.c's large root, and on another what
+# comes after it: free_runs.c, and last heap.c's table of heaps, of which the first entries are used.
 libalcore_la_SOURCES = \
 	src/os/os.h src/os/os_linux.c \
 	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c \

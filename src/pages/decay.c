@@ -29,11 +29,11 @@ decay_curve(unsigned i)
 static size_t
 backlog_limit(const struct decay *d)
 {
-    uint64_t sum = 0; /* 200 terms below 2^56 */
+    unsigned __int128 sum = 0;
     /* The newest epoch is at the end and may stay whole. */
     for (unsigned i = 0; i < DECAY_EPOCHS; i++)
         if (d->backlog[i] != 0)
-            sum += (uint64_t)d->backlog[i] * decay_curve(i + 1);
+            sum += (unsigned __int128)d->backlog[i] * decay_curve(i + 1);
     return (size_t)(sum >> 24);
 }
 
@@ -45,8 +45,7 @@ decay_advance(struct decay *d, uint64_t now, size_t pages)
         return d->limit;
     /* What became free since the epoch began counts for that epoch, however long ago it was. */
     size_t fresh = pages > d->seen ? pages - d->seen : 0;
-    uint32_t *newest = &d->backlog[DECAY_EPOCHS - 1];
-    *newest += fresh < UINT32_MAX - *newest ? (uint32_t)fresh : UINT32_MAX - *newest;
+    d->backlog[DECAY_EPOCHS - 1] += fresh;
     if (epochs >= DECAY_EPOCHS) {
         memset(d->backlog, 0, sizeof d->backlog);
     } else {

@@ -17,8 +17,7 @@ struct decay {
     uint64_t epoch;     /* clock at which the present epoch began, ms */
     size_t seen;        /* pages that were free and resident when it began */
     size_t limit;       /* how many may stay */
-    /* Pages that became free in each of the last epochs, the newest last. More than fit are not counted, and go at once. */
-    uint32_t backlog[DECAY_EPOCHS];
+    size_t backlog[DECAY_EPOCHS]; /* pages that became free in each of the last epochs, the newest last */
 };
 
 void decay_init(struct decay *d, int64_t ms, uint64_t now);
