@@ -26,7 +26,7 @@ unit_tests = tests/unit/test_cache tests/unit/test_conf tests/unit/test_decay \
 	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_pool tests/unit/test_sizeclass \
 	tests/unit/test_slab tests/unit/test_tls
 
-module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module/test_heaps \
+module_tests = tests/module/test_decay_purge tests/module/test_fork tests/module/test_heap_limits tests/module/test_heaps \
 	tests/module/test_limits tests/module/test_loading tests/module/test_misuse \
 	tests/module/test_processes tests/module/test_signals tests/module/test_standard \
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload
@@ -121,8 +121,8 @@ tests_plugins_static_two_la_LDFLAGS = $(plugin_ldflags) $(allocator_inside)
 EXTRA_tests_plugins_static_two_la_DEPENDENCIES = archives.stamp
 endif
 
-EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/routed.h \
-	tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
+EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
+	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
 	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h
 

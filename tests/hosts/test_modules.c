@@ -11,25 +11,7 @@
 #include <unistd.h>
 
 #include "../plugins/blocks.h"
-
-static alcove_allocator *allocator;
-static alcove_module *const untouched = (alcove_module *)(uintptr_t)0x5a5a;
-
-static int
-setup(void **state)
-{
-    (void)state;
-    allocator = allocator_load();
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    (void)state;
-    assert_ok(alcove_unload(allocator, 0));
-    return 0;
-}
+#include "loaded.h"
 
 /* A copy of a plugin's first `bytes` bytes, in a file of its own. Remove it with unlink. */
 static void

@@ -31,6 +31,7 @@ for library in libjemalloc.so.2 libmimalloc.so.2 libtcmalloc_minimal.so.4; do
     fi
     preloaded_script "$library" "$here/python3.py"
     preloaded_script "$library" "$here/python3_loader.py"
+    preloaded_program "$library" "$tests/module/test_heap_limits"
     preloaded_program "$library" "$tests/module/test_heaps"
     preloaded_program "$library" "$tests/module/test_threads"
     preloaded_program "$library" "$tests/hosts/test_policies"
