@@ -5,7 +5,7 @@
 #include "routes.h"
 
 #include "pages/pagemap.h"
-#include "thread/static_tls.h"
+#include "ground/static_tls.h"
 
 #include <dlfcn.h>
 #include <errno.h>

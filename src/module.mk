@@ -7,20 +7,21 @@ noinst_LTLIBRARIES += libalcore.la
 # Pages of variables that are touched are resident. On one lies what comes before pagemap.c's large root, and on another what
 # comes after it: free_runs.c, and last heap.c's table of heaps, of which the first entries are used.
 libalcore_la_SOURCES = \
+	src/ground/attributes.h src/ground/conf.h src/ground/lock.h src/ground/lock.c src/ground/message.h \
+	src/ground/message.c src/ground/page.h src/ground/services.h src/ground/sizeclass.h src/ground/sizeclass.c \
+	src/ground/static_tls.h src/ground/system.h src/ground/system_linux.c \
 	src/os/os.h src/os/os_linux.c \
 	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c \
 	src/pages/pagemap.h src/pages/pagemap.c src/pages/free_runs.h src/pages/free_runs.c \
 	src/pages/pool.h src/pages/pool.c src/pages/run.h src/pages/unmap.h src/pages/unmap.c \
-	src/heap/heap.h src/heap/large.h src/heap/large.c src/heap/sizeclass.h \
-	src/heap/sizeclass.c src/heap/slab.h src/heap/slab.c \
+	src/heap/heap.h src/heap/large.h src/heap/large.c src/heap/slab.h src/heap/slab.c \
 	src/thread/cache.h src/thread/cache.c src/thread/fork.h src/thread/fork.c \
-	src/thread/lock.h src/thread/lock.c src/thread/record.h src/thread/record.c \
-	src/thread/static_tls.h src/thread/tls.h src/thread/tls.c \
-	src/conf/conf.h src/conf/conf.c \
+	src/thread/record.h src/thread/record.c src/thread/tls.h src/thread/tls.c \
+	src/conf/conf.c src/conf/conf.h \
 	src/stats/stats.h src/stats/stats.c \
-	src/api/aligned.c src/api/api.h src/api/calloc.c src/api/heaps.c src/api/hot.h \
-	src/api/internal.h src/api/malloc.c src/api/message.h src/api/message.c src/api/realloc.c \
-	src/api/services.h src/api/slow.c src/api/strdup.c src/api/table.c src/api/thunks.S \
+	src/api/aligned.c src/api/calloc.c src/api/heaps.c src/api/hot.h \
+	src/api/internal.h src/api/malloc.c src/api/realloc.c \
+	src/api/slow.c src/api/strdup.c src/api/table.c src/api/thunks.S \
 	src/api/usable_size.c \
 	src/heap/heap.c
 

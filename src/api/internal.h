@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "api/api.h"
+#include "ground/attributes.h"
 #include "heap/heap.h"
 #include "thread/record.h"
 

@@ -2,8 +2,8 @@
 #include <errno.h>
 
 #include "api/internal.h"
-#include "api/message.h"
-#include "api/services.h"
+#include "ground/message.h"
+#include "ground/services.h"
 #include "heap/large.h"
 #include "heap/slab.h"
 #include "pages/pool.h"

@@ -5,8 +5,8 @@
 
 #include "alcove/alcove.h"
 #include "api/internal.h"
-#include "api/message.h"
-#include "api/services.h"
+#include "ground/message.h"
+#include "ground/services.h"
 #include "conf/conf.h"
 #include "os/os.h"
 #include "pages/base.h"

@@ -1,8 +1,8 @@
 /* malloc_usable_size. */
 #include "alcove/alcove.h"
 #include "api/internal.h"
-#include "api/message.h"
-#include "api/services.h"
+#include "ground/message.h"
+#include "ground/services.h"
 #include "pages/pool.h"
 
 API size_t

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/api.h"
-#include "api/message.h"
+#include "ground/attributes.h"
+#include "ground/message.h"
 #include "config.h"
 
 struct conf conf = {

@@ -16,9 +16,9 @@
 #include <stdint.h>
 
 #include "alcove/table.h"
-#include "heap/sizeclass.h"
+#include "ground/sizeclass.h"
 #include "pages/run.h"
-#include "thread/lock.h"
+#include "ground/lock.h"
 
 #define HEAP_NAME_MAX 64
 #define HEAP_LIMIT_MIN ((uint64_t)64 << 10) /* one slab */

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "api/api.h"
-#include "api/message.h"
+#include "ground/attributes.h"
+#include "ground/message.h"
 #include "pages/pool.h"
 
 /* Slabs with free blocks wait in a queue. Blocks of a slab tend to be freed at about the same time: when its turn

@@ -1,12 +1,11 @@
 /*
- * The only door to the operating system: memory, clock, futex, standard error. One os_*.c file
+ * The only door to the operating system for memory, clock and threads. One os_*.c file
  * per system implements it; nothing else includes sys/mman.h. Functions keep errno as it was
  * unless they say otherwise.
  */
 #ifndef OS_OS_H
 #define OS_OS_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -45,23 +44,5 @@ uint64_t os_clock_ms(void);
 int os_process_id(void);
 int os_thread_id(void);
 bool os_thread_has_ended(int id);
-
-void os_futex_wait(_Atomic uint32_t *word, uint32_t seen);
-void os_futex_wake(_Atomic uint32_t *word);
-
-/* Write a message to standard error. */
-void os_write_error(const char *text, size_t length);
-
-static inline void
-os_cpu_pause(void)
-{
-#if defined __x86_64__ || defined __i386__
-    __builtin_ia32_pause();
-#elif defined __aarch64__
-    __asm__ volatile("yield");
-#else
-    __asm__ volatile("" ::: "memory");
-#endif
-}
 
 #endif

@@ -10,10 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "pages/pagemap.h"
-
-/* As in <linux/futex.h>, which a libc does not come with. */
-enum { FUTEX_WAIT_PRIVATE = 128 | 0, FUTEX_WAKE_PRIVATE = 128 | 1 };
+#include "ground/page.h"
+#include "ground/system.h"
 
 /* The system's pages may be smaller than those that we are configured for, but not larger. */
 #define SYSTEM_PAGE_LEAST ((size_t)4096)
@@ -31,7 +29,7 @@ check_pages(void)
                           "<alcove>: configured for pages of %zu KiB, this system has %zu KiB: there will be no memory. "
                           "Configure with --with-lg-page=%d\n",
                           PAGE_SIZE >> 10, page >> 10, __builtin_ctzl(page));
-    os_write_error(text, (size_t)length);
+    system_write_error(text, (size_t)length);
 }
 
 static void *
@@ -130,6 +128,8 @@ move_pages(void *from, size_t size, void *to)
 /* Do the old pages stay? qemu's emulation of a single program has the kernel move them, and takes them
  * for unmapped itself. Tried once, with pages of no use: a wait that is over before it begins reads its time
  * there, which qemu refuses where it thinks that nothing is. madvise it grants for any address. */
+enum { FUTEX_WAIT_PRIVATE = 128 }; /* as in <linux/futex.h>, which a libc does not come with */
+
 static bool
 moved_pages_stay(void)
 {
@@ -186,34 +186,4 @@ os_thread_has_ended(int id)
     bool ended = syscall(SYS_tgkill, getpid(), id, 0) != 0 && errno == ESRCH;
     errno = saved;
     return ended;
-}
-
-void
-os_futex_wait(_Atomic uint32_t *word, uint32_t seen)
-{
-    int saved = errno;
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-    errno = saved;
-}
-
-void
-os_futex_wake(_Atomic uint32_t *word)
-{
-    int saved = errno;
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-    errno = saved;
-}
-
-void
-os_write_error(const char *text, size_t length)
-{
-    int saved = errno;
-    while (length > 0) {
-        ssize_t n = write(STDERR_FILENO, text, length);
-        if (n <= 0)
-            break;
-        text += n;
-        length -= (size_t)n;
-    }
-    errno = saved;
 }

@@ -4,9 +4,9 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "heap/sizeclass.h"
+#include "ground/sizeclass.h"
 #include "os/os.h"
-#include "thread/lock.h"
+#include "ground/lock.h"
 
 #define BASE_BLOCK ((size_t)256 << 10) /* untouched pages cost address space only */
 #define BASE_ALIGN ((size_t)64)

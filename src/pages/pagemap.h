@@ -19,12 +19,9 @@
 #include <stdint.h>
 
 #include "alcove/table.h"
-#include "api/api.h"
+#include "ground/attributes.h"
 #include "config.h"
-
-#define PAGE_LG ALCOVE_LG_PAGE
-#define PAGE_SIZE ((size_t)1 << PAGE_LG)
-#define PAGE_MASK (PAGE_SIZE - 1)
+#include "ground/page.h"
 
 #define PAGEMAP_LG_LEAF 18 /* with 4 KiB pages a leaf speaks of 1 GiB and takes 2 MiB of address space */
 #define PAGEMAP_LG_ROOT (ALCOVE_LG_VADDR - PAGE_LG - PAGEMAP_LG_LEAF)

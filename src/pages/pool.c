@@ -1,12 +1,12 @@
 /* The pool of free pages. `pool.lock` guards everything here, and writes to the page map. */
 #include "pages/pool.h"
 
-#include "conf/conf.h"
+#include "ground/conf.h"
 #include "os/os.h"
 #include "pages/decay.h"
 #include "pages/free_runs.h"
 #include "pages/unmap.h"
-#include "thread/lock.h"
+#include "ground/lock.h"
 
 /* Chunks that stay mapped though they are free and clean, for what comes next. */
 #define SPARE_CHUNKS 1

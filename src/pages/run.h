@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "heap/sizeclass.h"
+#include "ground/sizeclass.h"
 #include "pages/pagemap.h"
 
 #define CHUNK_LG 22

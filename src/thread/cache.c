@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "api/message.h"
+#include "ground/message.h"
 #include "heap/large.h"
 #include "heap/slab.h"
 #include "pages/base.h"

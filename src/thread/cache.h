@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #include "heap/heap.h"
-#include "heap/sizeclass.h"
+#include "ground/sizeclass.h"
 
 struct cache_bin {
     void **top;        /* where the next block is pushed */

@@ -6,7 +6,7 @@
 #include "heap/heap.h"
 #include "pages/base.h"
 #include "pages/pool.h"
-#include "thread/lock.h"
+#include "ground/lock.h"
 #include "thread/record.h"
 
 #if ALCOVE_DEBUG

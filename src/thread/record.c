@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "api/services.h"
-#include "conf/conf.h"
+#include "ground/services.h"
+#include "ground/conf.h"
 #include "os/os.h"
 #include "pages/base.h"
 #include "pages/pool.h"

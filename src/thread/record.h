@@ -16,7 +16,7 @@
 
 #include "alcove/table.h"
 #include "thread/cache.h"
-#include "thread/lock.h"
+#include "ground/lock.h"
 #include "thread/tls.h"
 
 enum thread_state { THREAD_LIVE, THREAD_IDLE };

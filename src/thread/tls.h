@@ -8,8 +8,8 @@
 
 #include <stdint.h>
 
-#include "api/api.h"
-#include "thread/static_tls.h"
+#include "ground/attributes.h"
+#include "ground/static_tls.h"
 
 struct thread;
 

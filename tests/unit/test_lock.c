@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "thread/lock.h"
+#include "ground/lock.h"
 
 #define THREADS 8
 #define ROUNDS 20000

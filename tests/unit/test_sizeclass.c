@@ -1,7 +1,7 @@
 /* Size classes: every size that has a bin, and what is asked about bins. */
 #include "unit.h"
 
-#include "heap/sizeclass.h"
+#include "ground/sizeclass.h"
 
 /* Bins of large blocks are whole pages. Others are never used. */
 static bool

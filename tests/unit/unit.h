@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "alcove/alcove.h"
-#include "conf/conf.h"
+#include "ground/conf.h"
 #include "pages/pool.h"
 
 /* Messages since messages_clear(). */

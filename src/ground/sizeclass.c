@@ -1,5 +1,5 @@
 /* Size classes: the tables, and the questions that are asked rarely. */
-#include "heap/sizeclass.h"
+#include "ground/sizeclass.h"
 
 _Static_assert(LG_STEPS == 3, "the tables below have eight classes to a doubling");
 

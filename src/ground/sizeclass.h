@@ -17,8 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "api/api.h"
-#include "pages/pagemap.h"
+#include "ground/attributes.h"
+#include "ground/page.h"
 
 #define QUANTUM ((size_t)16)
 #define LG_STEPS 3 /* 2^3 classes to a doubling */

@@ -3,7 +3,7 @@
 #define API_SERVICES_H
 
 #include "alcove/table.h"
-#include "api/api.h"
+#include "ground/attributes.h"
 
 extern HIDDEN struct alcove_services services;
 

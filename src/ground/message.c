@@ -1,5 +1,5 @@
 /* Messages. */
-#include "api/message.h"
+#include "ground/message.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/api.h"
-#include "conf/conf.h"
-#include "os/os.h"
+#include "ground/attributes.h"
+#include "ground/conf.h"
+#include "ground/system.h"
 
 /* Replaced by a program that wants the messages; the first argument is NULL. */
 API_WEAK void (*ALCOVE_PUBLIC(malloc_message))(void *, const char *);
@@ -32,7 +32,7 @@ message_write(const char *format, va_list arguments)
     if (ALCOVE_PUBLIC(malloc_message) != NULL)
         ALCOVE_PUBLIC(malloc_message)(NULL, line);
     else
-        os_write_error(line, length);
+        system_write_error(line, length);
     errno = saved;
 }
 

@@ -1,10 +1,10 @@
 /* The slow half of the lock: spin a little, then sleep in the kernel. */
-#include "thread/lock.h"
+#include "ground/lock.h"
 
 #include <stdlib.h>
 
-#include "api/message.h"
-#include "os/os.h"
+#include "ground/message.h"
+#include "ground/system.h"
 
 #define LOCK_SPINS 100 /* a critical section here is shorter than two system calls */
 
@@ -28,20 +28,20 @@ lock_wait(struct lock *l)
     for (int i = 0; i < LOCK_SPINS; i++) {
         if (take_free(l, &seen, self))
             return;
-        os_cpu_pause();
+        system_cpu_pause();
     }
     /* Who has slept does not know whether others still do. */
     while (!take_free(l, &seen, self | LOCK_WAITED))
         if ((seen & LOCK_WAITED) != 0 ||
             (seen != 0 && atomic_compare_exchange_weak_explicit(&l->state, &seen, seen | LOCK_WAITED,
                                                                 memory_order_relaxed, memory_order_relaxed)))
-            os_futex_wait(&l->state, seen | LOCK_WAITED);
+            system_futex_wait(&l->state, seen | LOCK_WAITED);
 }
 
 void
 lock_wake(struct lock *l)
 {
-    os_futex_wake(&l->state);
+    system_futex_wake(&l->state);
 }
 
 #if ALCOVE_DEBUG

@@ -12,9 +12,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "api/api.h"
+#include "ground/attributes.h"
 #include "config.h"
-#include "thread/static_tls.h"
+#include "ground/static_tls.h"
 
 enum lock_rank {
     LOCK_INIT = 1, /* first use, attach, detach */
