@@ -12,6 +12,7 @@ libalcore_la_SOURCES = \
 	src/ground/static_tls.h src/ground/system.h src/ground/system_linux.c \
 	src/os/os.h src/os/os_linux.c \
 	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c \
+	src/pages/giants.h src/pages/giants.c src/pages/hooks.c src/pages/huge.c src/pages/purge.c \
 	src/pages/pagemap.h src/pages/pagemap.c src/pages/free_runs.h src/pages/free_runs.c \
 	src/pages/pool.h src/pages/pool.c src/pages/run.h src/pages/unmap.h src/pages/unmap.c \
 	src/heap/heap.h src/heap/large.h src/heap/large.c src/heap/slab.h src/heap/slab.c \

@@ -23,7 +23,8 @@ enum lock_rank {
     LOCK_RECORD,   /* one thread's list of caches */
     LOCK_LARGE,    /* a heap's large blocks */
     LOCK_BIN,      /* one size class of a heap */
-    LOCK_POOL,     /* free runs, chunks, page map */
+    LOCK_POOL,     /* a pool's free runs and chunks */
+    LOCK_PAGEMAP,  /* tables of the page map, giants */
     LOCK_BASE,     /* memory for the allocator's own records */
     LOCK_RANKS
 };

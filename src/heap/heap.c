@@ -48,6 +48,7 @@ heap_make(uint32_t index, const char *name, uint64_t limit)
         lock_init_zeroed(&h->bins[bin].lock, LOCK_BIN);
     lock_init_zeroed(&h->large_lock, LOCK_LARGE);
     atomic_store_explicit(&h->limit, limit, memory_order_relaxed);
+    h->pool = &pool_default;
     h->index = index;
     name_heap(h, name);
     atomic_store_explicit(&heaps[index], h, memory_order_release);
@@ -95,13 +96,15 @@ heap_create(const struct alcove_heap_options *options, uint32_t *index)
     return error;
 }
 
-/* All slabs of a heap as one list. The lists of its bins are followed side by side, since the records
+/* All slabs and large blocks of a heap as one list. The lists of its bins are followed side by side, since the records
  * are likely to be far from the processor, and what is next in one list is fetched while the others are served. */
 static struct run *
-collect_slabs(struct heap *h)
+collect_runs(struct heap *h)
 {
-    struct run *at[2 * SMALL_BINS], *all = NULL;
+    struct run *at[2 * SMALL_BINS + 1], *all = NULL;
     unsigned lists = 0;
+    if (h->large != NULL)
+        at[lists++] = h->large;
     for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
         if (h->bins[bin].partial != NULL)
             at[lists++] = h->bins[bin].partial;
@@ -110,10 +113,10 @@ collect_slabs(struct heap *h)
     }
     while (lists > 0) {
         for (unsigned i = 0; i < lists;) {
-            struct run *slab = at[i];
-            at[i] = slab->next;
-            slab->next = all;
-            all = slab;
+            struct run *r = at[i];
+            at[i] = r->next;
+            r->next = all;
+            all = r;
             if (at[i] != NULL)
                 __builtin_prefetch(at[i++], 1);
             else
@@ -126,8 +129,7 @@ collect_slabs(struct heap *h)
 static void
 heap_drop(struct heap *h)
 {
-    pool_give(collect_slabs(h));
-    large_drop_all(h);
+    pool_give_back(h->pool, collect_runs(h));
     atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
     heaps_made--;
     base_free(h, sizeof *h);

@@ -17,7 +17,7 @@
 
 #include "alcove/table.h"
 #include "ground/sizeclass.h"
-#include "pages/run.h"
+#include "pages/pool.h"
 #include "ground/lock.h"
 
 #define HEAP_NAME_MAX 64
@@ -36,6 +36,8 @@ struct heap_bin {
 
 struct heap {
     struct heap_bin bins[1 + SMALL_BINS]; /* by bin; bins[0] is unused */
+
+    struct pool *pool;                    /* where its pages come from */
 
     struct lock large_lock;
     struct run *large;                    /* large and huge blocks, cached ones too */

@@ -46,8 +46,8 @@ large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *ze
         return NULL;
     bool huge = is_huge(bytes, alignment);
     struct run_use use = { huge ? RUN_HUGE : RUN_LARGE, (uint8_t)(huge ? 0 : bin), (uint16_t)h->index };
-    struct run *r = huge ? pool_take_huge(bytes, alignment, use)
-                         : pool_take(bytes >> PAGE_LG, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, use);
+    struct run *r = huge ? pool_take_huge(h->pool, bytes, alignment, use)
+                         : pool_take(h->pool, bytes >> PAGE_LG, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, use);
     if (r == NULL) {
         heap_discharge(h, bytes);
         return NULL;
@@ -63,14 +63,10 @@ large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *ze
 }
 
 static void
-run_give(struct run *r)
+run_give(struct heap *h, struct run *r)
 {
-    if (r->kind == RUN_HUGE) {
-        pool_give_huge(r);
-    } else {
-        r->next = NULL;
-        pool_give(r);
-    }
+    r->next = NULL;
+    pool_give(h->pool, r);
 }
 
 void
@@ -81,24 +77,19 @@ large_give(struct heap *h, struct run *r)
     run_list_remove(&h->large, r);
     count(h, r, -1);
     lock_drop(&h->large_lock);
-    run_give(r);
+    run_give(h, r);
     heap_count_back(h, bytes);
     heap_discharge(h, bytes);
 }
 
-/* Resize the pages of a run that is off its heap's list. Returns the run that has them then. */
-static struct run *
-resize_pages(struct run *r, size_t bytes, unsigned bin)
+/* Resize the pages of a run that is off its heap's list. False: it stays as it is. */
+static bool
+resize_pages(struct heap *h, struct run *r, size_t bytes, unsigned bin)
 {
     bool huge = is_huge(bytes, PAGE_SIZE);
-    if (r->kind == RUN_HUGE)
-        return huge && pool_resize_huge(r, bytes) ? r : NULL;
-    if (!huge)
-        return pool_resize(r, bytes >> PAGE_LG, (uint8_t)bin) ? r : NULL;
-    struct run *to = pool_move_to_huge(r, bytes);
-    if (to != NULL)
-        run_give(r);
-    return to;
+    if (huge != (r->kind == RUN_HUGE))
+        return false;
+    return huge ? pool_resize_huge(h->pool, r, bytes) : pool_resize(h->pool, r, bytes >> PAGE_LG, (uint8_t)bin);
 }
 
 /* The same, but at most what there is. */
@@ -138,20 +129,18 @@ large_resize(struct heap *h, struct run *r, size_t size, size_t room)
     run_list_remove(&h->large, r);
     count(h, r, -1);
     lock_drop(&h->large_lock);
-    struct run *now = resize_pages(r, bytes, bin);
-    if (now != NULL) {
-        r = now;
+    bool done = resize_pages(h, r, bytes, bin);
+    if (done)
         r->usable = usable;
-    }
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
     lock_drop(&h->large_lock);
-    if (now != NULL)
+    if (done)
         count_change(h, old, usable);
     else if (usable > old)
         heap_discharge(h, usable - old);
-    return now != NULL ? (void *)now->base : NULL;
+    return done ? (void *)r->base : NULL;
 }
 
 /* Give a run that is on its heap's list another bin and usable size. */
@@ -161,7 +150,7 @@ recount(struct heap *h, struct run *r, unsigned bin, size_t usable)
     lock_take(&h->large_lock);
     count(h, r, -1);
     r->usable = usable;
-    pool_rebin(r, (uint8_t)bin);
+    pool_rebin(h->pool, r, (uint8_t)bin);
     count(h, r, 1);
     lock_drop(&h->large_lock);
 }
@@ -204,16 +193,4 @@ large_end_room(struct heap *h, struct run *r)
     recount(h, r, bin_of_size(bytes), bytes);
     heap_count_out(h, bytes - old);
     return true;
-}
-
-void
-large_drop_all(struct heap *h)
-{
-    struct run *r = h->large;
-    h->large = NULL;
-    while (r != NULL) {
-        struct run *next = r->next;
-        run_give(r);
-        r = next;
-    }
 }

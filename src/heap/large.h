@@ -39,9 +39,6 @@ bool large_use_room(struct heap *h, struct run *run, size_t size);
 /* Make the room part of the block, which is going to be cached; false: it has no bin. */
 bool large_end_room(struct heap *h, struct run *run);
 
-/* Drop all large blocks of a heap that is being destroyed. */
-void large_drop_all(struct heap *h);
-
 /* Place of a large bin (0: none) in the heap's counters. */
 static inline unsigned
 large_counter(unsigned bin)

@@ -36,7 +36,7 @@ slab_new(struct heap *h, unsigned bin)
     size_t size = bin_size(bin), bytes = (size_t)pages << PAGE_LG;
     if (!heap_charge(h, bytes))
         return NULL;
-    struct run *slab = pool_take(pages, PAGE_SIZE, (struct run_use){ RUN_SLAB, (uint8_t)bin, (uint16_t)h->index });
+    struct run *slab = pool_take(h->pool, pages, PAGE_SIZE, (struct run_use){ RUN_SLAB, (uint8_t)bin, (uint16_t)h->index });
     if (slab == NULL) {
         heap_discharge(h, bytes);
         return NULL;
@@ -173,7 +173,7 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
     lock_drop(&b->lock);
     heap_count_back(h, given * size);
     if (empty != NULL) {
-        pool_give(empty);
+        pool_give(h->pool, empty);
         heap_discharge(h, bytes);
     }
 }

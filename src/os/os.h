@@ -14,8 +14,14 @@
  * two, at least a page). NULL if the system has none. */
 void *os_map(size_t size, size_t alignment);
 
-/* Give address space back. */
-void os_unmap(void *address, size_t size);
+/* The same at this address. False if something is there, or the system has none. */
+bool os_map_at(void *address, size_t size);
+
+/* Give address space back. False if the system refuses, as it may where that would part one mapping in two: it is as it was. */
+bool os_unmap(void *address, size_t size);
+
+/* Give address space back, now or later: what the system refuses is purged, and tried again at later calls. */
+void os_give_up(void *address, size_t size);
 
 /* Drop the contents of pages that stay mapped: they read as zero afterwards. */
 void os_purge(void *address, size_t size);
@@ -30,12 +36,9 @@ void os_huge_pages(void *address, size_t size, bool use);
 /* Grow or shrink a mapping where it is. False if what follows is taken. */
 bool os_resize(void *address, size_t old_size, size_t new_size);
 
-/* Move a mapping into `to`, a range from os_map() of new_size bytes; the rest stays zero. */
+/* Move a mapping into `to`, a range from os_map() of new_size bytes; the rest stays zero. False if the system refuses, or the
+ * range is more than one mapping: nothing is changed. */
 bool os_move(void *from, size_t old_size, void *to, size_t new_size);
-
-/* Move the pages of `from` in place of those of `to`, a mapping of the same size, instead of
- * copying them; `from` stays mapped and reads as zero. False if the system cannot: nothing is changed. */
-bool os_move_pages(void *from, size_t size, void *to);
 
 /* Milliseconds of a clock that only goes forward; cheap, a few milliseconds coarse. */
 uint64_t os_clock_ms(void);

@@ -3,12 +3,17 @@
 #include "os/os.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0 /* then the address is a hint */
+#endif
 
 #include "ground/page.h"
 #include "ground/system.h"
@@ -40,36 +45,122 @@ map_anywhere(size_t size)
     return p == MAP_FAILED ? NULL : p;
 }
 
+bool
+os_map_at(void *address, size_t size)
+{
+    int saved = errno;
+    void *p = pages_too_large ? MAP_FAILED
+                              : mmap(address, size, PROT_READ | PROT_WRITE,
+                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p != MAP_FAILED && p != address) { /* a system that does not know the flag takes it for a hint */
+        os_give_up(p, size);
+        p = MAP_FAILED;
+    }
+    errno = saved;
+    return p != MAP_FAILED;
+}
+
+bool
+os_unmap(void *address, size_t size)
+{
+    int saved = errno;
+    bool done = munmap(address, size) == 0;
+    errno = saved;
+    return done;
+}
+
+/* What the system refused to unmap. A slot is taken while its address is not 0; BUSY: by somebody who looks at it. What
+ * there is no slot for is purged, and its addresses are lost. */
+#define REFUSED_MOST 32
+#define BUSY ((uintptr_t)1)
+static struct {
+    _Atomic uintptr_t address;
+    size_t size;
+} refused[REFUSED_MOST];
+static _Atomic unsigned refused_count;
+
+static void
+refused_remember(void *address, size_t size)
+{
+    for (unsigned i = 0; i < REFUSED_MOST; i++) {
+        uintptr_t none = 0;
+        if (!atomic_compare_exchange_strong(&refused[i].address, &none, BUSY))
+            continue;
+        refused[i].size = size;
+        atomic_store(&refused[i].address, (uintptr_t)address);
+        atomic_fetch_add(&refused_count, 1);
+        return;
+    }
+}
+
+static void
+refused_try_again(void)
+{
+    for (unsigned i = 0; i < REFUSED_MOST && atomic_load_explicit(&refused_count, memory_order_relaxed) != 0; i++) {
+        uintptr_t address = atomic_load(&refused[i].address);
+        if (address <= BUSY || !atomic_compare_exchange_strong(&refused[i].address, &address, BUSY))
+            continue;
+        if (munmap((void *)address, refused[i].size) == 0) {
+            atomic_fetch_sub(&refused_count, 1);
+            address = 0;
+        }
+        atomic_store(&refused[i].address, address);
+    }
+}
+
+void
+os_give_up(void *address, size_t size)
+{
+    int saved = errno;
+    refused_try_again();
+    if (munmap(address, size) != 0) {
+        madvise(address, size, MADV_DONTNEED);
+        refused_remember(address, size);
+    }
+    errno = saved;
+}
+
+/* Where the next mapping would lie below the last one: there most have the alignment that is asked for at once, and are
+ * each other's neighbours. */
+static _Atomic uintptr_t below;
+
+static char *
+map_aligned(size_t size, size_t alignment)
+{
+    uintptr_t hint = atomic_load_explicit(&below, memory_order_relaxed);
+    if (hint > size && alignment > SYSTEM_PAGE_LEAST) {
+        hint = (hint - size) & ~(alignment - 1);
+        char *p = mmap((void *)hint, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED || ((uintptr_t)p & (alignment - 1)) == 0)
+            return p != MAP_FAILED ? p : NULL;
+        os_give_up(p, size);
+    }
+    char *p = map_anywhere(size);
+    if (p == NULL || ((uintptr_t)p & (alignment - 1)) == 0)
+        return p;
+    /* Map more than is wanted and cut off both ends. */
+    os_give_up(p, size);
+    size_t more = size + alignment - SYSTEM_PAGE_LEAST;
+    p = more < size ? NULL : map_anywhere(more);
+    if (p == NULL)
+        return NULL;
+    size_t head = -(uintptr_t)p & (alignment - 1), tail = more - head - size;
+    if (head != 0)
+        os_give_up(p, head);
+    if (tail != 0)
+        os_give_up(p + head + size, tail);
+    return p + head;
+}
+
 void *
 os_map(size_t size, size_t alignment)
 {
     int saved = errno;
-    char *p = pages_too_large ? NULL : map_anywhere(size);
-    if (p != NULL && ((uintptr_t)p & (alignment - 1)) != 0) {
-        /* Map more than is wanted and cut off both ends. */
-        munmap(p, size);
-        size_t more = size + alignment - SYSTEM_PAGE_LEAST;
-        p = more < size ? NULL : map_anywhere(more);
-        if (p != NULL) {
-            size_t head = -(uintptr_t)p & (alignment - 1);
-            size_t tail = more - head - size;
-            if (head != 0)
-                munmap(p, head);
-            if (tail != 0)
-                munmap(p + head + size, tail);
-            p += head;
-        }
-    }
+    char *p = pages_too_large ? NULL : map_aligned(size, alignment);
+    if (p != NULL && alignment > SYSTEM_PAGE_LEAST)
+        atomic_store_explicit(&below, (uintptr_t)p, memory_order_relaxed);
     errno = saved;
     return p;
-}
-
-void
-os_unmap(void *address, size_t size)
-{
-    int saved = errno;
-    munmap(address, size);
-    errno = saved;
 }
 
 void
@@ -114,47 +205,8 @@ os_move(void *from, size_t old_size, void *to, size_t new_size)
 {
     int saved = errno;
     bool done = mremap(from, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
-    errno = saved;
-    return done;
-}
-
-#ifdef MREMAP_DONTUNMAP
-static bool
-move_pages(void *from, size_t size, void *to)
-{
-    return mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
-}
-
-/* Do the old pages stay? qemu's emulation of a single program has the kernel move them, and takes them
- * for unmapped itself. Tried once, with pages of no use: a wait that is over before it begins reads its time
- * there, which qemu refuses where it thinks that nothing is. madvise it grants for any address. */
-enum { FUTEX_WAIT_PRIVATE = 128 }; /* as in <linux/futex.h>, which a libc does not come with */
-
-static bool
-moved_pages_stay(void)
-{
-    static _Atomic enum { UNTRIED, STAY, LOST } outcome;
-    if (outcome == UNTRIED) {
-        uint32_t word = 0;
-        char *pages = map_anywhere(2 * PAGE_SIZE);
-        bool stay = pages != NULL && move_pages(pages, PAGE_SIZE, pages + PAGE_SIZE) &&
-                    syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 1, pages, NULL, 0) != 0 && errno == EAGAIN;
-        if (pages != NULL)
-            munmap(pages, 2 * PAGE_SIZE);
-        outcome = stay ? STAY : LOST;
-    }
-    return outcome == STAY;
-}
-#endif
-
-bool
-os_move_pages(void *from, size_t size, void *to)
-{
-    int saved = errno;
-    bool done = false;
-#ifdef MREMAP_DONTUNMAP
-    done = moved_pages_stay() && move_pages(from, size, to);
-#endif
+    if (!done) /* the system may have unmapped what was there before it found that it cannot */
+        os_map_at(to, new_size);
     errno = saved;
     return done;
 }

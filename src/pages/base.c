@@ -71,6 +71,7 @@ take(size_t size, bool *fresh)
             lock_drop(&base.lock);
             return NULL;
         }
+        os_huge_pages(block, bytes, false);
         block->size = bytes;
         block->next = base.blocks;
         base.blocks = block;
@@ -131,7 +132,7 @@ base_release(void)
     lock_drop(&base.lock);
     while (block != NULL) {
         struct base_block *next = block->next;
-        os_unmap(block, block->size);
+        os_give_up(block, block->size);
         block = next;
     }
 }

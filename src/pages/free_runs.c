@@ -1,55 +1,42 @@
-/* Lists of free runs by length and by age. The pool's lock guards everything here. */
+/* Lists of free runs and spans by length and by age. The pool's lock guards everything here. */
 #include "pages/free_runs.h"
-
-#include <string.h>
 
 #include "pages/base.h"
 
-/* Lists of free runs by length: one for each length up to EXACT pages, then eight to a doubling. */
-#define EXACT 32u
-#define LG_EXACT 5
-#define LENGTHS (EXACT + 8 * (CHUNK_LG - PAGE_LG - LG_EXACT) + 1)
 #define SCAN_MOST 16 /* runs looked at in a list whose members may be too short */
 
-struct run_lists {
-    struct run *list[LENGTHS];
-    uint64_t filled[(LENGTHS + 63) / 64]; /* a bit for each list that is not empty */
-};
-
-static struct {
-    struct run_lists lists[2];     /* RUN_CLEAN and RUN_DIRTY */
-    struct run *oldest, *youngest; /* dirty runs in the order in which they were freed */
-    struct run *records;           /* unused ones */
-    size_t dirty;                  /* pages */
-    unsigned chunks;               /* that are one clean run */
-} runs;
-
-/* The list in which a free run of so many pages is kept. */
+/* The list in which a free run of so many pages is kept, or a span of so many chunks. */
 static unsigned
-length_list(size_t pages)
+length_list(size_t length)
 {
-    if (pages <= EXACT)
-        return (unsigned)pages - 1;
-    unsigned lg = 63 - (unsigned)__builtin_clzl(pages);
-    return EXACT - 1 + ((lg - LG_EXACT) << 3) + (unsigned)((pages >> (lg - 3)) & 7);
+    if (length <= LENGTHS_EXACT)
+        return (unsigned)length - 1;
+    unsigned lg = 63 - (unsigned)__builtin_clzl(length);
+    return LENGTHS_EXACT - 1 + ((lg - LENGTHS_LG_EXACT) << 3) + (unsigned)((length >> (lg - 3)) & 7);
 }
 
 struct run *
-run_record_new(void)
+run_record_new(struct free_runs *f)
 {
-    struct run *r = runs.records;
+    struct run *r = f->records;
     if (r != NULL)
-        runs.records = r->next;
+        f->records = r->next;
     else
         r = base_alloc(sizeof *r);
     return r;
 }
 
 void
-run_record_free(struct run *r)
+run_record_free(struct free_runs *f, struct run *r)
 {
-    r->next = runs.records;
-    runs.records = r;
+    r->next = f->records;
+    f->records = r;
+}
+
+static uintptr_t
+last_entry(const struct run *r)
+{
+    return r->base + (r->pages << PAGE_LG) - (run_is_span(r) ? CHUNK_SIZE : PAGE_SIZE);
 }
 
 void
@@ -57,68 +44,99 @@ run_enter_ends(const struct run *r)
 {
     uint64_t entry = entry_make(r);
     pagemap_set(r->base, 1, entry);
-    if (r->pages > 1)
-        pagemap_set(r->base + ((r->pages - 1) << PAGE_LG), 1, entry);
+    if (last_entry(r) != r->base)
+        pagemap_set(last_entry(r), 1, entry);
 }
 
-static void
-list_add(struct run *r)
+void
+run_clear_ends(const struct run *r)
 {
-    struct run_lists *lists = &runs.lists[r->kind];
-    unsigned i = length_list(r->pages);
-    run_list_push(&lists->list[i], r);
-    lists->filled[i / 64] |= (uint64_t)1 << (i % 64);
-    if (r->kind == RUN_CLEAN && r->pages == CHUNK_PAGES)
-        runs.chunks++;
+    pagemap_set(r->base, 1, 0);
+    pagemap_set(last_entry(r), 1, 0);
 }
 
+/* Put a run in the list of its length, or take it out. */
 static void
-list_remove(struct run *r)
+list_change(struct free_runs *f, struct run *r, bool add)
 {
-    struct run_lists *lists = &runs.lists[r->kind];
-    unsigned i = length_list(r->pages);
-    run_list_remove(&lists->list[i], r);
-    if (lists->list[i] == NULL)
-        lists->filled[i / 64] &= ~((uint64_t)1 << (i % 64));
-    if (r->kind == RUN_CLEAN && r->pages == CHUNK_PAGES)
-        runs.chunks--;
+    bool span = run_is_span(r);
+    unsigned kind = r->kind - (span ? SPAN_CLEAN : RUN_CLEAN);
+    unsigned i = length_list(span ? r->pages / CHUNK_PAGES : r->pages);
+    struct run **list = span ? &f->spans[kind].list[i] : &f->runs[kind].list[i];
+    uint64_t *filled = span ? &f->spans[kind].filled[i / 64] : &f->runs[kind].filled[i / 64];
+    size_t clean = r->kind == SPAN_CLEAN ? r->pages / CHUNK_PAGES : 0;
+    if (add) {
+        run_list_push(list, r);
+        *filled |= (uint64_t)1 << (i % 64);
+        f->clean_chunks += clean;
+    } else {
+        run_list_remove(list, r);
+        if (*list == NULL)
+            *filled &= ~((uint64_t)1 << (i % 64));
+        f->clean_chunks -= clean;
+    }
 }
 
 static void
-age_add(struct run *r, struct run *older)
+age_add(struct free_runs *f, struct run *r, struct run *older)
 {
     r->older = older;
-    r->younger = older != NULL ? older->younger : runs.oldest;
+    r->younger = older != NULL ? older->younger : f->oldest;
     if (r->older != NULL)
         r->older->younger = r;
     else
-        runs.oldest = r;
+        f->oldest = r;
     if (r->younger != NULL)
         r->younger->older = r;
     else
-        runs.youngest = r;
+        f->youngest = r;
 }
 
 static void
-age_remove(struct run *r)
+age_remove(struct free_runs *f, struct run *r)
 {
     if (r->older != NULL)
         r->older->younger = r->younger;
     else
-        runs.oldest = r->younger;
+        f->oldest = r->younger;
     if (r->younger != NULL)
         r->younger->older = r->older;
     else
-        runs.youngest = r->older;
+        f->youngest = r->older;
+}
+
+/* Pages that decay has to see to. */
+static size_t
+dirty_pages(const struct run *r)
+{
+    return r->kind == RUN_DIRTY ? r->pages : r->kind == SPAN_DIRTY ? r->touched : 0;
+}
+
+static bool
+is_dirty(const struct run *r)
+{
+    return r->kind == RUN_DIRTY || r->kind == SPAN_DIRTY;
+}
+
+/* List a run whose neighbours are joined already; a dirty one is next younger than `older`. */
+static void
+lists_add(struct free_runs *f, struct run *r, struct run *older)
+{
+    run_enter_ends(r);
+    list_change(f, r, true);
+    if (is_dirty(r)) {
+        age_add(f, r, older);
+        f->dirty += dirty_pages(r);
+    }
 }
 
 void
-free_runs_remove(struct run *r)
+free_runs_remove(struct free_runs *f, struct run *r)
 {
-    list_remove(r);
-    if (r->kind == RUN_DIRTY) {
-        age_remove(r);
-        runs.dirty -= r->pages;
+    list_change(f, r, false);
+    if (is_dirty(r)) {
+        age_remove(f, r);
+        f->dirty -= dirty_pages(r);
     }
 }
 
@@ -130,129 +148,178 @@ run_beside(uintptr_t address, uint8_t kind)
     return r != NULL && r->kind == kind ? r : NULL;
 }
 
-/* Two free runs are joined at `seam`: the pages on both sides of it are ends no longer. */
+/* Join a free neighbour's pages with a run's. */
 static void
-map_join(uintptr_t seam)
+absorb(struct free_runs *f, struct run *r, struct run *other)
 {
-    pagemap_set(seam - PAGE_SIZE, 2, 0);
+    free_runs_remove(f, other);
+    run_clear_ends(other);
+    if (other->base < r->base)
+        r->base = other->base;
+    r->pages += other->pages;
+    if (run_is_span(r))
+        r->touched += other->touched;
+    run_record_free(f, other);
+}
+
+static struct run *
+span_beside(const struct free_runs *f, const struct run *r, uintptr_t entry)
+{
+    struct run *other = run_beside(entry, r->kind);
+    if (other == NULL || other->owner != f)
+        return NULL;
+    const struct run *left = other->base < r->base ? other : r, *right = left == r ? other : r;
+    return f->may_merge == NULL || f->may_merge(left, right) ? other : NULL;
 }
 
 void
-free_runs_add(struct run *r)
+free_spans_add(struct free_runs *f, struct run *r, size_t touched)
 {
-    r->bin = 0;
+    r->bin = r->word_bin = 0;
+    r->heap = 0;
+    r->owner = f;
+    r->touched = touched;
+    struct run *other = span_beside(f, r, r->base - CHUNK_SIZE);
+    if (other != NULL)
+        absorb(f, r, other);
+    other = span_beside(f, r, r->base + (r->pages << PAGE_LG));
+    if (other != NULL)
+        absorb(f, r, other);
+    lists_add(f, r, f->youngest);
+}
+
+void
+free_runs_add(struct free_runs *f, struct run *r)
+{
+    r->bin = r->word_bin = 0;
     r->heap = 0;
     if ((r->base & CHUNK_MASK) != 0) {
         struct run *left = run_beside(r->base - 1, r->kind);
-        if (left != NULL) {
-            free_runs_remove(left);
-            map_join(r->base);
-            r->base = left->base;
-            r->pages += left->pages;
-            run_record_free(left);
-        }
+        if (left != NULL)
+            absorb(f, r, left);
     }
     uintptr_t end = r->base + (r->pages << PAGE_LG);
     if ((end & CHUNK_MASK) != 0) {
         struct run *right = run_beside(end, r->kind);
-        if (right != NULL) {
-            free_runs_remove(right);
-            map_join(end);
-            r->pages += right->pages;
-            run_record_free(right);
-        }
+        if (right != NULL)
+            absorb(f, r, right);
     }
-    run_enter_ends(r);
-    list_add(r);
-    if (r->kind == RUN_DIRTY) {
-        age_add(r, runs.youngest);
-        runs.dirty += r->pages;
+    if (r->pages == CHUNK_PAGES) {
+        r->kind = r->kind == RUN_CLEAN ? SPAN_CLEAN : SPAN_DIRTY;
+        free_spans_add(f, r, r->kind == SPAN_DIRTY ? r->pages : 0);
+    } else {
+        lists_add(f, r, f->youngest);
     }
 }
 
-struct run *
-free_runs_find(uint8_t kind, size_t pages)
+/* The first list from i on that has a member. */
+static struct run *
+first_listed(struct run *const *list, const uint64_t *filled, unsigned lengths, unsigned i)
 {
-    const struct run_lists *lists = &runs.lists[kind];
+    for (unsigned word = i / 64; word <= (lengths - 1) / 64; word++) {
+        uint64_t bits = filled[word];
+        if (word == i / 64)
+            bits &= ~(uint64_t)0 << (i % 64);
+        if (bits != 0)
+            return list[word * 64 + (unsigned)__builtin_ctzl(bits)];
+    }
+    return NULL;
+}
+
+struct run *
+free_runs_find(const struct free_runs *f, uint8_t kind, size_t pages)
+{
+    const struct run_lists *lists = &f->runs[kind - RUN_CLEAN];
     unsigned i = length_list(pages);
-    if (pages > EXACT) {
+    if (pages > LENGTHS_EXACT) {
         int left = SCAN_MOST;
         for (struct run *r = lists->list[i]; r != NULL && left > 0; r = r->next, left--)
             if (r->pages >= pages)
                 return r;
         i++;
     }
-    if (i >= LENGTHS)
-        return NULL;
-    unsigned word = i / 64;
-    uint64_t filled = lists->filled[word] & (~(uint64_t)0 << (i % 64));
-    while (filled == 0) {
-        if (++word == sizeof lists->filled / sizeof lists->filled[0])
-            return NULL;
-        filled = lists->filled[word];
-    }
-    return lists->list[word * 64 + (unsigned)__builtin_ctzl(filled)];
+    return i < RUN_LENGTHS ? first_listed(lists->list, lists->filled, RUN_LENGTHS, i) : NULL;
 }
 
 struct run *
-free_runs_cut(struct run *from, size_t head, size_t pages)
+free_spans_find(const struct free_runs *f, uint8_t kind, size_t chunks, uintptr_t alignment)
+{
+    const struct span_lists *lists = &f->spans[kind - SPAN_CLEAN];
+    unsigned i = length_list(chunks);
+    if (i >= SPAN_LENGTHS)
+        return NULL;
+    if (alignment <= CHUNK_SIZE && chunks <= LENGTHS_EXACT)
+        return first_listed(lists->list, lists->filled, SPAN_LENGTHS, i);
+    for (; i < SPAN_LENGTHS; i++) {
+        if ((lists->filled[i / 64] >> (i % 64) & 1) == 0)
+            continue;
+        int left = SCAN_MOST;
+        for (struct run *r = lists->list[i]; r != NULL && left > 0; r = r->next, left--)
+            if (r->pages >= chunks * CHUNK_PAGES + ((-r->base & (alignment - 1)) >> PAGE_LG))
+                return r;
+    }
+    return NULL;
+}
+
+/* Make `cut` of a run that is in no list, and list what is left, which is next younger than `older`. */
+static struct run *
+divide(struct free_runs *f, struct run *from, struct run *cut, struct run *rest, struct run *older, size_t head, size_t pages)
+{
+    const struct run whole = *from;
+    size_t tail = whole.pages - head - pages, touched = run_is_span(&whole) ? whole.touched : 0;
+    uintptr_t base = whole.base + (head << PAGE_LG);
+    cut->kind = whole.kind;
+    cut->zeroed = whole.kind == RUN_CLEAN || whole.kind == SPAN_CLEAN;
+    cut->base = base;
+    cut->pages = pages;
+    cut->touched = touched < pages ? touched : pages;
+    if (cut == from)
+        return cut;
+    touched -= cut->touched;
+    struct run *left[2] = { head != 0 ? from : NULL, tail != 0 ? (head != 0 ? rest : from) : NULL };
+    for (int i = 1; i >= 0; i--) {
+        if (left[i] == NULL)
+            continue;
+        size_t length = i == 0 ? head : tail, mine = touched < length ? touched : length;
+        *left[i] = (struct run){ .base = i == 0 ? whole.base : base + (pages << PAGE_LG), .pages = length, .kind = whole.kind };
+        if (run_is_span(&whole)) {
+            left[i]->owner = f;
+            left[i]->touched = mine;
+            touched -= mine;
+        }
+        lists_add(f, left[i], older);
+    }
+    return cut;
+}
+
+static struct run *
+cut_listed(struct free_runs *f, struct run *from, bool listed, size_t head, size_t pages)
 {
     size_t tail = from->pages - head - pages;
     struct run *cut = from, *rest = NULL;
     if (head != 0 || tail != 0) {
-        cut = run_record_new();
+        cut = run_record_new(f);
         if (cut == NULL)
             return NULL;
-        if (head != 0 && tail != 0 && (rest = run_record_new()) == NULL) {
-            run_record_free(cut);
+        if (head != 0 && tail != 0 && (rest = run_record_new(f)) == NULL) {
+            run_record_free(f, cut);
             return NULL;
         }
     }
-    struct run *older = from->kind == RUN_DIRTY ? from->older : NULL;
-    uintptr_t base = from->base + (head << PAGE_LG);
-    free_runs_remove(from);
-    if (cut != from) {
-        /* What is left keeps its age. */
-        struct run *left[2] = { head != 0 ? from : NULL, tail != 0 ? (head != 0 ? rest : from) : NULL };
-        for (int i = 1; i >= 0; i--) {
-            if (left[i] == NULL)
-                continue;
-            uintptr_t start = i == 0 ? from->base : base + (pages << PAGE_LG);
-            *left[i] = (struct run){ .base = start, .pages = i == 0 ? head : tail, .kind = from->kind };
-            run_enter_ends(left[i]);
-            list_add(left[i]);
-            if (left[i]->kind == RUN_DIRTY) {
-                age_add(left[i], older);
-                runs.dirty += left[i]->pages;
-            }
-        }
-    }
-    cut->zeroed = from->kind == RUN_CLEAN;
-    cut->base = base;
-    cut->pages = pages;
-    return cut;
+    struct run *older = !listed ? f->youngest : is_dirty(from) ? from->older : NULL;
+    if (listed)
+        free_runs_remove(f, from);
+    return divide(f, from, cut, rest, older, head, pages);
 }
 
 struct run *
-free_runs_oldest(void)
+free_runs_cut(struct free_runs *f, struct run *from, size_t head, size_t pages)
 {
-    return runs.oldest;
+    return cut_listed(f, from, true, head, pages);
 }
 
-size_t
-free_runs_dirty(void)
+struct run *
+free_runs_cut_chunk(struct free_runs *f, struct run *chunk, size_t head, size_t pages)
 {
-    return runs.dirty;
-}
-
-unsigned
-free_runs_chunks(void)
-{
-    return runs.chunks;
-}
-
-void
-free_runs_forget(void)
-{
-    memset(&runs, 0, sizeof runs);
+    return cut_listed(f, chunk, false, head, pages);
 }

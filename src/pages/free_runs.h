@@ -1,50 +1,87 @@
 /*
- * The pool's free runs: clean ones, which read as zero, and dirty ones, which were used. They are found by their length, the dirty
- * ones by their age too. Neighbours of one kind are joined. The page map has an entry for the first and the last page of each.
+ * A pool's free memory: clean runs and spans, which read as zero, and dirty ones, which were used. They are found by their
+ * length, the dirty ones by their age too. Neighbours of one kind are joined; a run that is a whole chunk then becomes a span,
+ * so that it serves huge blocks too. The page map has an entry for the first and the last page of each run, and for the first
+ * page of the first and of the last chunk of each span.
  *
  * The caller holds the pool's lock, which guards all that is here.
  */
 #ifndef PAGES_FREE_RUNS_H
 #define PAGES_FREE_RUNS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "pages/run.h"
 
+/* Lists by length: one for each length up to EXACT, then eight to a doubling; in pages for runs, in chunks for spans. */
+#define LENGTHS_EXACT 32u
+#define LENGTHS_LG_EXACT 5
+#define LENGTHS_UP_TO(lg) (LENGTHS_EXACT + 8 * ((lg) - LENGTHS_LG_EXACT) + 1)
+#define RUN_LENGTHS LENGTHS_UP_TO(CHUNK_LG - PAGE_LG)
+#define SPAN_LENGTHS LENGTHS_UP_TO(ALCOVE_LG_VADDR - CHUNK_LG)
+
+struct run_lists {
+    uint64_t filled[(RUN_LENGTHS + 63) / 64]; /* a bit for each list that is not empty */
+    struct run *list[RUN_LENGTHS];
+};
+
+struct span_lists {
+    uint64_t filled[(SPAN_LENGTHS + 63) / 64];
+    struct run *list[SPAN_LENGTHS];
+};
+
+struct free_runs {
+    struct run *records;           /* unused ones */
+    struct run *oldest, *youngest; /* dirty runs and spans in the order in which they were freed */
+    size_t dirty;                  /* pages that may be resident */
+    size_t clean_chunks;           /* in clean spans */
+    bool (*may_merge)(const struct run *left, const struct run *right); /* spans that are neighbours; NULL: always */
+    struct run_lists runs[2];      /* clean, dirty */
+    struct span_lists spans[2];
+};
+
 /* A record for a run, with anything in it. NULL: no memory. */
-struct run *run_record_new(void);
+struct run *run_record_new(struct free_runs *f);
 /* The record can be used again; its pages are not touched. */
-void run_record_free(struct run *r);
+void run_record_free(struct free_runs *f, struct run *r);
+
+static inline bool
+run_is_span(const struct run *r)
+{
+    return r->kind == SPAN_CLEAN || r->kind == SPAN_DIRTY ||
+           (r->kind == RUN_PURGING && ((r->base & CHUNK_MASK) | (r->pages & (CHUNK_PAGES - 1))) == 0);
+}
 
 /* The run of this kind whose first or last page has the address. It is the caller's to see that this is no page of
  * another chunk. NULL: there is none. */
 struct run *run_beside(uintptr_t address, uint8_t kind);
 
-/* Enter a run's first and last page in the page map. */
+/* Enter a run's first and last page in the page map, of a span those of its first and last chunk. */
 void run_enter_ends(const struct run *r);
 
-/* Add a run of kind RUN_CLEAN or RUN_DIRTY, whose pages have no entries. Neighbours that are joined with it are one run with
- * it then, in its record; theirs are freed. */
-void free_runs_add(struct run *r);
+/* Clear the entries of a whole run's or span's ends. */
+void run_clear_ends(const struct run *r);
+
+/* Add a free run or span, whose pages have no entries. touched, for a span: pages that may be resident. Neighbours that are
+ * joined with it are one with it then, in its record; theirs are freed. */
+void free_runs_add(struct free_runs *f, struct run *r);
+void free_spans_add(struct free_runs *f, struct run *r, size_t touched);
 /* Take a run out of all lists. Its entries stay. */
-void free_runs_remove(struct run *r);
+void free_runs_remove(struct free_runs *f, struct run *r);
 
 /* The shortest free run of this kind with so many pages, 1 to CHUNK_PAGES; near enough. NULL: there is none. */
-struct run *free_runs_find(uint8_t kind, size_t pages);
+struct run *free_runs_find(const struct free_runs *f, uint8_t kind, size_t pages);
+/* The same of spans, with so many chunks at a multiple of `alignment`, a power of two. */
+struct run *free_spans_find(const struct free_runs *f, uint8_t kind, size_t chunks, uintptr_t alignment);
 
-/* Cut `pages` out of a free run, `head` pages after its start; what is left stays free, as old as it was. The result is in no
- * list, may be `from` itself, and has base, pages and `zeroed`; all else, and its entries, are the caller's to set. NULL: no
- * memory for records. */
-struct run *free_runs_cut(struct run *from, size_t head, size_t pages);
+/* Cut `pages` out of a free run or span, `head` pages after its start (of spans, both are whole chunks); what is left stays
+ * free, as old as it was. The result is in no list, may be `from` itself, and has base, pages, `zeroed`, and of spans
+ * `touched`; all else, and its entries, are the caller's to set. NULL: no memory for records. */
+struct run *free_runs_cut(struct free_runs *f, struct run *from, size_t head, size_t pages);
 
-/* The dirty run that was freed first; NULL if none is dirty. */
-struct run *free_runs_oldest(void);
-
-size_t free_runs_dirty(void);    /* pages */
-unsigned free_runs_chunks(void); /* clean runs that are a whole chunk */
-
-/* Know of none any more; nothing is unmapped. */
-void free_runs_forget(void);
+/* The same with a whole chunk that is in no list, just cut from a span, of kind RUN_CLEAN or RUN_DIRTY. */
+struct run *free_runs_cut_chunk(struct free_runs *f, struct run *chunk, size_t head, size_t pages);
 
 #endif

@@ -1,9 +1,13 @@
-/* The page map: the half that writes. Every function is called under the pool's lock. */
+/* The page map: the half that writes. `tables` guards which leaves there are. */
 #include "pages/pagemap.h"
 
 #include <errno.h>
 
+#include "ground/lock.h"
 #include "os/os.h"
+
+static struct lock tables = LOCK_INITIAL(LOCK_PAGEMAP);
+static size_t leaves; /* made by us, or found in a map that was lent */
 
 /* Untouched, hence not resident, when a loader lends one. It begins a page, so that it parts other variables in two, and no
  * page more is touched. */
@@ -41,24 +45,47 @@ leaf_index(uintptr_t address)
     return (address >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1);
 }
 
+/* With the lock held. */
+static pagemap_entry *
+leaf_make(size_t i)
+{
+    pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
+    if (leaf == NULL) {
+        leaf = os_map(PAGEMAP_LEAF_BYTES, PAGE_SIZE);
+        if (leaf == NULL)
+            return NULL;
+        os_huge_pages(leaf, PAGEMAP_LEAF_BYTES, false); /* a word would make all of it resident */
+        atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
+        __atomic_store_n(&leaves, leaves + 1, __ATOMIC_RELAXED);
+    }
+    if (pagemap_first.page == NOWHERE)
+        first_set(i << PAGEMAP_LG_LEAF, leaf);
+    return leaf;
+}
+
 int
 pagemap_reserve(uintptr_t base, size_t pages)
 {
     uintptr_t last = base + (pages << PAGE_LG) - 1;
-    for (uintptr_t i = base >> PAGEMAP_ROOT_SHIFT; i <= last >> PAGEMAP_ROOT_SHIFT; i++) {
-        if (i >= PAGEMAP_ROOT_COUNT)
-            return ENOMEM; /* the system gave an address beyond --with-lg-vaddr */
-        pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
-        if (leaf == NULL) {
-            leaf = os_map(PAGEMAP_LEAF_BYTES, PAGE_SIZE);
-            if (leaf == NULL)
-                return ENOMEM;
-            atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
-        }
-        if (pagemap_first.page == NOWHERE)
-            first_set(i << PAGEMAP_LG_LEAF, leaf);
-    }
-    return 0;
+    if (last >> PAGEMAP_ROOT_SHIFT >= PAGEMAP_ROOT_COUNT)
+        return ENOMEM; /* the system gave an address beyond --with-lg-vaddr */
+    bool all = pagemap_first.page != NOWHERE;
+    for (uintptr_t i = base >> PAGEMAP_ROOT_SHIFT; all && i <= last >> PAGEMAP_ROOT_SHIFT; i++)
+        all = atomic_load_explicit(&pagemap->root[i], memory_order_acquire) != NULL;
+    if (all)
+        return 0;
+    pagemap_lock_take();
+    all = true;
+    for (uintptr_t i = base >> PAGEMAP_ROOT_SHIFT; all && i <= last >> PAGEMAP_ROOT_SHIFT; i++)
+        all = leaf_make(i) != NULL;
+    pagemap_lock_drop();
+    return all ? 0 : ENOMEM;
+}
+
+size_t
+pagemap_bytes(void)
+{
+    return __atomic_load_n(&leaves, __ATOMIC_RELAXED) * PAGEMAP_LEAF_BYTES;
 }
 
 void
@@ -81,6 +108,7 @@ void
 pagemap_release(void)
 {
     first_set(NOWHERE, NULL);
+    leaves = 0;
     for (size_t i = 0; i < PAGEMAP_ROOT_COUNT; i++) {
         pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
         if (leaf == NULL)
@@ -91,6 +119,14 @@ pagemap_release(void)
             continue;
         }
         atomic_store_explicit(&pagemap->root[i], NULL, memory_order_relaxed);
-        os_unmap(leaf, PAGEMAP_LEAF_BYTES);
+        os_give_up(leaf, PAGEMAP_LEAF_BYTES);
     }
 }
+
+void pagemap_lock_take(void) { lock_take(&tables); }
+void pagemap_lock_drop(void) { lock_drop(&tables); }
+
+bool pagemap_fork_holds(void) { return lock_is_mine(&tables); }
+void pagemap_fork_prepare(void) { lock_take(&tables); }
+void pagemap_fork_done(void) { lock_drop(&tables); }
+void pagemap_fork_child(void) { lock_init(&tables, LOCK_PAGEMAP); }

@@ -8,13 +8,15 @@
  *   leaf    the entries of 2^PAGEMAP_LG_LEAF neighbouring pages, mapped when first needed
  *   root    a leaf's address for each part of the address space
  *
- * Written under the pool's lock; read by anyone without a lock. The loader includes this header
+ * An entry is written under the lock of the pool whose page it is, tables are made under a lock of the map's own; read by anyone
+ * without a lock. The loader includes this header
  * too, and lends the map, so that its guards can read it whether an allocator is loaded or not.
  */
 #ifndef PAGES_PAGEMAP_H
 #define PAGES_PAGEMAP_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -105,13 +107,25 @@ pagemap_get_hot(const void *address)
 /* Use another map, before anything was entered in the present one. */
 void pagemap_lend(struct pagemap *map);
 
-/* Make sure that the tables for a range exist. 0 or ENOMEM. Called under the pool's lock, as are the setters. */
+/* Make sure that the tables for a range exist. 0 or ENOMEM. */
 int pagemap_reserve(uintptr_t base, size_t pages);
+
+/* Bytes of address space that tables take. */
+size_t pagemap_bytes(void);
 
 /* Set the entries of neighbouring pages whose tables exist. */
 void pagemap_set(uintptr_t base, size_t pages, uint64_t entry);
 
 /* Give the map up: unmap its tables, or hand them back to whoever lent them, with nothing in them but ENTRY_LEFT. */
 void pagemap_release(void);
+
+/* The lock of tables and giants, for pages/ only. */
+void pagemap_lock_take(void);
+void pagemap_lock_drop(void);
+
+bool pagemap_fork_holds(void); /* does this thread, in the middle of something? */
+void pagemap_fork_prepare(void);
+void pagemap_fork_done(void);
+void pagemap_fork_child(void);
 
 #endif

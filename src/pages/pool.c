@@ -1,59 +1,81 @@
-/* The pool of free pages. `pool.lock` guards everything here, and writes to the page map. */
+/* Pools of free pages. A pool's lock guards all that it has. */
 #include "pages/pool.h"
 
 #include "ground/conf.h"
 #include "os/os.h"
-#include "pages/decay.h"
-#include "pages/free_runs.h"
+#include "pages/giants.h"
 #include "pages/unmap.h"
-#include "ground/lock.h"
 
-/* Chunks that stay mapped though they are free and clean, for what comes next. */
-#define SPARE_CHUNKS 1
+struct pool pool_default = { .lock = LOCK_INITIAL(LOCK_POOL), .hooks = &pool_system_hooks };
 
-/* Runs purged between two holds of the lock. */
-#define PURGE_BATCH 32
-/* Pages of a run that are purged at least, if it has them. */
-#define PURGE_LEAST ((size_t)64)
-
-static struct {
-    struct lock lock;
-    size_t mapped; /* bytes */
-    struct decay decay;
-} pool = { .lock = LOCK_INITIAL(LOCK_POOL) };
-
+/* A span that was reserved just now, in no list. */
 static struct run *
-chunk_new(void)
+span_reserved(struct pool *pool, void *p, size_t bytes)
 {
-    struct run *r = run_record_new();
-    if (r == NULL)
-        return NULL;
-    void *p = os_map(CHUNK_SIZE, CHUNK_SIZE);
-    if (p == NULL || pagemap_reserve((uintptr_t)p, CHUNK_PAGES) != 0) {
-        if (p != NULL)
-            os_unmap(p, CHUNK_SIZE);
-        run_record_free(r);
+    struct run *r = run_record_new(&pool->free);
+    /* Entries are set at the start of each of its chunks and at the end of the last, or at its start only. */
+    size_t pages = bytes >> PAGE_LG;
+    if (r == NULL || pagemap_reserve((uintptr_t)p, bytes <= GIANT_BYTES ? pages : 1) != 0) {
+        if (r != NULL)
+            run_record_free(&pool->free, r);
+        pool->hooks->release(pool->context, p, bytes);
         return NULL;
     }
-    if (conf.thp != CONF_THP_DEFAULT)
-        os_huge_pages(p, CHUNK_SIZE, conf.thp == CONF_THP_ALWAYS);
-    pool.mapped += CHUNK_SIZE;
-    r->base = (uintptr_t)p;
-    r->pages = CHUNK_PAGES;
-    r->kind = RUN_CLEAN;
-    free_runs_add(r);
+    pool->mapped += bytes;
+    *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1, .one_mapping = 1 };
     return r;
 }
 
-/* Give a whole chunk, free and in no list, back to the system. */
-static void
-chunk_release(struct run *r)
+struct run *
+span_reserve(struct pool *pool, size_t bytes, size_t alignment)
 {
-    pagemap_set(r->base, 1, 0);
-    pagemap_set(r->base + CHUNK_SIZE - PAGE_SIZE, 1, 0);
-    os_unmap((void *)r->base, CHUNK_SIZE);
-    pool.mapped -= CHUNK_SIZE;
-    run_record_free(r);
+    if (bytes > PTRDIFF_MAX)
+        return NULL;
+    void *p = pool->hooks->reserve(pool->context, bytes, alignment);
+    if (p == NULL) {
+        /* What is kept for later may stand in the way. */
+        if (pool->free.dirty == 0 && pool->free.clean_chunks == 0)
+            return NULL;
+        purge_to(pool, 0);
+        p = pool->hooks->reserve(pool->context, bytes, alignment);
+    }
+    return p != NULL ? span_reserved(pool, p, bytes) : NULL;
+}
+
+struct run *
+span_take(struct pool *pool, size_t chunks, size_t alignment)
+{
+    for (uint8_t kind = SPAN_DIRTY; kind >= SPAN_CLEAN; kind--) {
+        struct run *from = free_spans_find(&pool->free, kind, chunks, alignment);
+        if (from == NULL)
+            continue;
+        size_t head = (-from->base & (alignment - 1)) >> PAGE_LG, pages = chunks * CHUNK_PAGES;
+        void *p = (void *)(from->base + (head << PAGE_LG));
+        if ((head != 0 && !pool->hooks->split(pool->context, (void *)from->base, from->pages << PAGE_LG, head << PAGE_LG)) ||
+            (head + pages != from->pages &&
+             !pool->hooks->split(pool->context, p, (from->pages - head) << PAGE_LG, pages << PAGE_LG)))
+            continue;
+        if (kind == SPAN_CLEAN && !pool->hooks->commit(pool->context, p, pages << PAGE_LG))
+            continue;
+        run_clear_ends(from);
+        struct run *r = free_runs_cut(&pool->free, from, head, pages);
+        if (r == NULL)
+            run_enter_ends(from);
+        else
+            r->one_mapping = 0;
+        return r;
+    }
+    return span_reserve(pool, chunks << CHUNK_LG, alignment);
+}
+
+/* A whole chunk, in no list, for runs. */
+static struct run *
+chunk_take(struct pool *pool)
+{
+    struct run *r = span_take(pool, 1, CHUNK_SIZE);
+    if (r != NULL)
+        r->kind = r->kind == SPAN_CLEAN ? RUN_CLEAN : RUN_DIRTY;
+    return r;
 }
 
 /* Enter a run in the page map. Of a large block only the first page tells the bin: an address
@@ -72,80 +94,45 @@ static void
 run_enter(struct run *r, struct run_use use)
 {
     r->kind = use.kind;
-    r->bin = use.bin;
+    r->bin = r->word_bin = use.bin;
     r->heap = use.heap;
     map_run(r);
 }
 
-struct run *
-pool_take(size_t pages, size_t alignment, struct run_use use)
+/* Pages out of a chunk that nobody has used yet. */
+static struct run *
+take_from_chunk(struct pool *pool, size_t head, size_t pages)
 {
-    size_t align_pages = alignment >> PAGE_LG, need = pages;
-    struct run *found = NULL, *r = NULL;
-    if (align_pages > 1 && alignment < CHUNK_SIZE)
-        need += align_pages - 1;
-    lock_take(&pool.lock);
-    if (alignment < CHUNK_SIZE && need <= CHUNK_PAGES) {
-        found = free_runs_find(RUN_DIRTY, need);
-        if (found == NULL)
-            found = free_runs_find(RUN_CLEAN, need);
-    }
-    if (found == NULL)
-        found = chunk_new(); /* its start has any alignment up to its size */
-    if (found != NULL) {
-        size_t head = (-found->base & (alignment - 1)) >> PAGE_LG;
-        r = free_runs_cut(found, head, pages);
-        if (r != NULL)
-            run_enter(r, use);
-    }
-    lock_drop(&pool.lock);
+    struct run *chunk = chunk_take(pool);
+    if (chunk == NULL)
+        return NULL;
+    struct run *r = free_runs_cut_chunk(&pool->free, chunk, head, pages);
+    if (r == NULL)
+        free_runs_add(&pool->free, chunk);
     return r;
 }
 
-/* Take pages out of the run that has been free longest: all of a short one, and of a long one what is
- * in excess, but not so little that it is not worth a system call. */
-static struct run *
-take_oldest(size_t excess)
+struct run *
+pool_take(struct pool *pool, size_t pages, size_t alignment, struct run_use use)
 {
-    struct run *r = free_runs_oldest(), *cut = NULL;
-    if (excess < PURGE_LEAST)
-        excess = PURGE_LEAST;
-    if (r->pages > excess)
-        cut = free_runs_cut(r, r->pages - excess, excess);
-    if (cut == NULL) {
-        cut = r;
-        free_runs_remove(r);
+    size_t align_pages = alignment >> PAGE_LG, need = pages;
+    struct run *found = NULL, *r;
+    if (align_pages > 1 && alignment < CHUNK_SIZE)
+        need += align_pages - 1;
+    lock_take(&pool->lock);
+    if (alignment < CHUNK_SIZE && need <= CHUNK_PAGES) {
+        found = free_runs_find(&pool->free, RUN_DIRTY, need);
+        if (found == NULL)
+            found = free_runs_find(&pool->free, RUN_CLEAN, need);
     }
-    cut->kind = RUN_PURGING; /* so that nobody joins it */
-    cut->bin = 0;
-    cut->heap = 0;
-    run_enter_ends(cut);
-    return cut;
-}
-
-/* Purge the dirty runs that have been free longest until at most `limit` pages are dirty. Drops the lock meanwhile. */
-static void
-purge_to(size_t limit)
-{
-    struct run *batch[PURGE_BATCH];
-    while (free_runs_dirty() > limit) {
-        unsigned n = 0;
-        while (n < PURGE_BATCH && free_runs_dirty() > limit) {
-            batch[n++] = take_oldest(free_runs_dirty() - limit);
-        }
-        lock_drop(&pool.lock);
-        for (unsigned i = 0; i < n; i++)
-            os_purge((void *)batch[i]->base, batch[i]->pages << PAGE_LG);
-        lock_take(&pool.lock);
-        for (unsigned i = 0; i < n; i++) {
-            batch[i]->kind = RUN_CLEAN;
-            free_runs_add(batch[i]);
-            if (batch[i]->pages == CHUNK_PAGES && free_runs_chunks() > SPARE_CHUNKS) {
-                free_runs_remove(batch[i]);
-                chunk_release(batch[i]);
-            }
-        }
-    }
+    if (found != NULL)
+        r = free_runs_cut(&pool->free, found, (-found->base & (alignment - 1)) >> PAGE_LG, pages);
+    else
+        r = take_from_chunk(pool, 0, pages); /* its start has any alignment up to its size */
+    if (r != NULL)
+        run_enter(r, use);
+    lock_drop(&pool->lock);
+    return r;
 }
 
 /* Extend a run over the neighbours that are being given with it. */
@@ -168,48 +155,91 @@ absorb_neighbours(struct run *r)
 }
 
 /* A heap that is destroyed gives thousands of runs which are each other's neighbours: these are joined
- * first, in two turns over the list, and only what comes of it is put among the free runs. */
-void
-pool_give(struct run *runs)
+ * first, in two turns over the list, and only what comes of it goes on. Call `each` with every such run, whose pages have no
+ * entries any more. */
+static void
+give_joined(struct pool *pool, struct run *runs, void (*each)(struct pool *pool, struct run *r))
 {
-    lock_take(&pool.lock);
-    for (struct run *r = runs; r != NULL; r = r->next) {
-        __builtin_prefetch(r->next);
-        r->kind = RUN_GIVEN;
-    }
+    struct run *huge = NULL, *large = NULL;
     while (runs != NULL) {
         struct run *r = runs;
         runs = r->next;
+        __builtin_prefetch(runs);
+        r->next = r->kind == RUN_HUGE ? huge : large;
+        if (r->kind == RUN_HUGE) {
+            huge = r;
+        } else {
+            r->kind = RUN_GIVEN;
+            large = r;
+        }
+    }
+    while (large != NULL) {
+        struct run *r = large;
+        large = r->next;
         if (r->kind == RUN_ABSORBED) {
-            run_record_free(r);
+            run_record_free(&pool->free, r);
             continue;
         }
         r->kind = RUN_DIRTY;
         absorb_neighbours(r);
         pagemap_set(r->base, r->pages, 0);
-        free_runs_add(r);
+        each(pool, r);
     }
-    if (pool.decay.ms == 0)
-        purge_to(0);
-    lock_drop(&pool.lock);
+    while (huge != NULL) {
+        struct run *r = huge;
+        huge = r->next;
+        huge_leave(r);
+        each(pool, r);
+    }
+}
+
+static void
+give_dirty(struct pool *pool, struct run *r)
+{
+    if (r->kind == RUN_DIRTY)
+        free_runs_add(&pool->free, r);
+    else if (r->pages > GIANT_PAGES) /* there are no tables for all of it */
+        purge_run(pool, r);
+    else
+        free_spans_add(&pool->free, r, r->touched);
+}
+
+void
+pool_give(struct pool *pool, struct run *runs)
+{
+    lock_take(&pool->lock);
+    give_joined(pool, runs, give_dirty);
+    purge_done(pool);
+    if (pool->decay.ms == 0)
+        purge_to(pool, 0);
+    lock_drop(&pool->lock);
+}
+
+void
+pool_give_back(struct pool *pool, struct run *runs)
+{
+    lock_take(&pool->lock);
+    give_joined(pool, runs, purge_run);
+    purge_done(pool);
+    lock_drop(&pool->lock);
 }
 
 bool
-pool_resize(struct run *run, size_t pages, uint8_t bin)
+pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
 {
-    lock_take(&pool.lock);
+    lock_take(&pool->lock);
     uintptr_t end = run->base + (run->pages << PAGE_LG);
     bool done = pages == run->pages;
     if (pages < run->pages) {
-        struct run *tail = run_record_new();
+        struct run *tail = run_record_new(&pool->free);
         if (tail != NULL) {
             *tail = (struct run){ .base = run->base + (pages << PAGE_LG), .pages = run->pages - pages,
                                   .kind = RUN_DIRTY };
             pagemap_set(tail->base, tail->pages, 0);
             run->pages = pages;
-            free_runs_add(tail);
-            if (pool.decay.ms == 0)
-                purge_to(0);
+            free_runs_add(&pool->free, tail);
+            if (pool->decay.ms == 0)
+                purge_to(pool, 0);
             done = true;
         }
     } else if (!done && (end & CHUNK_MASK) != 0) {
@@ -217,149 +247,58 @@ pool_resize(struct run *run, size_t pages, uint8_t bin)
         struct run *after = run_beside(end, RUN_DIRTY);
         if (after == NULL)
             after = run_beside(end, RUN_CLEAN);
-        struct run *cut = after != NULL && after->pages >= more ? free_runs_cut(after, 0, more) : NULL;
+        struct run *cut = after != NULL && after->pages >= more ? free_runs_cut(&pool->free, after, 0, more) : NULL;
         if (cut != NULL) {
-            run_record_free(cut);
+            run_record_free(&pool->free, cut);
             pagemap_set(end, more, entry_make(run) & ~ENTRY_BIN_MASK);
             run->pages = pages;
             done = true;
         }
     }
     if (done) {
-        run->bin = bin;
+        run->bin = run->word_bin = bin;
         pagemap_set(run->base, 1, entry_make(run));
     }
-    lock_drop(&pool.lock);
+    lock_drop(&pool->lock);
     return done;
 }
 
 void
-pool_rebin(struct run *run, uint8_t bin)
+pool_rebin(struct pool *pool, struct run *run, uint8_t bin)
 {
-    lock_take(&pool.lock);
-    run->bin = bin;
+    lock_take(&pool->lock);
+    run->bin = run->word_bin = bin;
     pagemap_set(run->base, 1, entry_make(run));
-    lock_drop(&pool.lock);
+    lock_drop(&pool->lock);
 }
 
-/* A huge block has one entry for each chunk's worth of addresses; it starts where a chunk would. */
-static void
-huge_enter(const struct run *r, uint64_t entry)
+/* The next of all pools; the default one is the first. */
+static struct pool *
+pool_next(const struct pool *p)
 {
-    for (size_t offset = 0; offset < r->pages << PAGE_LG; offset += CHUNK_SIZE)
-        pagemap_set(r->base + offset, 1, entry);
-}
-
-struct run *
-pool_take_huge(size_t bytes, size_t alignment, struct run_use use)
-{
-    void *p = os_map(bytes, alignment > CHUNK_SIZE ? alignment : CHUNK_SIZE);
-    if (p == NULL)
-        return NULL;
-    if (conf.thp != CONF_THP_DEFAULT)
-        os_huge_pages(p, bytes, conf.thp == CONF_THP_ALWAYS);
-    lock_take(&pool.lock);
-    struct run *r = run_record_new();
-    if (r != NULL && pagemap_reserve((uintptr_t)p, bytes >> PAGE_LG) != 0) {
-        run_record_free(r);
-        r = NULL;
-    }
-    if (r != NULL) {
-        *r = (struct run){ .base = (uintptr_t)p, .pages = bytes >> PAGE_LG, .kind = use.kind,
-                           .bin = use.bin, .heap = use.heap, .zeroed = 1 };
-        huge_enter(r, entry_make(r));
-        pool.mapped += bytes;
-    }
-    lock_drop(&pool.lock);
-    if (r == NULL)
-        os_unmap(p, bytes);
-    return r;
-}
-
-void
-pool_give_huge(struct run *r)
-{
-    lock_take(&pool.lock);
-    void *p = (void *)r->base;
-    size_t bytes = r->pages << PAGE_LG;
-    huge_enter(r, 0);
-    pool.mapped -= bytes;
-    run_record_free(r);
-    lock_drop(&pool.lock);
-    os_unmap(p, bytes);
-}
-
-/* Move a huge run to another place. */
-static bool
-move_huge(struct run *r, size_t bytes)
-{
-    size_t old = r->pages << PAGE_LG;
-    void *to = os_map(bytes, CHUNK_SIZE);
-    if (to == NULL)
-        return false;
-    if (pagemap_reserve((uintptr_t)to, bytes >> PAGE_LG) != 0 || !os_move((void *)r->base, old, to, bytes)) {
-        os_unmap(to, bytes);
-        return false;
-    }
-    r->base = (uintptr_t)to;
-    return true;
-}
-
-bool
-pool_resize_huge(struct run *r, size_t bytes)
-{
-    size_t old = r->pages << PAGE_LG;
-    lock_take(&pool.lock);
-    huge_enter(r, 0); /* before an address that is given up can become somebody else's */
-    bool done = os_resize((void *)r->base, old, bytes);
-    /* Tables are only made for addresses that there are. */
-    if (done && bytes > old && pagemap_reserve(r->base, bytes >> PAGE_LG) != 0) {
-        os_resize((void *)r->base, bytes, old);
-        done = false;
-    } else if (!done) {
-        done = move_huge(r, bytes);
-    }
-    if (done) {
-        r->pages = bytes >> PAGE_LG;
-        pool.mapped += bytes - old;
-    }
-    huge_enter(r, entry_make(r));
-    lock_drop(&pool.lock);
-    return done;
-}
-
-struct run *
-pool_move_to_huge(struct run *run, size_t bytes)
-{
-    size_t used = run->pages << PAGE_LG;
-    struct run *to = pool_take_huge(used, CHUNK_SIZE, (struct run_use){ RUN_HUGE, 0, run->heap });
-    if (to == NULL)
-        return NULL;
-    if (os_move_pages((void *)run->base, used, (void *)to->base)) {
-        if (pool_resize_huge(to, bytes))
-            return to;
-        os_move_pages((void *)to->base, used, (void *)run->base);
-    }
-    pool_give_huge(to);
-    return NULL;
+    return __atomic_load_n(&p->next, __ATOMIC_ACQUIRE);
 }
 
 void
 pool_tick(uint64_t now)
 {
-    if (!decay_is_due(&pool.decay, now) || !lock_try(&pool.lock))
-        return;
-    if (decay_is_due(&pool.decay, now))
-        purge_to(decay_advance(&pool.decay, now, free_runs_dirty()));
-    lock_drop(&pool.lock);
+    for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
+        if (!decay_is_due(&p->decay, now) || !lock_try(&p->lock))
+            continue;
+        if (decay_is_due(&p->decay, now))
+            purge_to(p, decay_advance(&p->decay, now, p->free.dirty));
+        lock_drop(&p->lock);
+    }
 }
 
 void
 pool_purge(void)
 {
-    lock_take(&pool.lock);
-    purge_to(0);
-    lock_drop(&pool.lock);
+    for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
+        lock_take(&p->lock);
+        purge_to(p, 0);
+        lock_drop(&p->lock);
+    }
 }
 
 struct run *
@@ -370,13 +309,15 @@ pool_find(const void *address)
         return r->kind >= RUN_SLAB ? r : NULL;
     uintptr_t a = (uintptr_t)address;
     r = entry_run(pagemap_get(pagemap, (void *)(a & ~CHUNK_MASK)));
-    return r != NULL && r->kind == RUN_HUGE && a - r->base < r->pages << PAGE_LG ? r : NULL;
+    if (r != NULL)
+        return r->kind == RUN_HUGE && a - r->base < r->pages << PAGE_LG ? r : NULL;
+    return giant_find(a);
 }
 
 bool
 pool_holds(const void *address)
 {
-    /* The first page of a chunk always has an entry, if only a free run's. So has the last one, which
+    /* The first page of a chunk in use always has an entry, if only a free run's. So has the last one, which
      * the loader's guards look at: a huge run has none there. */
     const struct run *r = entry_run(pagemap_get(pagemap, (void *)((uintptr_t)address & ~CHUNK_MASK)));
     return r != NULL && r->kind != RUN_HUGE;
@@ -388,48 +329,125 @@ pool_was_left(const void *address)
     return pagemap_get(pagemap, address) == ENTRY_LEFT;
 }
 
+static bool
+may_merge(const struct run *left, const struct run *right)
+{
+    struct pool *pool = (struct pool *)((char *)left->owner - offsetof(struct pool, free));
+    return pool->hooks->merge(pool->context, (void *)left->base, left->pages << PAGE_LG, (void *)right->base,
+                              right->pages << PAGE_LG);
+}
+
+void
+pool_make(struct pool *pool, const struct pool_hooks *hooks, void *context, int64_t dirty_decay_ms)
+{
+    lock_init(&pool->lock, LOCK_POOL);
+    pool->hooks = hooks;
+    pool->context = context;
+    pool->free.may_merge = may_merge;
+    decay_init(&pool->decay, dirty_decay_ms, os_clock_ms());
+    lock_take(&pool_default.lock); /* guards the list, too */
+    pool->next = pool_default.next;
+    __atomic_store_n(&pool_default.next, pool, __ATOMIC_RELEASE);
+    lock_drop(&pool_default.lock);
+}
+
+void
+pool_end(struct pool *pool)
+{
+    lock_take(&pool->lock);
+    purge_to(pool, 0);
+    pool->decay.ms = -1;
+    for (struct run *r; (r = free_spans_find(&pool->free, SPAN_CLEAN, 1, CHUNK_SIZE)) != NULL;) {
+        run_clear_ends(r);
+        free_runs_remove(&pool->free, r);
+        pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG);
+        pool->mapped -= r->pages << PAGE_LG;
+    }
+    lock_drop(&pool->lock);
+    lock_take(&pool_default.lock);
+    struct pool *before = &pool_default;
+    while (before->next != pool)
+        before = before->next;
+    __atomic_store_n(&before->next, pool->next, __ATOMIC_RELEASE);
+    lock_drop(&pool_default.lock);
+}
+
 void
 pool_init(int64_t dirty_decay_ms)
 {
-    decay_init(&pool.decay, dirty_decay_ms, os_clock_ms());
+    decay_init(&pool_default.decay, dirty_decay_ms, os_clock_ms());
 }
 
 void
 pool_figures_get(struct pool_figures *out)
 {
-    lock_take(&pool.lock);
-    out->mapped = pool.mapped;
-    out->dirty = free_runs_dirty() << PAGE_LG;
-    lock_drop(&pool.lock);
+    *out = (struct pool_figures){ 0 };
+    for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
+        out->mapped += __atomic_load_n(&p->mapped, __ATOMIC_RELAXED);
+        out->dirty += __atomic_load_n(&p->free.dirty, __ATOMIC_RELAXED) << PAGE_LG;
+    }
 }
 
 static void
 forget(void)
 {
+    giants_forget();
     pagemap_release();
-    free_runs_forget();
-    pool.mapped = 0;
+    pool_default.next = NULL;
+    pool_default.free = (struct free_runs){ 0 };
+    pool_default.purging = NULL;
+    pool_default.mapped = 0;
 }
 
 void
 pool_release(void)
 {
-    lock_take(&pool.lock);
+    lock_take(&pool_default.lock);
     unmap_all();
     forget();
-    lock_drop(&pool.lock);
+    lock_drop(&pool_default.lock);
 }
 
 void
 pool_leave(void)
 {
-    lock_take(&pool.lock);
+    lock_take(&pool_default.lock);
     unmap_free_runs();
     forget();
-    lock_drop(&pool.lock);
+    lock_drop(&pool_default.lock);
 }
 
-bool pool_fork_holds(void) { return lock_is_mine(&pool.lock); }
-void pool_fork_prepare(void) { lock_take(&pool.lock); }
-void pool_fork_done(void) { lock_drop(&pool.lock); }
-void pool_fork_child(void) { lock_init(&pool.lock, LOCK_POOL); }
+bool
+pool_fork_holds(void)
+{
+    bool holds = pagemap_fork_holds();
+    for (struct pool *p = &pool_default; p != NULL && !holds; p = pool_next(p))
+        holds = lock_is_mine(&p->lock);
+    return holds;
+}
+
+void
+pool_fork_prepare(void)
+{
+    for (struct pool *p = &pool_default; p != NULL; p = pool_next(p))
+        lock_take(&p->lock);
+    pagemap_fork_prepare();
+}
+
+void
+pool_fork_done(void)
+{
+    pagemap_fork_done();
+    for (struct pool *p = &pool_default; p != NULL; p = pool_next(p))
+        lock_drop(&p->lock);
+}
+
+void
+pool_fork_child(void)
+{
+    pagemap_fork_child();
+    for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
+        lock_init(&p->lock, LOCK_POOL);
+        purge_forked(p);
+    }
+}

@@ -1,7 +1,9 @@
 /*
- * The pool: all free pages, which every heap draws from. Memory comes from the system in chunks
- * of CHUNK_SIZE, aligned to that; runs are cut from chunks and join their neighbours again when
- * they are freed. Free runs that were used are dirty, and decay into clean ones.
+ * A pool: free pages, which heaps draw from. Memory comes from the system, or from the hooks that a pool was made with, in spans
+ * of chunks of CHUNK_SIZE, aligned to that; runs are cut from chunks and join their neighbours again when
+ * they are freed. Free pages that were used are dirty, and decay into clean ones; a span that has decayed goes back.
+ *
+ * There is one pool that everyone draws from, pool_default; others may be made.
  */
 #ifndef PAGES_POOL_H
 #define PAGES_POOL_H
@@ -10,7 +12,45 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ground/lock.h"
+#include "pages/decay.h"
+#include "pages/free_runs.h"
 #include "pages/run.h"
+
+/* Where a pool's memory comes from and goes to. Each may refuse: nothing is lost then. All are called with the pool's lock
+ * held but `purge`. Addresses and sizes are whole pages. */
+struct pool_hooks {
+    /* `size` bytes at a multiple of `alignment`, whole chunks, that read as zero. NULL: refused. */
+    void *(*reserve)(void *context, size_t size, size_t alignment);
+    /* The same at this address, right behind what was reserved before, or not. */
+    bool (*reserve_at)(void *context, void *address, size_t size);
+    /* Give reserved memory back, whole chunks of it. Refused: it stays, and is offered again. */
+    bool (*release)(void *context, void *address, size_t size);
+    /* Pages that read as zero are going to be used. Refused: they stay as they are. */
+    bool (*commit)(void *context, void *address, size_t size);
+    /* Drop contents: the pages read as zero afterwards. Refused: they stay dirty. */
+    bool (*purge)(void *context, void *address, size_t size);
+    /* May reserved memory be treated as two parts from now on? */
+    bool (*split)(void *context, void *address, size_t size, size_t first);
+    /* May neighbours be treated as one? */
+    bool (*merge)(void *context, void *first, size_t first_size, void *second, size_t second_size);
+};
+
+extern const struct pool_hooks pool_system_hooks;
+
+struct pool {
+    struct lock lock;
+    struct pool *next;       /* of all */
+    const struct pool_hooks *hooks;
+    void *context;           /* the hooks' first argument */
+    size_t mapped;           /* bytes reserved */
+    struct run *purging;     /* free runs whose pages are just being purged, without the lock */
+    struct run *batch;       /* those of them that the holder of the lock is going to purge, linked by `older` */
+    struct decay decay;
+    struct free_runs free;
+};
+
+extern HIDDEN struct pool pool_default;
 
 /* What a run is to become. */
 struct run_use {
@@ -24,45 +64,48 @@ struct pool_figures {
 
 /* A run of pages that starts at a multiple of `alignment` (a page at least), entered in the page map with
  * its use. At most CHUNK_PAGES pages with alignment up to CHUNK_SIZE. NULL: no memory. */
-struct run *pool_take(size_t pages, size_t alignment, struct run_use use);
+struct run *pool_take(struct pool *pool, size_t pages, size_t alignment, struct run_use use);
 
-/* Give runs back that nobody uses any more: a list linked by `next`. They become dirty. */
-void pool_give(struct run *runs);
+/* Give runs back that nobody uses any more, huge ones too: a list linked by `next`. They become dirty. */
+void pool_give(struct pool *pool, struct run *runs);
+/* The same, and their pages go back to the system before it returns. */
+void pool_give_back(struct pool *pool, struct run *runs);
 
 /* Change how many pages a large run has, where it is, and its bin. False if what follows is not free. */
-bool pool_resize(struct run *run, size_t pages, uint8_t bin);
+bool pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin);
 
 /* Change the bin that a large run's entry tells. */
-void pool_rebin(struct run *run, uint8_t bin);
+void pool_rebin(struct pool *pool, struct run *run, uint8_t bin);
 
-/* Blocks with a mapping of their own, of any size and alignment. */
-struct run *pool_take_huge(size_t bytes, size_t alignment, struct run_use use);
-void pool_give_huge(struct run *run);
-/* Resize, moving the mapping if need be. False: no address space; the run is as it was. */
-bool pool_resize_huge(struct run *run, size_t bytes);
+/* Huge runs, of any size and alignment; they have chunks of their own (pages/huge.c). */
+struct run *pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use use);
+/* Resize, moving it if need be; what it holds goes with it. False: it is as it was. */
+bool pool_resize_huge(struct pool *pool, struct run *run, size_t bytes);
 
-/* A huge run of `bytes` that has the pages of a large one, moved and not copied; the large one stays,
- * with pages that read as zero. NULL: the system cannot, and nothing is changed. */
-struct run *pool_move_to_huge(struct run *run, size_t bytes);
+/* A pool of other memory. The struct is the caller's and reads as zero. Before it ends all runs must have been given back;
+ * what its hooks refuse to take then is theirs all the same. */
+void pool_make(struct pool *pool, const struct pool_hooks *hooks, void *context, int64_t dirty_decay_ms);
+void pool_end(struct pool *pool);
 
-/* Let dirty pages decay, if an epoch has gone by. `now` is os_clock_ms(). */
+/* Let dirty pages of every pool decay, if an epoch has gone by. `now` is os_clock_ms(). */
 void pool_tick(uint64_t now);
 
-/* Purge every dirty page now. */
+/* Purge every dirty page of every pool now. */
 void pool_purge(void);
 
 /* The run that holds an address, free ones left out; NULL if none. Safe for any address. */
 struct run *pool_find(const void *address);
 
-/* Is the address in a chunk of the pool's, free or not? Then it is nobody else's. */
+/* Is the address in a chunk of a pool's, free or not? Then it is nobody else's. */
 bool pool_holds(const void *address);
 
+/* The default pool, with all that it has forgotten. */
 void pool_init(int64_t dirty_decay_ms);
 void pool_figures_get(struct pool_figures *out);
 /* Is it the start of a block that an allocator before us left behind? */
 bool pool_was_left(const void *address);
 
-/* Unmap everything. There are no huge runs any more. */
+/* Unmap everything that is the system's, and forget all pools. */
 void pool_release(void);
 /* Unmap what is free, and leave the rest mapped for ever. */
 void pool_leave(void);
@@ -71,5 +114,23 @@ bool pool_fork_holds(void); /* does this thread, in the middle of something? */
 void pool_fork_prepare(void);
 void pool_fork_done(void);
 void pool_fork_child(void);
+
+/* --- For pages/ only, with the pool's lock held. */
+
+/* pool.c: Cut a span of so many chunks at this alignment out of free ones, dirty before clean, or reserve it. It has base,
+ * pages, `zeroed`, `touched` (of a span), `one_mapping` and kind, and no entries. NULL: no memory. */
+struct run *span_take(struct pool *pool, size_t chunks, size_t alignment);
+struct run *span_reserve(struct pool *pool, size_t bytes, size_t alignment);
+
+/* purge.c: Purge the dirty runs that have been free longest until at most `limit` pages are dirty. Drops the lock meanwhile. */
+void purge_to(struct pool *pool, size_t limit);
+/* Have a run or span that is in no list and has no entries purged by the next purge_done(), which drops the lock meanwhile. */
+void purge_run(struct pool *pool, struct run *r);
+void purge_done(struct pool *pool);
+/* In a forked child: what others were just purging is dirty again. */
+void purge_forked(struct pool *pool);
+
+/* huge.c: A huge run becomes a dirty span that is in no list and has no entries. */
+void huge_leave(struct run *r);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * A run: neighbouring pages with one use. Its record lies outside of them. Runs are cut from chunks, which begin at a multiple
- * of their size; a huge run has a mapping of its own.
+ * of their size. A chunk that is free as a whole is a span, or part of one, and a huge run is cut from a span.
  */
 #ifndef PAGES_RUN_H
 #define PAGES_RUN_H
@@ -19,13 +19,17 @@
 enum run_kind {
     RUN_CLEAN,   /* free; reads as zero, never touched or purged */
     RUN_DIRTY,   /* free; was used, may still be resident */
-    RUN_PURGING, /* free; on its way from dirty to clean */
+    SPAN_CLEAN,  /* the same for a span: free chunks beside each other */
+    SPAN_DIRTY,
+    RUN_PURGING, /* free, run or span; on its way from dirty to clean */
     RUN_GIVEN,   /* being freed together with others */
     RUN_ABSORBED,/* was one of those; another's record speaks for its pages now */
     RUN_SLAB,    /* cut into blocks of one size class */
     RUN_LARGE,   /* one block, in a chunk */
-    RUN_HUGE     /* one block with a mapping of its own */
+    RUN_HUGE     /* one block that has chunks of its own */
 };
+
+struct free_runs;
 
 struct run {
     uintptr_t base;    /* first byte */
@@ -37,15 +41,24 @@ struct run {
     uint16_t blocks;   /* slab: how many it has */
     uint16_t free;     /* slab: how many of them are neither allocated nor cached */
     uint32_t inverse;  /* slab: 2^32 / block size, rounded up; to divide an offset */
-    uint32_t zeroed;   /* the pages read as zero when it was handed out */
+    uint8_t zeroed;    /* the pages read as zero when it was handed out */
+    uint8_t word_bin;  /* the bin that its page map words name: its own, or 0, so that every free of it is looked at */
+    uint8_t one_mapping; /* huge: the system has its addresses as one mapping, which can be moved */
     union {
         struct {       /* dirty: from the one that was freed first to the last */
             struct run *younger, *older;
         };
         size_t usable; /* large, huge: bytes of the block; its pages may have room for more (heap/large.h) */
     };
-    /* slab: a bit for each block, 1 free. The last members of a record of 128 bytes, more only with larger pages. */
-    uint64_t bits[SLAB_MAX_BLOCKS / 64];
+    union {
+        /* slab: a bit for each block, 1 free. The last members of a record of 128 bytes, more only with larger pages. */
+        uint64_t bits[SLAB_MAX_BLOCKS / 64];
+        struct {                     /* span */
+            struct free_runs *owner; /* whose it is */
+            size_t touched;          /* pages that may be resident */
+        };
+        struct run *next_giant;      /* huge: in the list of those that are found by it (pages/giants.h) */
+    };
 } __attribute__((aligned(128))); /* page map entries keep its address in multiples of that */
 
 _Static_assert(sizeof(struct run) == 128 || PAGE_LG > 12, "a record is two cache lines");
@@ -87,7 +100,7 @@ entry_make(const struct run *run)
 {
     uintptr_t record = (uintptr_t)run;
     return (uint64_t)run->heap << ENTRY_HEAP_SHIFT | (record & ENTRY_RUN_MASK) |
-           (record >> ENTRY_LOW_SHIFT & ENTRY_LOW_MASK) | (uint64_t)run->bin << ENTRY_BIN_SHIFT;
+           (record >> ENTRY_LOW_SHIFT & ENTRY_LOW_MASK) | (uint64_t)run->word_bin << ENTRY_BIN_SHIFT;
 }
 
 static inline void

@@ -1,14 +1,64 @@
-/* Walks the page map, which has an entry for every chunk and huge run. The pool's lock guards everything here. */
+/* Walks the page map, which has an entry for every chunk in use, huge run and free span. The pool's lock guards everything here. */
 #include "pages/unmap.h"
 
 #include "os/os.h"
 #include "pages/run.h"
 
-static void
-release_chunk(uintptr_t chunk)
+/* Whole chunks at an address: a free span, a huge run, or one chunk that runs were cut from. */
+struct chunks {
+    uintptr_t base;
+    size_t bytes;
+    const struct run *whole; /* the span or huge run; NULL: runs */
+};
+
+static struct chunks
+chunks_at(uintptr_t a)
 {
-    pagemap_set(chunk, CHUNK_PAGES, 0); /* a guard may ask about what is mapped here next */
-    os_unmap((void *)chunk, CHUNK_SIZE);
+    const struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
+    if (r == NULL || r->base != a)
+        return (struct chunks){ a, r != NULL ? CHUNK_SIZE : 0, NULL };
+    bool whole = r->kind == SPAN_CLEAN || r->kind == SPAN_DIRTY || r->kind == RUN_HUGE;
+    size_t bytes = whole ? ((r->pages << PAGE_LG) + CHUNK_MASK) & ~CHUNK_MASK : CHUNK_SIZE;
+    return (struct chunks){ a, bytes, whole ? r : NULL };
+}
+
+/* Call a function for all chunks. Pages that an allocator before us left are of no run. */
+static void
+each_chunks(void (*each)(struct chunks chunks))
+{
+    for (uintptr_t i = 0; i < PAGEMAP_ROOT_COUNT;) {
+        uintptr_t a = i << PAGEMAP_ROOT_SHIFT;
+        if (atomic_load_explicit(&pagemap->root[i], memory_order_relaxed) == NULL) {
+            i++;
+            continue;
+        }
+        while (a >> PAGEMAP_ROOT_SHIFT == i) {
+            struct chunks chunks = chunks_at(a);
+            if (chunks.bytes != 0)
+                each(chunks);
+            a += chunks.bytes != 0 ? chunks.bytes : CHUNK_SIZE;
+        }
+        i = a >> PAGEMAP_ROOT_SHIFT;
+    }
+}
+
+/* Clear the entries of whole chunks: a guard may ask about what is mapped there next. Of a giant only the first page has one,
+ * and it may have no table for the rest. */
+static void
+clear(struct chunks chunks)
+{
+    if (chunks.whole == NULL)
+        pagemap_set(chunks.base, CHUNK_PAGES, 0);
+    for (size_t offset = 0; chunks.whole != NULL && offset < chunks.bytes; offset += CHUNK_SIZE)
+        if (pagemap_get(pagemap, (void *)(chunks.base + offset)) != 0)
+            pagemap_set(chunks.base + offset, 1, 0);
+}
+
+static void
+release(struct chunks chunks)
+{
+    clear(chunks);
+    os_give_up((void *)chunks.base, chunks.bytes);
 }
 
 /* Have the entries of what stays tell that nobody knows it any more, and put what is free on a list: it is unmapped when
@@ -16,7 +66,7 @@ release_chunk(uintptr_t chunk)
 static struct run *leaving;
 
 static void
-leave_chunk(uintptr_t chunk)
+leave_runs(uintptr_t chunk)
 {
     for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
         struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
@@ -31,40 +81,34 @@ leave_chunk(uintptr_t chunk)
     }
 }
 
-/* Call a function for every chunk, and for every chunk's worth of a huge run. The first page of each has an
- * entry, and so have pages that an allocator before us left. */
 static void
-each_chunk(void (*chunk)(uintptr_t), void (*huge)(uintptr_t))
+leave(struct chunks chunks)
 {
-    for (uintptr_t i = 0; i < PAGEMAP_ROOT_COUNT; i++) {
-        uintptr_t from = i << PAGEMAP_ROOT_SHIFT;
-        if (atomic_load_explicit(&pagemap->root[i], memory_order_relaxed) == NULL)
-            continue;
-        for (uintptr_t a = from; a - from < (uintptr_t)1 << PAGEMAP_ROOT_SHIFT; a += CHUNK_SIZE) {
-            const struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
-            if (r != NULL)
-                (r->kind == RUN_HUGE ? huge : chunk)(a);
-        }
+    struct run *r = entry_run(pagemap_get(pagemap, (void *)chunks.base));
+    if (chunks.whole == NULL) {
+        leave_runs(chunks.base);
+    } else if (r->kind == RUN_HUGE) {
+        for (size_t offset = 0; offset < chunks.bytes; offset += CHUNK_SIZE)
+            if (pagemap_get(pagemap, (void *)(chunks.base + offset)) != 0)
+                pagemap_set(chunks.base + offset, 1, ENTRY_LEFT);
+    } else {
+        clear(chunks);
+        r->next = leaving;
+        leaving = r;
     }
-}
-
-static void
-leave_huge(uintptr_t a)
-{
-    pagemap_set(a, 1, ENTRY_LEFT);
 }
 
 void
 unmap_all(void)
 {
-    each_chunk(release_chunk, NULL);
+    each_chunks(release);
 }
 
 void
 unmap_free_runs(void)
 {
     atomic_store_explicit(&pagemap->left, 1, memory_order_relaxed);
-    each_chunk(leave_chunk, leave_huge);
+    each_chunks(leave);
     for (; leaving != NULL; leaving = leaving->next)
-        os_unmap((void *)leaving->base, leaving->pages << PAGE_LG);
+        os_give_up((void *)leaving->base, leaving->pages << PAGE_LG);
 }

@@ -5,7 +5,7 @@
 #ifndef PAGES_UNMAP_H
 #define PAGES_UNMAP_H
 
-/* Unmap all chunks. There are no huge runs any more. */
+/* Unmap all chunks. */
 void unmap_all(void);
 
 /* Unmap what is free, and leave the rest mapped for ever: the page map says so of it (ENTRY_LEFT). */

@@ -107,7 +107,7 @@ stats_info(struct alcove_info *out)
     out->tls = tls_offset != 0 ? "static" : "dynamic";
     out->version = ALCOVE_VERSION;
     out->prefix = ALCOVE_PREFIX;
-    out->metadata_bytes = base_bytes();
+    out->metadata_bytes = base_bytes() + pagemap_bytes();
     struct pool_figures pages;
     pool_figures_get(&pages);
     out->mapped_bytes = pages.mapped + out->metadata_bytes;

@@ -119,14 +119,18 @@ test_purge_leaves_live_blocks_alone(void **unused)
 }
 
 static void
-test_huge_blocks_go_back_at_once(void **unused)
+test_huge_blocks_stay_dirty_like_other_pages(void **unused)
 {
     (void)unused;
     size_t before = resident_bytes();
     void *block = table->malloc(RANGE);
     memset(block, 1, RANGE);
     table->free(block);
+    assert_true(resident_bytes() > before + RANGE / 2);
+    assert_true(info_now().dirty_bytes >= RANGE);
+    table->purge();
     assert_true(resident_bytes() < before + RANGE / 8);
+    assert_int_equal(info_now().dirty_bytes, 0);
 }
 
 static void
@@ -159,7 +163,7 @@ main(void)
         cmocka_unit_test(test_purge_returns_large_blocks_too),
         cmocka_unit_test(test_purge_unmaps_chunks),
         cmocka_unit_test(test_purge_leaves_live_blocks_alone),
-        cmocka_unit_test(test_huge_blocks_go_back_at_once),
+        cmocka_unit_test(test_huge_blocks_stay_dirty_like_other_pages),
     };
     const struct CMUnitTest at_once[] = {
         cmocka_unit_test(test_nothing_stays_if_decay_is_at_once),

@@ -20,7 +20,7 @@ entry_at(uintptr_t address)
 static struct run *
 take(size_t pages)
 {
-    struct run *r = pool_take(pages, PAGE_SIZE, slab_use);
+    struct run *r = pool_take(&pool_default, pages, PAGE_SIZE, slab_use);
     assert_non_null(r);
     assert_int_equal(r->pages, pages);
     return r;
@@ -30,7 +30,7 @@ static void
 give(struct run *r)
 {
     r->next = NULL;
-    pool_give(r);
+    pool_give(&pool_default, r);
 }
 
 static uintptr_t
@@ -73,6 +73,10 @@ check_chunk(uintptr_t chunk)
             fail_msg("page %lu of a chunk belongs to no run", (a - chunk) / PAGE_SIZE);
             return;
         }
+        if (r->kind == SPAN_CLEAN || r->kind == SPAN_DIRTY) {
+            assert_int_equal(a, chunk); /* all of it is free */
+            return;
+        }
         bool free_run = r->kind < RUN_SLAB;
         for (size_t i = 0; i < r->pages; i++) {
             uint64_t entry = entry_at(a + i * PAGE_SIZE);
@@ -80,7 +84,7 @@ check_chunk(uintptr_t chunk)
             if (entry_run(entry) != (inner ? NULL : r))
                 fail_msg("page %zu of %zu of a run of kind %d leads elsewhere", i, r->pages, r->kind);
         }
-        if (before != NULL && before->kind == r->kind && r->kind < RUN_PURGING)
+        if (before != NULL && before->kind == r->kind && r->kind <= RUN_DIRTY)
             fail_msg("two free runs of kind %d are neighbours, and not joined", r->kind);
         before = r;
         a = end_of(r);
@@ -106,7 +110,7 @@ static void
 test_large_run_tells_its_bin_only_at_its_start(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take(12, PAGE_SIZE, large_use);
+    struct run *r = pool_take(&pool_default, 12, PAGE_SIZE, large_use);
     assert_int_equal(entry_bin(entry_at(r->base)), 80);
     for (unsigned i = 1; i < 12; i++)
         assert_int_equal(entry_bin(entry_at(r->base + i * PAGE_SIZE)), 0);
@@ -136,7 +140,7 @@ test_alignment_up_to_a_chunk(void **unused)
     (void)unused;
     for (size_t alignment = PAGE_SIZE; alignment <= CHUNK_SIZE; alignment *= 2) {
         for (size_t pages = 1; pages <= CHUNK_PAGES; pages = pages * 3 + 1) {
-            struct run *r = pool_take(pages, alignment, slab_use);
+            struct run *r = pool_take(&pool_default, pages, alignment, slab_use);
             assert_non_null(r);
             assert_int_equal(r->base & (alignment - 1), 0);
             assert_int_equal(r->pages, pages);
@@ -272,7 +276,7 @@ test_list_of_runs_is_given_at_once(void **unused)
         list = r;
     }
     uintptr_t chunk = chunk_of(list);
-    pool_give(list);
+    pool_give(&pool_default, list);
     assert_int_equal(dirty(), 30 * PAGE_SIZE);
     check_chunk(chunk);
 }
@@ -281,9 +285,9 @@ static void
 test_large_run_shrinks_in_place_and_gives_the_tail(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take(20, PAGE_SIZE, large_use);
+    struct run *r = pool_take(&pool_default, 20, PAGE_SIZE, large_use);
     uintptr_t base = r->base;
-    assert_true(pool_resize(r, 9, 75));
+    assert_true(pool_resize(&pool_default, r, 9, 75));
     assert_int_equal(r->base, base);
     assert_int_equal(r->pages, 9);
     assert_int_equal(entry_bin(entry_at(base)), 75);
@@ -296,14 +300,14 @@ static void
 test_large_run_grows_in_place_into_dirty_and_clean_pages(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take(10, PAGE_SIZE, large_use), *after = take(10);
+    struct run *r = pool_take(&pool_default, 10, PAGE_SIZE, large_use), *after = take(10);
     uintptr_t base = r->base;
     assert_int_equal(after->base, end_of(r));
     give(after);
-    assert_true(pool_resize(r, 15, 80)); /* dirty */
-    assert_true(pool_resize(r, 20, 80)); /* the last of them */
+    assert_true(pool_resize(&pool_default, r, 15, 80)); /* dirty */
+    assert_true(pool_resize(&pool_default, r, 20, 80)); /* the last of them */
     check_chunk(chunk_of(r));
-    assert_true(pool_resize(r, CHUNK_PAGES * 3 / 4, 0)); /* clean */
+    assert_true(pool_resize(&pool_default, r, CHUNK_PAGES * 3 / 4, 0)); /* clean */
     assert_int_equal(r->base, base);
     assert_int_equal(r->pages, CHUNK_PAGES * 3 / 4);
     for (size_t i = 0; i < CHUNK_PAGES * 3 / 4; i++)
@@ -315,10 +319,10 @@ static void
 test_contents_stay_when_a_run_is_resized_in_place(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take(10, PAGE_SIZE, large_use);
+    struct run *r = pool_take(&pool_default, 10, PAGE_SIZE, large_use);
     memset((void *)r->base, 0x5a, 10 * PAGE_SIZE);
-    assert_true(pool_resize(r, 30, 0));
-    assert_true(pool_resize(r, 5, 80));
+    assert_true(pool_resize(&pool_default, r, 30, 0));
+    assert_true(pool_resize(&pool_default, r, 5, 80));
     for (size_t i = 0; i < 5 * PAGE_SIZE; i++)
         assert_int_equal(((char *)r->base)[i], 0x5a);
 }
@@ -327,9 +331,9 @@ static void
 test_large_run_does_not_grow_over_its_neighbour(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take(10, PAGE_SIZE, large_use), *after = take(1);
+    struct run *r = pool_take(&pool_default, 10, PAGE_SIZE, large_use), *after = take(1);
     assert_int_equal(after->base, end_of(r));
-    assert_false(pool_resize(r, 11, 81));
+    assert_false(pool_resize(&pool_default, r, 11, 81));
     assert_int_equal(r->pages, 10);
     assert_int_equal(r->bin, 80);
     assert_ptr_equal(pool_find((void *)after->base), after);
@@ -340,10 +344,10 @@ static void
 test_large_run_does_not_grow_beyond_its_chunk(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take(CHUNK_PAGES, PAGE_SIZE, large_use);
-    assert_false(pool_resize(r, CHUNK_PAGES + 1, 0));
-    struct run *last = pool_take(CHUNK_PAGES - 10, PAGE_SIZE, large_use);
-    assert_false(pool_resize(last, CHUNK_PAGES + 1, 0));
+    struct run *r = pool_take(&pool_default, CHUNK_PAGES, PAGE_SIZE, large_use);
+    assert_false(pool_resize(&pool_default, r, CHUNK_PAGES + 1, 0));
+    struct run *last = pool_take(&pool_default, CHUNK_PAGES - 10, PAGE_SIZE, large_use);
+    assert_false(pool_resize(&pool_default, last, CHUNK_PAGES + 1, 0));
     assert_int_equal(last->pages, CHUNK_PAGES - 10);
 }
 
@@ -352,8 +356,8 @@ test_shrunk_tail_is_purged_at_once_if_nothing_may_stay(void **unused)
 {
     (void)unused;
     pool_init(0);
-    struct run *r = pool_take(20, PAGE_SIZE, large_use);
-    assert_true(pool_resize(r, 9, 75));
+    struct run *r = pool_take(&pool_default, 20, PAGE_SIZE, large_use);
+    assert_true(pool_resize(&pool_default, r, 9, 75));
     assert_int_equal(dirty(), 0);
 }
 
@@ -473,20 +477,20 @@ test_addresses_of_a_returned_chunk_have_no_entry(void **unused)
 }
 
 static void
-test_huge_run_has_its_own_aligned_mapping(void **unused)
+test_huge_run_has_chunks_of_its_own(void **unused)
 {
     (void)unused;
     size_t bytes = 3 * CHUNK_SIZE + 5 * PAGE_SIZE;
-    struct run *r = pool_take_huge(bytes, PAGE_SIZE, huge_use);
+    struct run *r = pool_take_huge(&pool_default, bytes, PAGE_SIZE, huge_use);
     assert_non_null(r);
     assert_int_equal(r->base % CHUNK_SIZE, 0);
-    assert_int_equal(mapped(), bytes);
+    assert_int_equal(mapped(), 4 * CHUNK_SIZE);
     memset((void *)r->base, 1, bytes);
     for (size_t offset = 0; offset < bytes; offset += PAGE_SIZE)
         assert_ptr_equal(pool_find((void *)(r->base + offset)), r);
     assert_null(pool_find((void *)(r->base + bytes)));
     assert_null(pool_find((void *)(r->base - 1)));
-    pool_give_huge(r);
+    give(r);
 }
 
 static void
@@ -494,23 +498,29 @@ test_huge_alignment_beyond_a_chunk(void **unused)
 {
     (void)unused;
     for (size_t alignment = CHUNK_SIZE; alignment <= 64 * CHUNK_SIZE; alignment *= 4) {
-        struct run *r = pool_take_huge(PAGE_SIZE, alignment, huge_use);
+        struct run *r = pool_take_huge(&pool_default, PAGE_SIZE, alignment, huge_use);
         assert_non_null(r);
         assert_int_equal(r->base & (alignment - 1), 0);
-        pool_give_huge(r);
+        give(r);
     }
-    assert_int_equal(mapped(), 0);
+    pool_purge();
+    assert_true(mapped() <= CHUNK_SIZE);
 }
 
 static void
-test_given_huge_run_is_unmapped_and_forgotten(void **unused)
+test_given_huge_run_is_dirty_and_goes_with_a_purge(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take_huge(2 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    struct run *r = pool_take_huge(&pool_default, 2 * CHUNK_SIZE, PAGE_SIZE, huge_use);
     uintptr_t base = r->base;
     unsigned char residency;
-    pool_give_huge(r);
+    give(r);
+    assert_int_equal(dirty(), 2 * CHUNK_SIZE);
+    assert_null(pool_find((void *)base));
+    pool_purge();
     assert_int_equal(mapped(), 0);
+    assert_int_equal(entry_at(base), 0);
+    assert_int_equal(entry_at(base + CHUNK_SIZE), 0);
     assert_null(pool_find((void *)base));
     assert_null(pool_find((void *)(base + CHUNK_SIZE)));
     assert_int_not_equal(mincore((void *)base, PAGE_SIZE, &residency), 0);
@@ -520,9 +530,9 @@ static void
 test_huge_run_grows_and_keeps_its_contents(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take_huge(CHUNK_SIZE, PAGE_SIZE, huge_use);
+    struct run *r = pool_take_huge(&pool_default, CHUNK_SIZE, PAGE_SIZE, huge_use);
     memset((void *)r->base, 0x77, CHUNK_SIZE);
-    assert_true(pool_resize_huge(r, 5 * CHUNK_SIZE));
+    assert_true(pool_resize_huge(&pool_default, r, 5 * CHUNK_SIZE));
     assert_int_equal(r->base % CHUNK_SIZE, 0);
     assert_int_equal(mapped(), 5 * CHUNK_SIZE);
     const char *p = (const char *)r->base;
@@ -530,7 +540,7 @@ test_huge_run_grows_and_keeps_its_contents(void **unused)
         assert_int_equal(p[i], i < CHUNK_SIZE ? 0x77 : 0);
     for (size_t i = 0; i < 5 * CHUNK_SIZE; i += PAGE_SIZE)
         assert_ptr_equal(pool_find(p + i), r);
-    pool_give_huge(r);
+    give(r);
 }
 
 /* What follows is taken, so it must move, and its old addresses are forgotten. */
@@ -538,18 +548,20 @@ static void
 test_huge_run_moves_when_it_cannot_grow_in_place(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take_huge(CHUNK_SIZE, PAGE_SIZE, huge_use);
+    struct run *r = pool_take_huge(&pool_default, CHUNK_SIZE, PAGE_SIZE, huge_use);
     uintptr_t old = r->base;
     memset((void *)old, 0x33, CHUNK_SIZE);
     void *wall = mmap((void *)end_of(r), PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-    assert_true(pool_resize_huge(r, 2 * CHUNK_SIZE));
+    assert_true(pool_resize_huge(&pool_default, r, 2 * CHUNK_SIZE));
     assert_int_not_equal(r->base, old);
     assert_null(pool_find((void *)old));
     for (size_t i = 0; i < CHUNK_SIZE; i += 512)
         assert_int_equal(((const char *)r->base)[i], 0x33);
     if (wall != MAP_FAILED)
         munmap(wall, PAGE_SIZE);
-    pool_give_huge(r);
+    assert_int_equal(mapped(), 2 * CHUNK_SIZE);
+    give(r);
+    pool_purge();
     assert_int_equal(mapped(), 0);
 }
 
@@ -557,31 +569,36 @@ static void
 test_huge_run_shrinks_in_place(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take_huge(4 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    struct run *r = pool_take_huge(&pool_default, 4 * CHUNK_SIZE, PAGE_SIZE, huge_use);
     uintptr_t base = r->base;
     memset((void *)base, 0x11, 4 * CHUNK_SIZE);
-    assert_true(pool_resize_huge(r, CHUNK_SIZE + PAGE_SIZE));
+    assert_true(pool_resize_huge(&pool_default, r, CHUNK_SIZE + PAGE_SIZE));
     assert_int_equal(r->base, base);
-    assert_int_equal(mapped(), CHUNK_SIZE + PAGE_SIZE);
+    pool_purge();
+    assert_int_equal(mapped(), 2 * CHUNK_SIZE);
+    unsigned char residency[2];
+    assert_int_equal(mincore((void *)(base + CHUNK_SIZE), 2 * PAGE_SIZE, residency), 0);
+    assert_int_equal(residency[0] & 1, 1);
+    assert_int_equal(residency[1] & 1, 0); /* what the block lost of its last chunk was given back */
     assert_ptr_equal(pool_find((void *)(base + CHUNK_SIZE)), r);
     assert_null(pool_find((void *)(base + CHUNK_SIZE + PAGE_SIZE)));
     assert_null(pool_find((void *)(base + 3 * CHUNK_SIZE)));
     assert_int_equal(((const char *)base)[CHUNK_SIZE], 0x11);
-    pool_give_huge(r);
+    give(r);
 }
 
 static void
 test_impossible_sizes_are_refused_and_cost_nothing(void **unused)
 {
     (void)unused;
-    assert_null(pool_take_huge((size_t)1 << 47, PAGE_SIZE, huge_use));
-    assert_null(pool_take_huge(PAGE_SIZE, (size_t)1 << 62, huge_use));
-    struct run *r = pool_take_huge(CHUNK_SIZE, PAGE_SIZE, huge_use);
-    assert_false(pool_resize_huge(r, (size_t)1 << 47));
+    assert_null(pool_take_huge(&pool_default, (size_t)1 << 47, PAGE_SIZE, huge_use));
+    assert_null(pool_take_huge(&pool_default, PAGE_SIZE, (size_t)1 << 62, huge_use));
+    struct run *r = pool_take_huge(&pool_default, CHUNK_SIZE, PAGE_SIZE, huge_use);
+    assert_false(pool_resize_huge(&pool_default, r, (size_t)1 << 47));
     assert_int_equal(r->pages, CHUNK_PAGES);
     assert_ptr_equal(pool_find((void *)r->base), r);
     assert_int_equal(mapped(), CHUNK_SIZE);
-    pool_give_huge(r);
+    give(r);
 }
 
 static unsigned
@@ -597,11 +614,231 @@ static void
 test_impossible_growth_makes_no_tables(void **unused)
 {
     (void)unused;
-    struct run *r = pool_take_huge(CHUNK_SIZE, PAGE_SIZE, huge_use);
+    struct run *r = pool_take_huge(&pool_default, CHUNK_SIZE, PAGE_SIZE, huge_use);
     unsigned before = leaves();
-    assert_false(pool_resize_huge(r, (size_t)1 << (ALCOVE_LG_VADDR - 1)));
+    assert_false(pool_resize_huge(&pool_default, r, (size_t)1 << (ALCOVE_LG_VADDR - 1)));
     assert_int_equal(leaves(), before);
-    pool_give_huge(r);
+    give(r);
+}
+
+/* What comes and goes is cut from one span, and joined again. */
+static void
+test_huge_runs_are_cut_from_dirty_spans_and_joined_again(void **unused)
+{
+    (void)unused;
+    struct run *whole = pool_take_huge(&pool_default, 12 * CHUNK_SIZE, PAGE_SIZE, huge_use), *r[6];
+    uintptr_t base = whole->base, end = end_of(whole);
+    assert_int_equal(whole->zeroed, 1);
+    give(whole);
+    for (int i = 0; i < 6; i++) {
+        r[i] = pool_take_huge(&pool_default, 2 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+        assert_true(r[i]->base >= base && end_of(r[i]) <= end);
+        assert_int_equal(r[i]->zeroed, 0);
+    }
+    assert_int_equal(dirty(), 0);
+    for (int i = 0; i < 6; i++)
+        give(r[i * 5 % 6]);
+    assert_int_equal(mapped(), 12 * CHUNK_SIZE);
+    assert_int_equal(dirty(), 12 * CHUNK_SIZE);
+    whole = pool_take_huge(&pool_default, 12 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    assert_int_equal(whole->base, base);
+    give(whole);
+}
+
+/* A chunk that is free as a whole serves huge blocks, and a freed huge block serves small runs. */
+static void
+test_chunks_and_spans_serve_each_other(void **unused)
+{
+    (void)unused;
+    struct run *r = take(3), *after = take(1);
+    uintptr_t chunk = chunk_of(r);
+    give(r);
+    give(after);
+    pool_purge();
+    struct run *huge = pool_take_huge(&pool_default, CHUNK_SIZE, PAGE_SIZE, huge_use);
+    assert_int_equal(huge->base, chunk);
+    give(huge);
+    r = take(5);
+    assert_int_equal(chunk_of(r), chunk);
+    check_chunk(chunk);
+    give(r);
+}
+
+static void
+test_huge_run_grows_into_a_free_neighbour(void **unused)
+{
+    (void)unused;
+    struct run *r = pool_take_huge(&pool_default, 9 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    uintptr_t base = r->base;
+    memset((void *)base, 0x22, 9 * CHUNK_SIZE);
+    assert_true(pool_resize_huge(&pool_default, r, 2 * CHUNK_SIZE));
+    assert_int_equal(dirty(), 7 * CHUNK_SIZE);
+    assert_true(pool_resize_huge(&pool_default, r, 6 * CHUNK_SIZE));
+    assert_int_equal(r->base, base);
+    assert_int_equal(dirty(), 3 * CHUNK_SIZE);
+    assert_int_equal(mapped(), 9 * CHUNK_SIZE);
+    assert_int_equal(*(char *)base, 0x22);
+    for (size_t i = 0; i < 6 * CHUNK_SIZE; i += CHUNK_SIZE)
+        assert_ptr_equal(pool_find((void *)(base + i + 5)), r);
+    assert_null(pool_find((void *)(base + 6 * CHUNK_SIZE)));
+    give(r);
+}
+
+/* No table but that of its start, and yet it is found. */
+static void
+test_giant_costs_one_word(void **unused)
+{
+    (void)unused;
+    const size_t bytes = (size_t)1 << (ALCOVE_LG_VADDR < 47 ? ALCOVE_LG_VADDR - 3 : 43);
+    struct run *other = take(1);
+    unsigned before = leaves();
+    struct run *r = pool_take_huge(&pool_default, bytes, PAGE_SIZE, huge_use);
+    assert_non_null(r);
+    assert_true(leaves() <= before + 1);
+    assert_ptr_equal(pool_find((void *)(r->base + bytes - 1)), r);
+    assert_ptr_equal(pool_find((void *)(r->base + bytes / 2)), r);
+    assert_ptr_not_equal(pool_find((void *)(r->base + bytes)), r);
+    *(char *)r->base = 1;
+    assert_true(pool_resize_huge(&pool_default, r, CHUNK_SIZE * 3 / 2));
+    assert_ptr_equal(pool_find((void *)(r->base + CHUNK_SIZE)), r);
+    assert_null(pool_find((void *)(r->base + bytes / 2)));
+    assert_int_equal(*(char *)r->base, 1);
+    give(r);
+    give(other);
+    pool_purge();
+    assert_true(mapped() <= CHUNK_SIZE);
+}
+
+/* Memory from hooks that refuse every now and then. */
+static struct {
+    unsigned calls, refuse_at;
+    size_t reserved;
+} hooks_seen;
+
+static bool
+refuses(void)
+{
+    return ++hooks_seen.calls == hooks_seen.refuse_at;
+}
+
+static void *
+test_reserve(void *unused, size_t size, size_t alignment)
+{
+    (void)unused;
+    void *p = refuses() ? NULL : os_map(size, alignment);
+    hooks_seen.reserved += p != NULL ? size : 0;
+    return p;
+}
+
+static bool
+test_reserve_at(void *unused, void *address, size_t size)
+{
+    (void)unused;
+    bool done = !refuses() && os_map_at(address, size);
+    hooks_seen.reserved += done ? size : 0;
+    return done;
+}
+
+static bool
+test_unmap(void *unused, void *address, size_t size)
+{
+    (void)unused;
+    bool done = !refuses() && os_unmap(address, size);
+    hooks_seen.reserved -= done ? size : 0;
+    return done;
+}
+
+static bool
+test_commit(void *unused, void *address, size_t size)
+{
+    (void)unused, (void)address, (void)size;
+    return !refuses();
+}
+
+static bool
+test_purge(void *unused, void *address, size_t size)
+{
+    (void)unused;
+    if (refuses())
+        return false;
+    os_purge(address, size);
+    return true;
+}
+
+static bool
+test_split(void *unused, void *address, size_t size, size_t first)
+{
+    (void)unused, (void)address, (void)size, (void)first;
+    return !refuses();
+}
+
+static bool
+test_merge(void *unused, void *first, size_t first_size, void *second, size_t second_size)
+{
+    (void)unused, (void)first, (void)first_size, (void)second, (void)second_size;
+    return !refuses();
+}
+
+static const struct pool_hooks test_hooks = {
+    .reserve = test_reserve, .reserve_at = test_reserve_at, .release = test_unmap, .commit = test_commit,
+    .purge = test_purge, .split = test_split, .merge = test_merge,
+};
+
+static struct pool hooked;
+
+/* A short life of a pool whose hooks refuse one call; every block that was had keeps what was written to it. */
+static void
+hooked_life(void)
+{
+    struct run *r[24] = { 0 };
+    for (int i = 0; i < 24; i++) {
+        r[i] = i % 3 == 0 ? pool_take_huge(&hooked, (1 + (size_t)i % 5) * CHUNK_SIZE, PAGE_SIZE, huge_use)
+                          : pool_take(&hooked, CHUNK_PAGES / 3 + (size_t)i, PAGE_SIZE, large_use);
+        if (r[i] != NULL)
+            memset((void *)r[i]->base, i + 1, r[i]->pages << PAGE_LG);
+        if (i % 4 == 3 && r[i - 3] != NULL) {
+            r[i - 3]->next = NULL;
+            pool_give(&hooked, r[i - 3]);
+            r[i - 3] = NULL;
+        }
+        if (r[i] != NULL && r[i]->kind == RUN_HUGE)
+            pool_resize_huge(&hooked, r[i], (i % 2 == 0 ? 1 : 7) * CHUNK_SIZE);
+        if (i % 8 == 7)
+            pool_purge();
+        for (int k = 0; k <= i; k++)
+            if (r[k] != NULL && (((char *)r[k]->base)[0] != k + 1 || ((char *)r[k]->base)[CHUNK_SIZE / 4] != k + 1))
+                fail_msg("run %d lost its contents", k);
+    }
+    for (int i = 0; i < 24; i++) {
+        if (r[i] != NULL) {
+            r[i]->next = NULL;
+            pool_give(&hooked, r[i]);
+        }
+    }
+    pool_purge();
+    pool_purge(); /* what was refused is tried again */
+    assert_true(hooked.mapped <= CHUNK_SIZE);
+    assert_int_equal(hooked.mapped, hooks_seen.reserved);
+}
+
+static void
+test_hook_that_refuses_loses_nothing(void **unused)
+{
+    (void)unused;
+    unsigned last = 1;
+    for (unsigned at = 0; at <= last; at++) {
+        memset(&hooked, 0, sizeof hooked);
+        hooks_seen.calls = 0;
+        hooks_seen.refuse_at = at;
+        pool_make(&hooked, &test_hooks, NULL, -1);
+        hooked_life();
+        last = at == 0 ? hooks_seen.calls : last;
+        hooks_seen.refuse_at = 0;
+        pool_end(&hooked);
+        assert_int_equal(hooked.mapped, 0);
+        assert_int_equal(hooks_seen.reserved, 0);
+    }
+    assert_true(last > 50);
 }
 
 static void
@@ -629,11 +866,11 @@ test_random_operations_keep_the_chunks_in_order(void **unused)
         int i = rand() % RUNS;
         if (runs[i] == NULL) {
             size_t alignment = rand() % 4 == 0 ? PAGE_SIZE << rand() % 6 : PAGE_SIZE;
-            runs[i] = pool_take(1 + (size_t)rand() % (rand() % 8 == 0 ? LONG : 20), alignment, large_use);
+            runs[i] = pool_take(&pool_default, 1 + (size_t)rand() % (rand() % 8 == 0 ? LONG : 20), alignment, large_use);
             assert_int_equal(runs[i]->base & (alignment - 1), 0);
             *(int *)runs[i]->base = i;
         } else if (rand() % 3 == 0) {
-            pool_resize(runs[i], 1 + (size_t)rand() % (2 * runs[i]->pages), 80);
+            pool_resize(&pool_default, runs[i], 1 + (size_t)rand() % (2 * runs[i]->pages), 80);
         } else {
             assert_int_equal(*(int *)runs[i]->base, i);
             give(runs[i]);
@@ -684,14 +921,19 @@ main(void)
         fresh_test(test_tick_purges_the_oldest_first),
         fresh_test(test_chunks_go_back_to_the_system),
         fresh_test(test_addresses_of_a_returned_chunk_have_no_entry),
-        fresh_test(test_huge_run_has_its_own_aligned_mapping),
+        fresh_test(test_huge_run_has_chunks_of_its_own),
         fresh_test(test_huge_alignment_beyond_a_chunk),
-        fresh_test(test_given_huge_run_is_unmapped_and_forgotten),
+        fresh_test(test_given_huge_run_is_dirty_and_goes_with_a_purge),
         fresh_test(test_huge_run_grows_and_keeps_its_contents),
         fresh_test(test_huge_run_moves_when_it_cannot_grow_in_place),
         fresh_test(test_huge_run_shrinks_in_place),
         fresh_test(test_impossible_sizes_are_refused_and_cost_nothing),
         fresh_test(test_impossible_growth_makes_no_tables),
+        fresh_test(test_huge_runs_are_cut_from_dirty_spans_and_joined_again),
+        fresh_test(test_chunks_and_spans_serve_each_other),
+        fresh_test(test_huge_run_grows_into_a_free_neighbour),
+        fresh_test(test_giant_costs_one_word),
+        fresh_test(test_hook_that_refuses_loses_nothing),
         fresh_test(test_release_unmaps_everything),
         fresh_test(test_random_operations_keep_the_chunks_in_order),
     };

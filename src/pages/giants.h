@@ -1,0 +1,21 @@
+/*
+ * Giants: huge blocks of more than GIANT_BYTES. The page map has a word for their first page only, so that they are entered and
+ * left in no time and no memory; an address inside of one is looked for in a list. There are few.
+ */
+#ifndef PAGES_GIANTS_H
+#define PAGES_GIANTS_H
+
+#include "pages/run.h"
+
+#define GIANT_BYTES ((size_t)1 << 30)
+#define GIANT_PAGES (GIANT_BYTES >> PAGE_LG)
+
+void giant_add(struct run *r);
+void giant_remove(struct run *r);
+
+/* The one that an address is in; NULL: none. */
+struct run *giant_find(uintptr_t address);
+
+void giants_forget(void);
+
+#endif

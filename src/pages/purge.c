@@ -1,0 +1,140 @@
+/*
+ * Dirty pages become clean. The system takes its time for that, so the pool's lock is dropped meanwhile; whole chunks are
+ * released afterwards with the lock held, when nothing is left in them, so that a fork finds each page in one of two places:
+ * among `purging`, still mapped, or gone.
+ */
+#include "pages/giants.h"
+#include "pages/pool.h"
+
+/* Clean chunks that stay mapped, for what comes next. */
+#define SPARE_CHUNKS 1
+
+/* Runs purged between two holds of the lock. */
+#define PURGE_BATCH 32
+/* Pages of a run that are purged at least, if it has them. */
+#define PURGE_LEAST ((size_t)64)
+
+void
+purge_run(struct pool *pool, struct run *r)
+{
+    r->kind = RUN_PURGING; /* so that nobody joins it */
+    r->bin = r->word_bin = 0;
+    r->heap = 0;
+    run_enter_ends(r);
+    run_list_push(&pool->purging, r);
+    r->older = pool->batch;
+    pool->batch = r;
+}
+
+/* Take pages out of what has been free longest: all of it if it is short, and if it is long what is
+ * in excess, but not so little that it is not worth a system call. */
+static void
+purge_oldest(struct pool *pool, size_t excess)
+{
+    struct run *r = pool->free.oldest, *cut = NULL;
+    bool span = run_is_span(r);
+    if (excess < PURGE_LEAST)
+        excess = PURGE_LEAST;
+    if (span)
+        excess = (excess + CHUNK_PAGES - 1) & ~(CHUNK_PAGES - 1);
+    size_t head = r->pages - excess;
+    run_clear_ends(r);
+    if (r->pages > excess && (!span || pool->hooks->split(pool->context, (void *)r->base, r->pages << PAGE_LG, head << PAGE_LG)))
+        cut = free_runs_cut(&pool->free, r, head, excess);
+    if (cut == NULL) {
+        cut = r;
+        free_runs_remove(&pool->free, r);
+    }
+    purge_run(pool, cut);
+}
+
+/* Release a clean span that is in no list, or keep it if the hooks refuse. */
+static bool
+span_release(struct pool *pool, struct run *r)
+{
+    run_clear_ends(r);
+    if (pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG)) {
+        pool->mapped -= r->pages << PAGE_LG;
+        run_record_free(&pool->free, r);
+        return true;
+    }
+    /* Of a giant not all tables are there. */
+    if (pagemap_reserve(r->base, r->pages) == 0)
+        free_spans_add(&pool->free, r, 0);
+    return false;
+}
+
+/* Release clean spans but for a few chunks; what was refused before is tried again. */
+static void
+release_clean(struct pool *pool)
+{
+    while (pool->free.clean_chunks > SPARE_CHUNKS) {
+        struct run *r = free_spans_find(&pool->free, SPAN_CLEAN, 1, CHUNK_SIZE);
+        free_runs_remove(&pool->free, r);
+        if (!span_release(pool, r))
+            return;
+    }
+}
+
+/* A purged run is free again; `purged`: its pages read as zero. */
+static void
+purge_end(struct pool *pool, struct run *r, bool purged)
+{
+    bool whole = run_is_span(r);
+    run_list_remove(&pool->purging, r);
+    run_clear_ends(r);
+    r->kind = whole ? (purged ? SPAN_CLEAN : SPAN_DIRTY) : (purged ? RUN_CLEAN : RUN_DIRTY);
+    if (!whole)
+        free_runs_add(&pool->free, r);
+    else if (r->pages > GIANT_PAGES)
+        span_release(pool, r);
+    else
+        free_spans_add(&pool->free, r, purged ? 0 : r->pages);
+}
+
+/* Purge what purge_run() was given. False: nothing could be. */
+static bool
+purge_batch(struct pool *pool)
+{
+    struct run *batch = pool->batch;
+    pool->batch = NULL;
+    if (batch == NULL)
+        return false;
+    lock_drop(&pool->lock);
+    for (struct run *r = batch; r != NULL; r = r->older)
+        r->zeroed = pool->hooks->purge(pool->context, (void *)r->base, r->pages << PAGE_LG);
+    lock_take(&pool->lock);
+    bool any = false;
+    while (batch != NULL) {
+        struct run *r = batch;
+        batch = r->older;
+        any = any || r->zeroed;
+        purge_end(pool, r, r->zeroed);
+    }
+    release_clean(pool);
+    return any;
+}
+
+void
+purge_done(struct pool *pool)
+{
+    purge_batch(pool);
+}
+
+void
+purge_to(struct pool *pool, size_t limit)
+{
+    do {
+        for (unsigned n = 0; n < PURGE_BATCH && pool->free.dirty > limit; n++)
+            purge_oldest(pool, pool->free.dirty - limit);
+    } while (purge_batch(pool) && pool->free.dirty > limit);
+    release_clean(pool);
+}
+
+void
+purge_forked(struct pool *pool)
+{
+    pool->batch = NULL;
+    while (pool->purging != NULL)
+        purge_end(pool, pool->purging, false);
+}
