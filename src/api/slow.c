@@ -54,7 +54,7 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
     if (h == NULL)
         return no_heap(heap);
     struct thread *t = thread_get();
-    struct cache *c = t != NULL ? thread_cache(t, h) : NULL;
+    struct cache *c = t != NULL ? cache_set_get(&t->set, h) : NULL;
     if (c == NULL) {
         void *block = alloc_uncached(h, bin, zeroed);
         return block != NULL ? block : failed(h);
@@ -71,14 +71,14 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
     if (block != NULL) {
         b->top--;
     } else {
-        lock_take(&t->lock); /* while a batch is moved: a fork must not see half of it */
+        lock_take(&t->set.lock); /* while a batch is moved: a fork must not see half of it */
         block = cache_refill(c, bin, zeroed);
         if (block == NULL) {
             /* The heap's limit may be reached only because this thread keeps free blocks. */
             cache_collect(c, true);
             block = cache_refill(c, bin, zeroed);
         }
-        lock_drop(&t->lock);
+        lock_drop(&t->set.lock);
     }
     errno = saved;
     if (block == NULL) {
@@ -102,11 +102,11 @@ alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
         thread_tick(t);
     void *block = large_take(h, 0, size, alignment, zeroed);
     if (block == NULL && t != NULL) {
-        struct cache *c = thread_cache(t, h);
+        struct cache *c = cache_set_get(&t->set, h);
         if (c != NULL) {
-            lock_take(&t->lock);
+            lock_take(&t->set.lock);
             cache_collect(c, true);
-            lock_drop(&t->lock);
+            lock_drop(&t->set.lock);
         }
         block = large_take(h, 0, size, alignment, zeroed);
     }
@@ -133,9 +133,9 @@ push_slow(struct thread *t, struct cache *c, unsigned bin, void *block)
 {
     if (cache_push(&c->bins[bin], block))
         return true;
-    lock_take(&t->lock);
+    lock_take(&t->set.lock);
     bool room = cache_make_room(c, bin);
-    lock_drop(&t->lock);
+    lock_drop(&t->set.lock);
     return room && cache_push(&c->bins[bin], block);
 }
 
@@ -197,7 +197,7 @@ free_slow(void *block, uint32_t caller)
     struct heap *h = heap_of(r->heap);
     if (t != NULL && r->bin == 0)
         large_end_room(h, r);
-    struct cache *c = t != NULL && r->bin != 0 ? thread_cache(t, h) : NULL;
+    struct cache *c = t != NULL && r->bin != 0 ? cache_set_get(&t->set, h) : NULL;
     if (c != NULL && cache_has(&c->bins[r->bin], block))
         message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin), h->name);
     else if (c == NULL || !push_slow(t, c, r->bin, block))

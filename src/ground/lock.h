@@ -20,7 +20,7 @@ enum lock_rank {
     LOCK_INIT = 1, /* first use, attach, detach */
     LOCK_HEAPS,    /* which heap numbers are taken */
     LOCK_THREADS,  /* the list of thread records */
-    LOCK_RECORD,   /* one thread's list of caches */
+    LOCK_RECORD,   /* a cache set */
     LOCK_LARGE,    /* a heap's large blocks */
     LOCK_BIN,      /* one size class of a heap */
     LOCK_POOL,     /* a pool's free runs and chunks */

@@ -1,4 +1,4 @@
-/* Thread caches: the slow half. Only the thread that owns the cache is here, or whoever holds its record's lock. */
+/* Thread caches: the slow half. Only the thread that owns the cache is here, or whoever holds its set's lock. */
 #include "thread/cache.h"
 
 #include <string.h>

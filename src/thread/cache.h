@@ -9,7 +9,7 @@
  * other test; and every pop counts down, which counts allocations and gives the slow path a turn
  * now and then.
  *
- * The thread's record lock is held by whoever destroys a cache, and by its thread while it moves
+ * The lock of the cache's set is held by whoever destroys a cache, and by its thread while it moves
  * blocks between a cache and the heap: a fork, which takes it, then finds none half moved.
  */
 #ifndef THREAD_CACHE_H

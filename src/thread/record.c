@@ -69,11 +69,8 @@ record_new(struct heap *h)
     struct thread *t = base_alloc(sizeof *t);
     if (t == NULL)
         return NULL;
-    cache_init(&t->first, h);
-    lock_init(&t->lock, LOCK_RECORD);
-    t->caches_made = NULL;
     /* Records are never given back, so t->caches is fresh from the system: zero, and not to be touched. */
-    atomic_store_explicit(&t->caches[ALCOVE_HEAP_DEFAULT], &t->first, memory_order_relaxed);
+    cache_set_init(&t->set, h, t->caches);
     if (threads.all == NULL)
         threads.process = os_process_id();
     t->next = threads.all;
@@ -120,34 +117,6 @@ thread_get(void)
     return t != NULL ? t : thread_start();
 }
 
-struct cache *
-thread_cache(struct thread *t, struct heap *h)
-{
-    struct cache *c = atomic_load_explicit(&t->caches[h->index], memory_order_relaxed);
-    if (c != NULL)
-        return c;
-    c = base_alloc(sizeof *c);
-    if (c == NULL)
-        return NULL;
-    cache_init(c, h);
-    lock_take(&t->lock);
-    c->next = t->caches_made;
-    t->caches_made = c;
-    atomic_store_explicit(&t->caches[h->index], c, memory_order_release);
-    lock_drop(&t->lock);
-    return c;
-}
-
-static void
-collect(struct thread *t, bool all)
-{
-    lock_take(&t->lock);
-    cache_collect(&t->first, all);
-    for (struct cache *c = t->caches_made; c != NULL; c = c->next)
-        cache_collect(c, all);
-    lock_drop(&t->lock);
-}
-
 /* Empty the caches of records that have waited for an heir long enough. */
 static void
 collect_idle(uint64_t now)
@@ -158,7 +127,7 @@ collect_idle(uint64_t now)
     for (struct thread *t = threads.idle; t != NULL; t = t->next_idle) {
         if (t->idle_since != 0 && now - t->idle_since >= IDLE_MS) {
             t->idle_since = 0;
-            collect(t, true);
+            cache_set_collect(&t->set, true);
         }
     }
     lock_drop(&threads.lock);
@@ -172,7 +141,7 @@ thread_tick(struct thread *t)
         /* After a long rest what was cached is as old as pages that have decayed. */
         bool all = conf.dirty_decay_ms >= 0 && now - t->collected >= (uint64_t)conf.dirty_decay_ms;
         t->collected = now;
-        collect(t, all);
+        cache_set_collect(&t->set, all);
         collect_idle(now);
     }
     pool_tick(now);
@@ -183,11 +152,11 @@ thread_purge(void)
 {
     struct thread *self = *tls_slot();
     if (self != NULL)
-        collect(self, true);
+        cache_set_collect(&self->set, true);
     lock_take(&threads.lock);
     find_left(ALL_RECORDS, NOBODY);
     for (struct thread *t = threads.idle; t != NULL; t = t->next_idle)
-        collect(t, true);
+        cache_set_collect(&t->set, true);
     lock_drop(&threads.lock);
 }
 
@@ -207,20 +176,8 @@ void
 thread_drop_heap(uint32_t heap)
 {
     lock_take(&threads.lock);
-    for (struct thread *t = threads.all; t != NULL; t = t->next) {
-        if (atomic_load_explicit(&t->caches[heap], memory_order_acquire) == NULL)
-            continue;
-        lock_take(&t->lock);
-        struct cache *c = atomic_load_explicit(&t->caches[heap], memory_order_relaxed);
-        atomic_store_explicit(&t->caches[heap], NULL, memory_order_relaxed);
-        struct cache **link = &t->caches_made;
-        while (*link != c)
-            link = &(*link)->next;
-        *link = c->next;
-        lock_drop(&t->lock);
-        cache_fini(c);
-        base_free(c, sizeof *c);
-    }
+    for (struct thread *t = threads.all; t != NULL; t = t->next)
+        cache_set_drop(&t->set, heap);
     lock_drop(&threads.lock);
 }
 
@@ -246,11 +203,11 @@ thread_sum(uint32_t heap, struct thread_sums *out)
     memset(out, 0, sizeof *out);
     lock_take(&threads.lock);
     for (struct thread *t = threads.all; t != NULL; t = t->next) {
-        lock_take(&t->lock);
+        lock_take(&t->set.lock);
         const struct cache *c = atomic_load_explicit(&t->caches[heap], memory_order_acquire);
         if (c != NULL)
             sum_cache(c, out);
-        lock_drop(&t->lock);
+        lock_drop(&t->set.lock);
     }
     lock_drop(&threads.lock);
 }
@@ -279,7 +236,7 @@ thread_release_all(bool give_back)
     lock_take(&threads.lock);
     for (struct thread *t = threads.all; t != NULL; t = t->next) {
         if (give_back)
-            collect(t, true);
+            cache_set_collect(&t->set, true);
         if (services.thread_started != NULL && t->state == THREAD_LIVE)
             *t->slot = NULL;
     }
@@ -294,7 +251,7 @@ thread_fork_holds(void)
 {
     bool holds = lock_is_mine(&threads.lock);
     for (const struct thread *t = __atomic_load_n(&threads.all, __ATOMIC_ACQUIRE); t != NULL && !holds; t = t->next)
-        holds = lock_is_mine(&t->lock);
+        holds = lock_is_mine(&t->set.lock);
     return holds;
 }
 
@@ -303,14 +260,14 @@ thread_fork_prepare(void)
 {
     lock_take(&threads.lock);
     for (struct thread *t = threads.all; t != NULL; t = t->next)
-        lock_take(&t->lock);
+        lock_take(&t->set.lock);
 }
 
 void
 thread_fork_done(void)
 {
     for (struct thread *t = threads.all; t != NULL; t = t->next)
-        lock_drop(&t->lock);
+        lock_drop(&t->set.lock);
     lock_drop(&threads.lock);
 }
 
@@ -322,7 +279,7 @@ thread_fork_child(void)
         self->id = os_thread_id();
     threads.process = os_process_id();
     for (struct thread *t = threads.all; t != NULL; t = t->next) {
-        lock_init(&t->lock, LOCK_RECORD);
+        lock_init(&t->set.lock, LOCK_RECORD);
         /* The other threads are not in this process. */
         if (t != self && t->state == THREAD_LIVE)
             make_idle(t);

@@ -15,25 +15,22 @@
 #include <stdint.h>
 
 #include "alcove/table.h"
-#include "thread/cache.h"
-#include "ground/lock.h"
+#include "thread/cache_set.h"
 #include "thread/tls.h"
 
 enum thread_state { THREAD_LIVE, THREAD_IDLE };
 
 struct thread {
-    struct cache first;        /* of heap 0; first, so that finding it is adding nothing */
-    struct lock lock;
+    struct cache_set set;      /* first, so that finding the cache of heap 0 is adding nothing */
     enum thread_state state;   /* guarded by the lock of the list of records */
     struct thread **slot;      /* the thread's pointer to this */
     struct thread *next;       /* of all records */
     struct thread *next_idle;
     uint64_t idle_since;       /* ms */
     uint64_t collected;        /* when its caches were last collected, ms */
-    struct cache *caches_made; /* all but the first */
     int id;                    /* of its thread, in the system */
-    /* By heap; the last is of ENTRY_LEFT, and null. At the end of the record, for most of it is never touched. */
-    _Atomic(struct cache *) caches[ALCOVE_HEAP_MAX + 1];
+    /* The set's, by heap, at a constant place for the hot path. At the end of the record, for most of it is never touched. */
+    _Atomic(struct cache *) caches[CACHE_SET_HEAPS];
 };
 
 /* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. */
@@ -55,14 +52,11 @@ cache_of_default(void)
     if (unlikely(offset == 0))
         return NULL;
     struct thread *t = tls_static(offset);
-    return likely(t != NULL) ? &t->first : NULL;
+    return likely(t != NULL) ? &t->set.first : NULL;
 }
 
 /* This thread's record, made if it has none. NULL: there is none to be had, do without caches. */
 struct thread *thread_get(void);
-
-/* This thread's cache for a heap, made if there is none. NULL: no memory. */
-struct cache *thread_cache(struct thread *t, struct heap *h);
 
 /* A turn of the slow path: collect garbage and let pages decay, when it is time. */
 void thread_tick(struct thread *t);

@@ -1,0 +1,59 @@
+/* Cache sets. The set's lock guards what is here. */
+#include "thread/cache_set.h"
+
+#include "pages/base.h"
+
+void
+cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) *by_heap)
+{
+    cache_init(&s->first, heap0);
+    lock_init(&s->lock, LOCK_RECORD);
+    s->made = NULL;
+    s->by_heap = by_heap;
+    atomic_store_explicit(&by_heap[ALCOVE_HEAP_DEFAULT], &s->first, memory_order_relaxed);
+}
+
+struct cache *
+cache_set_get(struct cache_set *s, struct heap *h)
+{
+    struct cache *c = atomic_load_explicit(&s->by_heap[h->index], memory_order_relaxed);
+    if (c != NULL)
+        return c;
+    c = base_alloc(sizeof *c);
+    if (c == NULL)
+        return NULL;
+    cache_init(c, h);
+    lock_take(&s->lock);
+    c->next = s->made;
+    s->made = c;
+    atomic_store_explicit(&s->by_heap[h->index], c, memory_order_release);
+    lock_drop(&s->lock);
+    return c;
+}
+
+void
+cache_set_drop(struct cache_set *s, uint32_t heap)
+{
+    if (atomic_load_explicit(&s->by_heap[heap], memory_order_acquire) == NULL)
+        return;
+    lock_take(&s->lock);
+    struct cache *c = atomic_load_explicit(&s->by_heap[heap], memory_order_relaxed);
+    atomic_store_explicit(&s->by_heap[heap], NULL, memory_order_relaxed);
+    struct cache **link = &s->made;
+    while (*link != c)
+        link = &(*link)->next;
+    *link = c->next;
+    lock_drop(&s->lock);
+    cache_fini(c);
+    base_free(c, sizeof *c);
+}
+
+void
+cache_set_collect(struct cache_set *s, bool all)
+{
+    lock_take(&s->lock);
+    cache_collect(&s->first, all);
+    for (struct cache *c = s->made; c != NULL; c = c->next)
+        cache_collect(c, all);
+    lock_drop(&s->lock);
+}

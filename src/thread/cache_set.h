@@ -1,0 +1,39 @@
+/*
+ * A cache set: caches for any number of heaps, one of each heap, that one user at a time allocates from and frees
+ * to. A thread's record has one.
+ *
+ * Its user reads it without a lock. The set's lock is held by whoever adds, drops or collects a cache, and by the
+ * user while blocks move between a cache and its heap.
+ */
+#ifndef THREAD_CACHE_SET_H
+#define THREAD_CACHE_SET_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ground/lock.h"
+#include "thread/cache.h"
+
+#define CACHE_SET_HEAPS (ALCOVE_HEAP_MAX + 1) /* one more than there are: of ENTRY_LEFT, and always null */
+
+struct cache_set {
+    struct cache first; /* of heap 0; first, so that finding it from the set is adding nothing */
+    struct lock lock;
+    struct cache *made; /* all but the first */
+    _Atomic(struct cache *) *by_heap; /* CACHE_SET_HEAPS of them, of which most are never touched: whose set it is has them */
+};
+
+/* A set with a cache of heap 0. What `by_heap` points to reads as zero. */
+void cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) *by_heap);
+
+/* Its cache for a heap, made if there is none. For its user. NULL: no memory. */
+struct cache *cache_set_get(struct cache_set *s, struct heap *h);
+
+/* Drop its cache of a heap that is going to be destroyed, if it has one: blocks in it are forgotten. */
+void cache_set_drop(struct cache_set *s, uint32_t heap);
+
+/* Give back what was not used since the last call; all of it if `all`. */
+void cache_set_collect(struct cache_set *s, bool all);
+
+#endif

@@ -1,0 +1,104 @@
+/* Cache sets: one cache for each heap that is used, found by the heap, made, dropped, collected. */
+#include "unit.h"
+
+#include "pages/base.h"
+#include "thread/cache_set.h"
+
+#define BIN_64 4
+
+static struct cache_set *set;
+static struct heap *heaps[3]; /* the default heap, and two more */
+
+static int
+start(void **unused)
+{
+    fresh(unused);
+    heaps[0] = heap_default();
+    for (int i = 1; i < 3; i++) {
+        uint32_t index;
+        if (heap_create(NULL, &index) != 0)
+            return -1;
+        heaps[i] = heap_of(index);
+    }
+    set = base_alloc(sizeof *set);
+    _Atomic(struct cache *) *by_heap = base_alloc_zeroed(CACHE_SET_HEAPS * sizeof *by_heap);
+    if (heaps[0] == NULL || set == NULL || by_heap == NULL)
+        return -1;
+    cache_set_init(set, heaps[0], by_heap);
+    return 0;
+}
+
+#define set_test(function) cmocka_unit_test_setup(function, start)
+
+/* Take a block through a cache of the set and free it into it. */
+static void
+use(struct heap *h)
+{
+    bool zeroed;
+    struct cache *c = cache_set_get(set, h);
+    assert_non_null(c);
+    void *block = cache_refill(c, BIN_64, &zeroed);
+    assert_non_null(block);
+    assert_true(cache_push(&c->bins[BIN_64], block));
+}
+
+static void
+test_first_cache_is_of_the_default_heap(void **unused)
+{
+    (void)unused;
+    assert_ptr_equal(cache_set_get(set, heaps[0]), &set->first);
+    assert_ptr_equal(set->first.heap, heaps[0]);
+    assert_null(set->made);
+}
+
+static void
+test_cache_of_a_heap_is_made_once(void **unused)
+{
+    (void)unused;
+    struct cache *one = cache_set_get(set, heaps[1]), *two = cache_set_get(set, heaps[2]);
+    assert_ptr_not_equal(one, two);
+    assert_ptr_equal(one->heap, heaps[1]);
+    assert_ptr_equal(two->heap, heaps[2]);
+    assert_ptr_equal(cache_set_get(set, heaps[1]), one);
+    assert_ptr_equal(atomic_load(&set->by_heap[heaps[2]->index]), two);
+    assert_null(atomic_load(&set->by_heap[ALCOVE_HEAP_MAX]));
+}
+
+static void
+test_dropped_cache_is_made_anew_and_others_stay(void **unused)
+{
+    (void)unused;
+    use(heaps[1]);
+    use(heaps[2]);
+    struct cache *two = cache_set_get(set, heaps[2]);
+    cache_set_drop(set, heaps[1]->index);
+    cache_set_drop(set, heaps[1]->index); /* there is none any more */
+    assert_null(atomic_load(&set->by_heap[heaps[1]->index]));
+    assert_ptr_equal(set->made, two);
+    assert_null(two->next);
+    assert_int_equal(cache_set_get(set, heaps[1])->bins[BIN_64].capacity, 0);
+    assert_ptr_equal(cache_set_get(set, heaps[2]), two);
+}
+
+static void
+test_collecting_empties_every_cache(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < 3; i++)
+        use(heaps[i]);
+    cache_set_collect(set, true);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(heaps[i]->bins[BIN_64].out, 0);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        set_test(test_first_cache_is_of_the_default_heap),
+        set_test(test_cache_of_a_heap_is_made_once),
+        set_test(test_dropped_cache_is_made_anew_and_others_stay),
+        set_test(test_collecting_empties_every_cache),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
