@@ -60,11 +60,8 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
         return block != NULL ? block : failed(h);
     }
     struct cache_bin *b = &c->bins[bin];
-    if (b->countdown >= 0)
-        b->countdown--; /* an empty bin did not count this allocation yet */
-    if (b->countdown < 0) {
-        b->counted += COUNTDOWN + 1;
-        b->countdown = COUNTDOWN;
+    if (cache_count_slow(b)) {
+        cache_turn_after(b, COUNTDOWN);
         thread_tick(t);
     }
     void *block = b->top[-1];
@@ -82,7 +79,7 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
     }
     errno = saved;
     if (block == NULL) {
-        b->counted--;
+        cache_count_failed(b);
         return failed(h);
     }
     return block;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ground/message.h"
+#include "ground/system.h"
 #include "heap/large.h"
 #include "heap/slab.h"
 #include "pages/base.h"
@@ -35,9 +36,27 @@ cache_init(struct cache *c, struct heap *h)
     memset(c, 0, sizeof *c);
     for (unsigned bin = 0; bin < BINS; bin++) {
         bin_clear(&c->bins[bin]);
-        c->bins[bin].countdown = COUNTDOWN;
+        cache_turn_after(&c->bins[bin], COUNTDOWN);
     }
     c->heap = h;
+}
+
+/* A thread may be stopped within the few instructions that set a turn; its count is then wrong by a period at most. */
+#define SEEN_TRIES 1000
+
+/* Reads what another thread writes without a lock. */
+__attribute__((no_sanitize("thread"))) uint64_t
+cache_allocations_seen(const struct cache_bin *b)
+{
+    for (int i = 0;; i++) {
+        int32_t before = __atomic_load_n(&b->countdown, __ATOMIC_ACQUIRE);
+        uint64_t due = __atomic_load_n(&b->due, __ATOMIC_RELAXED);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        int32_t after = __atomic_load_n(&b->countdown, __ATOMIC_RELAXED);
+        if (i == SEEN_TRIES || (after >= 0 && after <= before))
+            return due - (uint64_t)(int64_t)after;
+        system_cpu_pause();
+    }
 }
 
 static unsigned

@@ -28,10 +28,10 @@ struct cache_bin {
     int32_t countdown; /* pops until the slow path has a turn */
     uint16_t capacity; /* blocks; 0: no array yet */
     uint16_t mark;     /* low bits of the allocations at the last collection */
-    uint64_t counted;  /* allocations counted so far, but for those in countdown */
+    uint64_t due;      /* how many allocations there will have been when countdown is 0 */
 };
 
-#define COUNTDOWN 127 /* allocations from one bin between two turns of the slow path */
+#define COUNTDOWN 127 /* allocations from one bin between two turns of the slow path, if nobody wants them otherwise */
 
 struct cache {
     /* The first thing, so that bins lie at 8 modulo 32: processors take a load for dependent on a
@@ -90,7 +90,37 @@ cache_pop(struct cache_bin *bin)
 static inline uint64_t
 cache_allocations(const struct cache_bin *bin)
 {
-    return bin->counted + (uint64_t)(COUNTDOWN - bin->countdown);
+    return bin->due - (uint64_t)(int64_t)bin->countdown;
+}
+
+/* The same, for other threads: they may look while a turn is being set, of which a countdown below 0 tells. */
+uint64_t cache_allocations_seen(const struct cache_bin *bin);
+
+/* Let the slow path have its next turn after `allocations` more: any number, at any time, by the cache's thread. */
+static inline void
+cache_turn_after(struct cache_bin *bin, int32_t allocations)
+{
+    uint64_t due = cache_allocations(bin) + (uint64_t)allocations;
+    __atomic_store_n(&bin->countdown, -1, __ATOMIC_RELAXED);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+    __atomic_store_n(&bin->due, due, __ATOMIC_RELAXED);
+    __atomic_store_n(&bin->countdown, allocations, __ATOMIC_RELEASE);
+}
+
+/* One was allocated past cache_pop(), which may have counted it: is a turn due? */
+static inline bool
+cache_count_slow(struct cache_bin *bin)
+{
+    if (bin->countdown >= 0)
+        bin->countdown--;
+    return bin->countdown < 0;
+}
+
+/* It failed. */
+static inline void
+cache_count_failed(struct cache_bin *bin)
+{
+    __atomic_store_n(&bin->due, bin->due - 1, __ATOMIC_RELAXED);
 }
 
 void cache_init(struct cache *c, struct heap *h);

@@ -14,8 +14,7 @@ sum_cache(const struct cache *c, struct thread_sums *out)
                                    __atomic_load_n(&b->top, __ATOMIC_RELAXED));
         if (room <= capacity)
             out->cached[bin] += capacity - room;
-        out->allocations[bin] += __atomic_load_n(&b->counted, __ATOMIC_RELAXED) +
-                                 (uint64_t)(COUNTDOWN - __atomic_load_n(&b->countdown, __ATOMIC_RELAXED));
+        out->allocations[bin] += cache_allocations_seen(b);
     }
 }
 

@@ -278,6 +278,70 @@ test_allocations_are_counted_by_the_countdown(void **unused)
     assert_int_equal(cache_allocations(b) - before, 50);
 }
 
+/* One allocation as malloc does it, but for the turn itself: is it due for one? */
+static bool
+allocate_and_free(void)
+{
+    bool zeroed, turn = false;
+    struct cache_bin *b = &cache->bins[BIN_64];
+    void *block = cache_pop(b);
+    if (block == NULL) {
+        turn = cache_count_slow(b);
+        if (turn)
+            cache_turn_after(b, COUNTDOWN);
+        block = b->top[-1] != NULL ? *--b->top : cache_refill(cache, BIN_64, &zeroed);
+    }
+    give(BIN_64, block);
+    return turn;
+}
+
+static void
+test_turns_may_have_any_period_and_the_count_is_exact(void **unused)
+{
+    (void)unused;
+    static const int32_t periods[] = { 1, 100000, 127, 1, 1, 0, 127, 100000, 0, 1 };
+    struct cache_bin *b = &cache->bins[BIN_64];
+    uint64_t done = 0;
+    for (unsigned i = 0; i < sizeof periods / sizeof *periods; i++) {
+        cache_turn_after(b, periods[i]);
+        assert_int_equal(cache_allocations(b), done);
+        for (int32_t n = 0; n < periods[i]; n++) {
+            assert_false(allocate_and_free());
+            assert_int_equal(cache_allocations(b), ++done);
+        }
+        assert_true(allocate_and_free()); /* the next one is the turn's */
+        assert_int_equal(cache_allocations(b), ++done);
+        assert_int_equal(cache_allocations_seen(b), done);
+    }
+}
+
+static void
+test_period_may_be_changed_before_its_turn_came(void **unused)
+{
+    (void)unused;
+    struct cache_bin *b = &cache->bins[BIN_64];
+    cache_turn_after(b, 100000);
+    for (int i = 0; i < 40; i++)
+        assert_false(allocate_and_free());
+    cache_turn_after(b, 1);
+    assert_int_equal(cache_allocations(b), 40);
+    assert_false(allocate_and_free());
+    assert_true(allocate_and_free());
+    assert_int_equal(cache_allocations(b), 42);
+}
+
+static void
+test_failed_allocation_is_not_counted(void **unused)
+{
+    (void)unused;
+    struct cache_bin *b = &cache->bins[BIN_64];
+    cache_turn_after(b, 0);
+    assert_true(cache_count_slow(b));
+    cache_turn_after(b, 5);
+    cache_count_failed(b);
+    assert_int_equal(cache_allocations(b), 0);
+}
+
 static void
 test_refill_fails_at_the_limit(void **unused)
 {
@@ -332,6 +396,9 @@ main(void)
         cache_test(test_double_free_of_a_small_block_is_reported_when_it_goes_back),
         cache_test(test_countdown_gives_the_slow_path_a_turn),
         cache_test(test_allocations_are_counted_by_the_countdown),
+        cache_test(test_turns_may_have_any_period_and_the_count_is_exact),
+        cache_test(test_period_may_be_changed_before_its_turn_came),
+        cache_test(test_failed_allocation_is_not_counted),
         cache_test(test_refill_fails_at_the_limit),
         cache_test(test_arrays_go_back_when_the_cache_ends),
     };
