@@ -7,9 +7,9 @@ noinst_LTLIBRARIES += libalcore.la
 # Pages of variables that are touched are resident. On one lies what comes before pagemap.c's large root, and on another what
 # comes after it: free_runs.c, and last heap.c's table of heaps, of which the first entries are used.
 libalcore_la_SOURCES = \
-	src/ground/attributes.h src/ground/conf.h src/ground/lock.h src/ground/lock.c src/ground/message.h \
-	src/ground/message.c src/ground/page.h src/ground/services.h src/ground/sizeclass.h src/ground/sizeclass.c \
-	src/ground/static_tls.h src/ground/system.h src/ground/system_linux.c \
+	src/ground/attributes.h src/ground/conf.h src/ground/defaults.c src/ground/lock.h src/ground/lock.c \
+	src/ground/message.h src/ground/message.c src/ground/options.def src/ground/page.h src/ground/services.h \
+	src/ground/sizeclass.h src/ground/sizeclass.c src/ground/static_tls.h src/ground/system.h src/ground/system_linux.c \
 	src/os/os.h src/os/os_linux.c \
 	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c \
 	src/pages/giants.h src/pages/giants.c src/pages/hooks.c src/pages/huge.c src/pages/purge.c \
@@ -20,7 +20,7 @@ libalcore_la_SOURCES = \
 	src/thread/fork.h src/thread/fork.c \
 	src/thread/ended.c src/thread/record.h src/thread/record.c src/thread/records.h src/thread/sums.c \
 	src/thread/tls.h src/thread/tls.c src/thread/turn.c \
-	src/conf/conf.c src/conf/conf.h \
+	src/conf/conf.h src/conf/conf.c src/conf/option.h src/conf/option.c \
 	src/stats/stats.h src/stats/stats.c \
 	src/api/aligned.c src/api/calloc.c src/api/heaps.c src/api/hot.h \
 	src/api/internal.h src/api/malloc.c src/api/realloc.c \

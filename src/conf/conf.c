@@ -1,88 +1,67 @@
-/* Options: one table, and the parser that works through it. */
+/* Strings of options: where they come from, and what is said of one that is not understood. */
 #define _GNU_SOURCE
 #include "conf/conf.h"
 
-#include <errno.h>
-#include <stddef.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "conf/option.h"
 #include "ground/attributes.h"
 #include "ground/message.h"
 #include "config.h"
 
-struct conf conf = {
-    .abort = ALCOVE_DEBUG,
-    .abort_conf = ALCOVE_DEBUG,
-    .tcache = true,
-    .dirty_decay_ms = 10000,
-    .thp = CONF_THP_DEFAULT,
-};
-
 /* Set by the program that embeds the library, before its first call. */
 API_WEAK const char *ALCOVE_PUBLIC(malloc_conf);
 
-enum option_kind { OPTION_BOOL, OPTION_MS, OPTION_THP };
+/* As much of an option as a message shows, so that what it should be still has room there. */
+enum { SHOWN = 128 };
 
-static const struct option {
-    const char *name;
-    enum option_kind kind;
-    size_t offset;
-} options[] = {
-    { "abort", OPTION_BOOL, offsetof(struct conf, abort) },
-    { "abort_conf", OPTION_BOOL, offsetof(struct conf, abort_conf) },
-    { "tcache", OPTION_BOOL, offsetof(struct conf, tcache) },
-    { "dirty_decay_ms", OPTION_MS, offsetof(struct conf, dirty_decay_ms) },
-    { "verbose", OPTION_BOOL, offsetof(struct conf, verbose) },
-    { "thp", OPTION_THP, offsetof(struct conf, thp) },
-};
-
-static bool
-text_is(const char *text, size_t length, const char *word)
+static int
+shown_length(size_t length)
 {
-    return strlen(word) == length && memcmp(text, word, length) == 0;
+    return length > SHOWN ? SHOWN : (int)length;
 }
 
-/* What a value may be, for a message; NULL when it was set. */
 static const char *
-option_set(const struct option *o, const char *value, size_t length)
+shown_end(size_t length)
 {
-    void *target = (char *)&conf + o->offset;
-    switch (o->kind) {
-    case OPTION_BOOL:
-        if (!text_is(value, length, "true") && !text_is(value, length, "false"))
-            return "true or false";
-        *(bool *)target = value[0] == 't';
-        return NULL;
-    case OPTION_MS: {
-        char digits[24], *end;
-        if (length > 0 && length < sizeof digits) {
-            memcpy(digits, value, length);
-            digits[length] = '\0';
-            int saved = errno;
-            errno = 0;
-            long long ms = strtoll(digits, &end, 10);
-            bool good = errno == 0 && *end == '\0' && ms >= -1 && ms <= INT64_MAX / 1000000;
-            errno = saved;
-            if (good) {
-                *(int64_t *)target = ms;
-                return NULL;
-            }
-        }
-        return "milliseconds, or -1 for never";
+    return length > SHOWN ? "..." : "";
+}
+
+/* Say what is wrong with one "name:value" that its option does not take. */
+static void
+refusal_tell(const struct option *o, enum option_result result, const char *pair, size_t length, const char *source)
+{
+    char takes[SHOWN];
+    option_takes(o, takes, sizeof takes);
+    if (result == OPTION_OUT_OF_RANGE)
+        message("%s: '%.*s%s': out of range, %" PRId64 " to %" PRId64 ": %s takes %s",
+                source, shown_length(length), pair, shown_end(length), o->least, o->most, o->name, takes);
+    else
+        message("%s: '%.*s%s': %s takes %s",
+                source, shown_length(length), pair, shown_end(length), o->name, takes);
+}
+
+/* Read one "name:value". */
+static bool
+pair_read(const char *pair, size_t length, const char *source)
+{
+    const char *colon = memchr(pair, ':', length);
+    size_t name = colon != NULL ? (size_t)(colon - pair) : length;
+    const struct option *o = option_find(pair, name);
+    if (o == NULL) {
+        message("%s: no option '%.*s%s'", source, shown_length(name), pair, shown_end(name));
+        return false;
     }
-    case OPTION_THP: {
-        static const char *const words[] = { "default", "always", "never" };
-        for (int i = 0; i < 3; i++) {
-            if (text_is(value, length, words[i])) {
-                *(enum conf_thp *)target = (enum conf_thp)i;
-                return NULL;
-            }
-        }
-        return "default, always or never";
+    if (colon == NULL) {
+        message("%s: '%s': %s takes a value after ':'", source, o->name, o->name);
+        return false;
     }
-    }
-    return "";
+    enum option_result result = option_set(o, colon + 1, length - name - 1);
+    if (result != OPTION_SET)
+        refusal_tell(o, result, pair, length, source);
+    return result == OPTION_SET;
 }
 
 bool
@@ -90,20 +69,8 @@ conf_parse(const char *text, const char *source)
 {
     bool good = true;
     while (*text != '\0') {
-        size_t length = strcspn(text, ","), name = strcspn(text, ":,");
-        const struct option *found = NULL;
-        for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
-            if (text_is(text, name, options[i].name))
-                found = &options[i];
-        const char *wanted = "a value after ':'";
-        if (found == NULL) {
-            message("%s: no option '%.*s'", source, (int)name, text);
-            good = false;
-        } else if (name == length ||
-                   (wanted = option_set(found, text + name + 1, length - name - 1)) != NULL) {
-            message("%s: '%.*s': %s takes %s", source, (int)length, text, found->name, wanted);
-            good = false;
-        }
+        size_t length = strcspn(text, ",");
+        good &= pair_read(text, length, source);
         text += length;
         if (*text == ',')
             text++;

@@ -1,4 +1,7 @@
-/* The options in force: set once, when the library is loaded (conf/conf.h), read by everyone. */
+/*
+ * The options in force: set once, when the library is loaded (conf/conf.h), read by everyone. A member for each option, by its
+ * name; what it means is in ground/options.def. A choice is an enum, conf_<name>.
+ */
 #ifndef GROUND_CONF_H
 #define GROUND_CONF_H
 
@@ -7,15 +10,15 @@
 
 #include "ground/attributes.h"
 
-enum conf_thp { CONF_THP_DEFAULT, CONF_THP_ALWAYS, CONF_THP_NEVER };
+#define CONF_MEMBER_BOOL(name, ...) bool name;
+#define CONF_MEMBER_MS(name, ...) int64_t name;
+#define CONF_MEMBER_CHOICE(name, ...) enum conf_##name __VA_ARGS__ name; /* { the words' constants } */
 
 struct conf {
-    bool abort;             /* abort after a message about a misuse */
-    bool abort_conf;        /* abort on a bad option */
-    bool tcache;            /* threads keep freed blocks */
-    int64_t dirty_decay_ms; /* how long free pages stay resident; 0: not; -1: for ever */
-    bool verbose;           /* tell what is left behind at dlclose */
-    enum conf_thp thp;      /* huge pages: the system's choice, always, never */
+#define OPTION(name, kind, initial, values, text) CONF_MEMBER_##kind(name, values)
+#define WORDS(words) { words }
+#define WORD(constant, word) constant,
+#include "ground/options.def"
 };
 
 extern HIDDEN struct conf conf;
