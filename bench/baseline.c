@@ -51,7 +51,9 @@ int baseline_check(const char *path, struct cell (*cells)[MAX_PEERS])
     FILE *in = fopen(path, "r");
     if (!in)
         return -1;
-    int slower = 0, faster = 0, same = 0, gone = 0;
+    int slower = 0, faster = 0, same = 0, gone = 0, added = 0;
+    char known[work_count];
+    memset(known, 0, sizeof known);
     char line[1024];
     printf("\nagainst %s (ratio, or figure of memory, then -> now, and the change that noise explains)\n", path);
     while (fgets(line, sizeof line, in)) {
@@ -60,6 +62,8 @@ int baseline_check(const char *path, struct cell (*cells)[MAX_PEERS])
             continue;
         const struct work *work = work_find(then.work);
         double ratio = work ? figure_now(work, cells) : 0;
+        if (work)
+            known[work - works] = 1;
         if (ratio <= 0) {
             gone++;
             continue;
@@ -78,9 +82,13 @@ int baseline_check(const char *path, struct cell (*cells)[MAX_PEERS])
     fclose(in);
     if (slower + faster + same + gone == 0)
         return -1;
+    for (int w = 0; w < work_count; w++)
+        added += !known[w] && figure_now(&works[w], cells) > 0;
     printf("%d slower, %d faster, %d the same", slower, faster, same);
     if (gone)
         printf(", %d of the baseline not measured now", gone);
+    if (added)
+        printf(", %d new, which the baseline does not have", added);
     printf("\n");
     return slower;
 }

@@ -10,7 +10,7 @@
  *   cell       what the rounds gave for one (work, peer)
  *   reference  what a work that only alcove can do is compared with, on alcove itself
  *   floor      the row "empty": two calls of functions that do nothing
- *   target     what a row must reach, from issue 3
+ *   target     what a row must reach, from issues 3 and 8
  *   cycle      an allocator is loaded, used by two threads, and unloaded while they live; they end
  *   growth     what a cycle leaves behind
  */
@@ -91,6 +91,10 @@ void random_shuffle(uint64_t *state, uint32_t *items, size_t count);
 
 /* Resident memory of this process in bytes, exact, without allocating anything. */
 size_t resident_bytes(void);
+/* The same as the kernel counts it (statm, what top and ps show). */
+size_t statm_bytes(void);
+/* Minor page faults of this process so far. */
+double faults_so_far(void);
 /* Its mappings and their bytes; the reading itself maps nothing new after the first time. */
 void mappings_count(size_t *mappings, size_t *bytes);
 /* pthread keys that exist. */

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -135,20 +136,37 @@ void random_shuffle(uint64_t *state, uint32_t *items, size_t count)
     }
 }
 
+/* What is in a small file, read without allocating; empty if it cannot be read. */
+static const char *file_text(const char *path)
+{
+    static char text[2048];
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    if (file >= 0)
+        close(file);
+    text[length > 0 ? length : 0] = 0;
+    return text;
+}
+
 size_t resident_bytes(void)
 {
-    /* statm is an estimate on kernels since 6.2; smaps_rollup walks the pages. */
-    static char text[2048];
-    int file = open("/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return 0;
-    ssize_t length = read(file, text, sizeof text - 1);
-    close(file);
-    if (length <= 0)
-        return 0;
-    text[length] = 0;
-    const char *line = strstr(text, "\nRss:");
+    /* It walks the pages; statm is an estimate on some kernels since 6.2. */
+    const char *line = strstr(file_text("/proc/self/smaps_rollup"), "\nRss:");
     return line ? (size_t)strtoul(line + 5, NULL, 10) * 1024 : 0;
+}
+
+size_t statm_bytes(void)
+{
+    /* The second number, in pages. */
+    const char *resident = strchr(file_text("/proc/self/statm"), ' ');
+    return resident ? (size_t)strtoul(resident, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+double faults_so_far(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_minflt;
 }
 
 void mappings_count(size_t *mappings, size_t *bytes)

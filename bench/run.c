@@ -14,7 +14,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,13 +38,6 @@ int child_answer(const struct job *job, double faults)
                             .has_table = job->api.table != NULL};
     memcpy(answer.note, job->note, sizeof answer.note);
     return write(ANSWER_FD, &answer, sizeof answer) == (ssize_t)sizeof answer ? 0 : -1;
-}
-
-static double faults_so_far(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)usage.ru_minflt;
 }
 
 static const struct curve *curve_find(const char *name)

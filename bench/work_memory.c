@@ -26,12 +26,22 @@ void work_load_time(struct job *job)
         job->value = (clock_ns() - start) / 1e3;
 }
 
+static void load_memory(struct job *job, size_t (*resident)(void))
+{
+    resident(); /* the reading's own pages */
+    size_t before = resident();
+    if (load_and_use(job) == 0)
+        job->value = (double)(resident() - before) / 1024;
+}
+
 void work_load_memory(struct job *job)
 {
-    resident_bytes(); /* the reading's own pages */
-    size_t before = resident_bytes();
-    if (load_and_use(job) == 0)
-        job->value = (double)(resident_bytes() - before) / 1024;
+    load_memory(job, resident_bytes);
+}
+
+void work_load_statm(struct job *job)
+{
+    load_memory(job, statm_bytes);
 }
 
 /* ---- live blocks ---- */

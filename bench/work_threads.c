@@ -69,7 +69,7 @@ void team_stop(struct team *team)
 
 /* ---- freed by another thread ---- */
 
-enum { PARCEL = 64, PARCELS = 32, HAND_SIZES = 1024 };
+enum { PARCEL = 64, PARCELS = 32, HAND_SIZES = 1024, SLOTS = 4096 };
 
 /* A ring of parcels of blocks, one writer, one reader. */
 struct ring {
@@ -91,8 +91,9 @@ static void wait_until_at_least(_Atomic long *counter, long wanted)
 }
 
 /* Both count parcels. The counters go on over repetitions and are equal between them. */
-static void produce(struct ring *ring, long count)
+static void produce(void *context, long count)
 {
+    struct ring *ring = context;
     void *(*allocate)(size_t) = LOAD(ring->api->malloc);
     long at = atomic_load_explicit(&ring->written, memory_order_relaxed);
     for (long end = at + count; at < end; at++) {
@@ -107,8 +108,9 @@ static void produce(struct ring *ring, long count)
     }
 }
 
-static void consume(struct ring *ring, long count)
+static void consume(void *context, long count)
 {
+    struct ring *ring = context;
     void (*release)(void *) = LOAD(ring->api->free);
     long at = atomic_load_explicit(&ring->read, memory_order_relaxed);
     for (long end = at + count; at < end; at++) {
@@ -120,9 +122,59 @@ static void consume(struct ring *ring, long count)
     }
 }
 
+/* A ring of single blocks. A slot itself tells whether it is full, so that no counter goes between the two for each block. */
+struct slot_ring {
+    struct api *api;
+    uint32_t size[HAND_SIZES];
+    _Alignas(64) long written;
+    _Alignas(64) long read;
+    _Alignas(64) void *_Atomic slot[SLOTS];
+};
+
+static void wait_for_slot(void *_Atomic *slot, int full)
+{
+    for (int turn = 0; (atomic_load_explicit(slot, memory_order_acquire) != NULL) != full; turn++) {
+        if (turn < 200)
+            __asm__ volatile("" : : : "memory");
+        else
+            sched_yield();
+    }
+}
+
+/* Both count blocks. Between repetitions the ring is empty. */
+static void produce_one_by_one(void *context, long count)
+{
+    struct slot_ring *ring = context;
+    void *(*allocate)(size_t) = LOAD(ring->api->malloc);
+    long at = ring->written;
+    for (long end = at + count; at < end; at++) {
+        void *_Atomic *slot = &ring->slot[at % SLOTS];
+        char *block = allocate(ring->size[at % HAND_SIZES]);
+        block[0] = 1;
+        wait_for_slot(slot, 0);
+        atomic_store_explicit(slot, block, memory_order_release);
+    }
+    ring->written = at;
+}
+
+static void consume_one_by_one(void *context, long count)
+{
+    struct slot_ring *ring = context;
+    void (*release)(void *) = LOAD(ring->api->free);
+    long at = ring->read;
+    for (long end = at + count; at < end; at++) {
+        void *_Atomic *slot = &ring->slot[at % SLOTS];
+        wait_for_slot(slot, 1);
+        void *block = atomic_load_explicit(slot, memory_order_relaxed);
+        atomic_store_explicit(slot, NULL, memory_order_release);
+        release(block);
+    }
+    ring->read = at;
+}
+
 struct hand {
-    struct ring *ring;
-    void (*side)(struct ring *, long);
+    void *ring;
+    body_function *side;
 };
 
 static void body_hand(void *context, long count)
@@ -131,19 +183,38 @@ static void body_hand(void *context, long count)
     hand->side(hand->ring, count);
 }
 
-void work_handover(struct job *job)
+/* One thread for each side; the time of one block. */
+static void hand_over(struct job *job, void *ring, body_function *producer, body_function *consumer, double blocks)
 {
-    static struct ring ring;
-    ring.api = &job->api;
-    for (int i = 0; i < HAND_SIZES; i++)
-        ring.size[i] = (uint32_t)random_between(&job->seed, 16, 512);
-    struct hand hands[2] = {{&ring, produce}, {&ring, consume}};
+    struct hand hands[2] = {{ring, producer}, {ring, consumer}};
     void *contexts[2] = {&hands[0], &hands[1]};
     struct team team;
     team_start(&team, 2, contexts);
     team.body = body_hand;
-    job->value = median_ns(job->seconds, team_body, &team, PARCEL);
+    job->value = median_ns(job->seconds, team_body, &team, blocks);
     team_stop(&team);
+}
+
+static void draw_sizes(struct job *job, uint32_t size[HAND_SIZES])
+{
+    for (int i = 0; i < HAND_SIZES; i++)
+        size[i] = (uint32_t)random_between(&job->seed, 16, 512);
+}
+
+void work_handover(struct job *job)
+{
+    static struct ring ring;
+    ring.api = &job->api;
+    draw_sizes(job, ring.size);
+    hand_over(job, &ring, produce, consume, PARCEL);
+}
+
+void work_handover_one(struct job *job)
+{
+    static struct slot_ring ring;
+    ring.api = &job->api;
+    draw_sizes(job, ring.size);
+    hand_over(job, &ring, produce_one_by_one, consume_one_by_one, 1);
 }
 
 /* ---- short lives ---- */

@@ -1,6 +1,6 @@
 /*
  * The table of works and the table of curves. A row's name is stable: baselines refer to it.
- * The targets are those of issue 3; where it names none, alcove must be at or ahead of the best peer.
+ * The targets are those of issues 3 and 8; where they name none, alcove must be at or ahead of the best peer.
  */
 #include "works.h"
 
@@ -38,6 +38,8 @@ const struct work works[] = {
      work_replace_wide, .parameter = 1, .targets = {BEST}},
     {"handover", "thread", "ns", "one thread allocates 16 to 512 bytes, another frees, parcels of 64 through a ring; per block",
      work_handover, .targets = {BEST}},
+    {"handover-one", "thread", "ns", "the same, one block at a time through a ring of 4,096; per block",
+     work_handover_one, .targets = {BEST}},
     {"thread-life", "thread", "us", "create a thread that allocates and frees 64 blocks, and join it",
      work_thread_life, .targets = {BEST}},
 
@@ -47,11 +49,20 @@ const struct work works[] = {
      work_realloc_small, .targets = {BEST}},
     {"realloc-300M", "realloc", "us", "a block grows from 300 KB to 300 MB by a quarter each time, its last byte written; per step",
      work_realloc_large, .targets = {BEST}},
+    {"realloc-by-half", "realloc", "ns", "the first 2,000 blocks of a process, each grown by half from 16 B to 300 KB, its last byte written, and freed; per step",
+     work_realloc_by_half, .targets = {{TARGET_BEST, 1.2}}},
+
+    {"large", "large", "us", "1 GiB live in 30 blocks of 4 to 64 MiB: free a random one, allocate another, write a byte in each page of it",
+     work_large, .flags = WORK_NOT_QUICK, .targets = {BEST}},
+    {"large-faults", "large", "pf", "minor page faults of one such replacement",
+     work_large_faults, .flags = WORK_NOT_QUICK, .targets = {BEST}},
 
     {"load-time", "load", "us", "dlopen, first malloc and free", work_load_time,
      .flags = WORK_NOT_LIBC | WORK_LOADS_ITSELF, .targets = {BEST}},
     {"load-rss", "load", "KiB", "resident memory that this adds", work_load_memory,
      .flags = WORK_NOT_LIBC | WORK_LOADS_ITSELF, .targets = {BEST, {TARGET_VALUE, 250}}},
+    {"load-rss-statm", "load", "KiB", "the same by statm, as top and ps show it",
+     work_load_statm, .flags = WORK_NOT_LIBC | WORK_LOADS_ITSELF, .targets = {BEST}},
 
     {"load-10000th", "load", "us", "the 10,000th load by the loader in a process, first malloc and free; ref.: the first ones",
      work_late_load, .flags = LOADER_WORK | WORK_NOT_QUICK, .targets = {{TARGET_REFERENCE, 1.15}}},

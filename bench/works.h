@@ -53,13 +53,17 @@ struct team {
 void team_start(struct team *team, int threads, void **contexts);
 body_function team_body;
 void team_stop(struct team *team);
-work_function work_handover, work_thread_life;
+work_function work_handover, work_handover_one, work_thread_life;
 
 /* ---- work_realloc.c ---- */
-work_function work_realloc_small, work_realloc_large;
+work_function work_realloc_small, work_realloc_large, work_realloc_by_half;
+
+/* ---- work_large.c ---- */
+work_function work_large, work_large_faults;
 
 /* ---- work_memory.c ---- */
-work_function work_load_time, work_load_memory, work_peak_memory, work_replaced_memory, work_idle_memory;
+work_function work_load_time, work_load_memory, work_load_statm, work_peak_memory, work_replaced_memory,
+    work_idle_memory;
 
 /* ---- work_heaps.c ---- */
 work_function work_owner, work_owner_foreign, work_routed_pair, work_routed_batch, work_heaps_pair, work_heaps_burst,
