@@ -25,6 +25,7 @@ lock_wait(struct lock *l)
     uint32_t self = lock_self(), seen;
     if (lock_forks())
         return;
+    lock_count_wait();
     for (int i = 0; i < LOCK_SPINS; i++) {
         if (take_free(l, &seen, self))
             return;
@@ -50,9 +51,18 @@ lock_wake(struct lock *l)
 static __thread uint32_t ranks_held;
 __thread bool lock_forking;
 
+API struct lock_counts ALCOVE_PUBLIC(lock_counts);
+
+void
+lock_count_wait(void)
+{
+    atomic_fetch_add_explicit(&ALCOVE_PUBLIC(lock_counts).waits, 1, memory_order_relaxed);
+}
+
 void
 lock_check_take(const struct lock *l)
 {
+    atomic_fetch_add_explicit(&ALCOVE_PUBLIC(lock_counts).takes, 1, memory_order_relaxed);
     if (lock_forking)
         return;
     if (l->rank == 0 || l->rank >= LOCK_RANKS || (ranks_held >> l->rank) != 0) {

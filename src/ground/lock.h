@@ -14,6 +14,7 @@
 
 #include "ground/attributes.h"
 #include "config.h"
+#include "ground/lock_counts.h"
 #include "ground/static_tls.h"
 
 enum lock_rank {
@@ -46,11 +47,14 @@ void lock_wait(struct lock *l);
 void lock_wake(struct lock *l);
 
 #if ALCOVE_DEBUG
+extern struct lock_counts ALCOVE_PUBLIC(lock_counts);
 void lock_check_take(const struct lock *l);
 void lock_check_drop(const struct lock *l);
+void lock_count_wait(void);
 #else
 #define lock_check_take(l) ((void)0)
 #define lock_check_drop(l) ((void)0)
+#define lock_count_wait() ((void)0)
 #endif
 
 static inline void

@@ -17,6 +17,9 @@ absent() {
 report test_module_exports_only_prefixed_names "$(exported "$module" | grep -v "^$prefix")"
 report test_module_exports_its_table \
     "$(exported "$module" | grep -qx "${prefix}table" || echo "no ${prefix}table in $module")"
+grep -qx '#define ALCOVE_DEBUG 1' "$ALCOVE_TEST_BUILDDIR/config.h" && wanted=1 || wanted=0
+report test_module_exports_lock_counts_in_debug_builds_only \
+    "$([ "$(exported "$module" | grep -cx "${prefix}lock_counts")" = $wanted ] || echo "not $wanted of ${prefix}lock_counts in $module")"
 report test_loader_exports_only_prefixed_names "$(exported "$loader" | grep -v "^$prefix")"
 report test_module_has_no_static_tls_flag "$(absent STATIC_TLS "$(readelf -dW "$module")")"
 report test_module_has_no_tpoff_relocation "$(absent TPOFF "$(readelf -rW "$module")")"

@@ -128,6 +128,56 @@ test_init_frees_a_held_lock(void **unused)
 }
 
 #if ALCOVE_DEBUG
+static uint64_t
+takes(void)
+{
+    return atomic_load(&ALCOVE_PUBLIC(lock_counts).takes);
+}
+
+static uint64_t
+waits(void)
+{
+    return atomic_load(&ALCOVE_PUBLIC(lock_counts).waits);
+}
+
+static void
+test_takes_are_counted_in_a_debug_build(void **unused)
+{
+    (void)unused;
+    uint64_t before = takes(), waits_before = waits();
+    lock_take(&lock);
+    assert_false(lock_try(&lock));
+    lock_drop(&lock);
+    assert_true(lock_try(&lock));
+    lock_drop(&lock);
+    assert_int_equal(takes() - before, 2);
+    assert_int_equal(waits() - waits_before, 0);
+}
+
+static void *
+take_once(void *unused)
+{
+    (void)unused;
+    lock_take(&lock);
+    lock_drop(&lock);
+    return NULL;
+}
+
+static void
+test_waits_are_counted_in_a_debug_build(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    uint64_t before = waits();
+    lock_take(&lock);
+    assert_int_equal(pthread_create(&thread, NULL, take_once, NULL), 0);
+    while (waits() == before)
+        sched_yield();
+    lock_drop(&lock);
+    pthread_join(thread, NULL);
+    assert_int_equal(waits() - before, 1);
+}
+
 static void
 test_wrong_order_aborts_in_a_debug_build(void **unused)
 {
@@ -158,6 +208,8 @@ main(void)
         cmocka_unit_test(test_try_and_take_exclude_each_other),
         cmocka_unit_test(test_init_frees_a_held_lock),
 #if ALCOVE_DEBUG
+        cmocka_unit_test(test_takes_are_counted_in_a_debug_build),
+        cmocka_unit_test(test_waits_are_counted_in_a_debug_build),
         fresh_test(test_wrong_order_aborts_in_a_debug_build),
 #endif
     };
