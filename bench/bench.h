@@ -23,9 +23,12 @@
 
 #include <alcove/table.h>
 
+#include "ground/lock_counts.h"
+
 #define MAX_PEERS 12
 #define MAX_ROUNDS 64
 #define MAX_TARGETS 2
+#define MAX_POINTS 16
 
 /* ---- peers.c: the allocators ---- */
 
@@ -53,11 +56,14 @@ struct api {
     void *(*aligned_alloc)(size_t, size_t);
     size_t (*usable_size)(void *);
     const struct alcove_table *table; /* NULL: not alcove */
+    struct lock_counts *lock_counts;  /* NULL: not a debug build of alcove */
 };
 
 extern struct peer peers[MAX_PEERS];
 extern int peer_count;
 
+/* Split "path[:prefix]" at its last colon, in place. The prefix, or NULL. */
+char *prefix_split(char *path);
 /* Add or, by name, replace one: "name=path[:prefix]". 0, or -1 if it cannot be read so. */
 int peer_add(const char *text);
 /* dlopen it with its symbols kept to itself and look its functions up. 0, or -1 with a message in why. */
@@ -127,11 +133,13 @@ struct job {
     struct api api;        /* not loaded for works with WORK_LOADS_ITSELF */
     double seconds;        /* how long the timed loops should take */
     long parameter;        /* of the work, or of the point on a curve */
+    int locks;             /* count locks instead of measuring time */
     uint64_t seed;
     const char *loader;    /* path of libalcove-loader */
     const char *plugin;    /* path of the small plugin built for the benchmark */
     double value;          /* answer, in the work's unit */
     double reference;      /* answer, same unit, 0: none */
+    double lock_waits;     /* answer if locks are counted; value is how many were taken; both for 1,000 operations */
     struct growth growth;  /* answer of cycles */
     char note[200];        /* answer when it could not be done; else empty */
 };
@@ -159,7 +167,8 @@ enum {
     WORK_LOADER = 16,       /* the process starts with libalcove-loader, as a host linked with it does */
     WORK_TOGETHER = 32,     /* all peers at once, one round: it mostly sleeps */
     WORK_ONE_ROUND = 64,    /* figures of memory that do not vary */
-    WORK_NOT_QUICK = 128    /* left out by --quick */
+    WORK_NOT_QUICK = 128,   /* left out by --quick */
+    WORK_LOCKS = 256        /* can count locks */
 };
 
 struct work {
@@ -186,7 +195,7 @@ struct curve {
     const char *about;
     work_function *function;
     unsigned flags;
-    long points[16]; /* ends with 0 */
+    long points[MAX_POINTS]; /* ends with 0 */
 };
 
 extern const struct curve curves[];
@@ -208,6 +217,7 @@ struct options {
     const char *loader;
     const char *plugin;
     double seconds;
+    struct peer locks; /* the build whose locks are counted; its path is NULL: none */
 };
 
 enum cell_state { CELL_EMPTY, CELL_DONE, CELL_FAILED, CELL_CRASHED, CELL_TIMED_OUT };
@@ -218,6 +228,7 @@ struct cell {
     double value[MAX_ROUNDS];
     double reference[MAX_ROUNDS];
     double faults[MAX_ROUNDS]; /* minor page faults of the child while it worked */
+    double lock_waits[MAX_ROUNDS];
     char note[200];
 };
 
@@ -225,6 +236,7 @@ double cell_min(const struct cell *cell);
 double cell_median(const struct cell *cell);
 double cell_reference(const struct cell *cell); /* median of value / reference, 0: none */
 double cell_faults(const struct cell *cell);    /* median */
+double cell_lock_waits(const struct cell *cell); /* median */
 
 /* Find out which peers load, and how. */
 void peers_probe(const struct options *options);
@@ -238,8 +250,9 @@ int peer_wanted(const struct peer *peer, unsigned flags);
 int name_wanted(const char *name, const char *group, const struct options *options);
 /* cells: [work_count][MAX_PEERS]. 0: no work has such a name. */
 int run_works(const struct options *options, struct cell (*cells)[MAX_PEERS]);
-/* cells: [16][MAX_PEERS], one curve */
-void run_curve(const struct options *options, const struct curve *curve, struct cell (*cells)[MAX_PEERS]);
+/* One curve. locks: what options->locks gave for each point. */
+void run_curve(const struct options *options, const struct curve *curve, struct cell (*cells)[MAX_PEERS],
+               struct cell locks[MAX_POINTS]);
 
 /* options->cycles cycles with one peer. with_loader: by the loader, not by dlopen itself. */
 enum cell_state run_cycles(const struct options *options, const struct peer *peer, int with_loader,
@@ -259,11 +272,11 @@ double row_noise(const struct work *work, const struct cell row[MAX_PEERS]);
 void report_table(struct cell (*cells)[MAX_PEERS]);
 int report_tsv(const char *path, struct cell (*cells)[MAX_PEERS]);
 int curve_measured(const struct curve *curve, struct cell (*cells)[MAX_PEERS]);
-void report_curve(const struct curve *curve, struct cell (*cells)[MAX_PEERS]);
+void report_curve(const struct curve *curve, struct cell (*cells)[MAX_PEERS], const struct cell locks[MAX_POINTS]);
 /* Cycles, in Markdown. */
 void report_cycles_head(int cycles);
 void report_cycles(const char *name, enum cell_state state, const struct growth *growth, const char *note);
-int report_curve_tsv(FILE *out, const struct curve *curve, struct cell (*cells)[MAX_PEERS]);
+int report_curve_tsv(FILE *out, const struct curve *curve, struct cell (*cells)[MAX_PEERS], const struct cell locks[MAX_POINTS]);
 
 /* ---- plot.c ---- */
 

@@ -27,10 +27,12 @@ static const char help[] =
     "  --alcove PATH[:PREFIX]     the allocator (default: ../.libs/libalcove.so from this program)\n"
     "  --loader PATH              the loader library (default: beside the allocator)\n"
     "  --peer NAME=PATH[:PREFIX]  one more allocator, or another file for one that is known\n"
+    "  --locks PATH[:PREFIX]      a debug build of alcove: --curves counts its locks\n"
     "  --help                this text\n";
 
 enum { OPTION_ALCOVE = 256, OPTION_LOADER, OPTION_PEER, OPTION_ROUNDS, OPTION_ONLY, OPTION_LIST, OPTION_QUICK,
-       OPTION_CURVES, OPTION_CYCLES, OPTION_TSV, OPTION_PLOT, OPTION_CHECK, OPTION_SAVE, OPTION_HELP };
+       OPTION_CURVES, OPTION_CYCLES, OPTION_TSV, OPTION_PLOT, OPTION_CHECK, OPTION_SAVE, OPTION_LOCKS,
+       OPTION_HELP };
 
 static const struct option long_options[] = {
     {"alcove", required_argument, NULL, OPTION_ALCOVE}, {"loader", required_argument, NULL, OPTION_LOADER},
@@ -39,7 +41,7 @@ static const struct option long_options[] = {
     {"quick", no_argument, NULL, OPTION_QUICK},         {"curves", no_argument, NULL, OPTION_CURVES},
     {"cycles", optional_argument, NULL, OPTION_CYCLES}, {"tsv", required_argument, NULL, OPTION_TSV},
     {"plot", required_argument, NULL, OPTION_PLOT},     {"check", required_argument, NULL, OPTION_CHECK},
-    {"save-baseline", required_argument, NULL, OPTION_SAVE}, {"help", no_argument, NULL, OPTION_HELP},
+    {"save-baseline", required_argument, NULL, OPTION_SAVE}, {"locks", required_argument, NULL, OPTION_LOCKS}, {"help", no_argument, NULL, OPTION_HELP},
     {NULL, 0, NULL, 0}};
 
 /* A file of the build, found from where this program lies. */
@@ -85,20 +87,19 @@ static int do_curves(const struct options *options)
         if (!name_wanted(curves[i].name, "curve", options))
             continue;
         done++;
-        struct cell(*cells)[MAX_PEERS] = calloc(16, sizeof *cells);
-        if (!cells)
+        struct cell(*cells)[MAX_PEERS] = calloc(MAX_POINTS, sizeof *cells), *locks = calloc(MAX_POINTS, sizeof *locks);
+        if (!cells || !locks)
             return 2;
-        run_curve(options, &curves[i], cells);
-        if (!curve_measured(&curves[i], cells)) {
-            free(cells);
-            continue;
+        run_curve(options, &curves[i], cells, locks);
+        if (curve_measured(&curves[i], cells)) {
+            report_curve(&curves[i], cells, locks);
+            if (tsv && report_curve_tsv(tsv, &curves[i], cells, locks))
+                return complain("cannot write", options->tsv);
+            if (options->plot)
+                plot_curve(options->plot, &curves[i], cells);
         }
-        report_curve(&curves[i], cells);
-        if (tsv && report_curve_tsv(tsv, &curves[i], cells))
-            return complain("cannot write", options->tsv);
-        if (options->plot)
-            plot_curve(options->plot, &curves[i], cells);
         free(cells);
+        free(locks);
     }
     if (!done) {
         fprintf(stderr, "alcove-bench: --only %s: no such curve; see --list\n", options->only);
@@ -203,6 +204,11 @@ int main(int argc, char **argv)
         case OPTION_PLOT: options.plot = optarg; break;
         case OPTION_CHECK: options.check = optarg; break;
         case OPTION_SAVE: options.save = optarg; break;
+        case OPTION_LOCKS: {
+            const char *prefix = prefix_split(optarg);
+            options.locks = (struct peer){.name = "locks", .path = optarg, .prefix = prefix ? prefix : BENCH_PREFIX};
+            break;
+        }
         case OPTION_HELP: case 'h': fputs(help, stdout); return 0;
         default: fputs(help, stderr); return 2;
         }

@@ -18,6 +18,14 @@ struct peer peers[MAX_PEERS] = {
 };
 int peer_count = 5;
 
+char *prefix_split(char *path)
+{
+    char *prefix = strrchr(path, ':');
+    if (prefix)
+        *prefix++ = 0;
+    return prefix;
+}
+
 int peer_add(const char *text)
 {
     char *copy = strdup(text);
@@ -27,9 +35,7 @@ int peer_add(const char *text)
         return -1;
     }
     *path++ = 0;
-    char *prefix = strrchr(path, ':');
-    if (prefix)
-        *prefix++ = 0;
+    char *prefix = prefix_split(path);
 
     int place = 0;
     while (place < peer_count && strcmp(peers[place].name, copy) != 0)
@@ -91,6 +97,7 @@ int peer_load(const struct peer *peer, struct api *out, char *why, size_t why_si
         const struct alcove_table *table = symbol(peer, out->handle, "table");
         if (table && table->abi_version == ALCOVE_ABI_VERSION && table->size >= sizeof *table)
             out->table = table;
+        out->lock_counts = symbol(peer, out->handle, "lock_counts");
     }
     return 0;
 }

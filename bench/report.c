@@ -303,29 +303,42 @@ int curve_measured(const struct curve *curve, struct cell (*cells)[MAX_PEERS])
     return 0;
 }
 
-void report_curve(const struct curve *curve, struct cell (*cells)[MAX_PEERS])
+void report_curve(const struct curve *curve, struct cell (*cells)[MAX_PEERS], const struct cell locks[MAX_POINTS])
 {
+    int counted = measured(&locks[0]);
     printf("\n%s: %s\n%12s %-4s", curve->name, curve->about, curve->axis, curve->unit);
     for (int i = 0; i < peer_count; i++)
         if (peer_wanted(&peers[i], curve->flags))
             printf(" %15s", peers[i].name);
-    printf("\n");
+    printf(counted ? "  locks taken, waited for (per 1,000)\n" : "\n");
     for (int point = 0; curve->points[point]; point++) {
+        char taken[16], waited[16];
         printf("%12ld %-4s", curve->points[point], "");
         for (int i = 0; i < peer_count; i++)
             if (peer_wanted(&peers[i], curve->flags))
                 print_cell(&cells[point][i]);
+        if (measured(&locks[point]))
+            printf("  %11s, %s", figure(cell_median(&locks[point]), taken), figure(cell_lock_waits(&locks[point]), waited));
         printf("\n");
     }
+    if (locks[0].state > CELL_DONE)
+        printf("locks are not counted: %s\n", locks[0].note);
 }
 
-int report_curve_tsv(FILE *out, const struct curve *curve, struct cell (*cells)[MAX_PEERS])
+int report_curve_tsv(FILE *out, const struct curve *curve, struct cell (*cells)[MAX_PEERS], const struct cell locks[MAX_POINTS])
 {
-    for (int point = 0; curve->points[point]; point++)
+    for (int point = 0; curve->points[point]; point++) {
         for (int i = 0; i < peer_count; i++)
             if (measured(&cells[point][i]))
                 fprintf(out, "%s\t%ld\t%s\t%s\t%.4f\t%.4f\t%.0f\n", curve->name, curve->points[point], curve->unit,
                         peers[i].name, cell_min(&cells[point][i]), cell_median(&cells[point][i]), cell_faults(&cells[point][i]));
+        if (measured(&locks[point])) {
+            fprintf(out, "%s\t%ld\tlocks/1000\t%s\t%.4f\t%.4f\t0\n", curve->name, curve->points[point],
+                    peers[PEER_ALCOVE].name, cell_min(&locks[point]), cell_median(&locks[point]));
+            fprintf(out, "%s\t%ld\twaits/1000\t%s\t%.4f\t%.4f\t0\n", curve->name, curve->points[point],
+                    peers[PEER_ALCOVE].name, cell_lock_waits(&locks[point]), cell_lock_waits(&locks[point]));
+        }
+    }
     return ferror(out) ? -1 : 0;
 }
 

@@ -26,7 +26,7 @@ enum { ARG_SELF, ARG_CHILD, ARG_KIND, ARG_NAME, ARG_PEER, ARG_PATH, ARG_PREFIX, 
        ARG_SEED, ARG_LOADER, ARG_PLUGIN, ARG_COUNT };
 
 struct answer {
-    double value, reference, faults;
+    double value, reference, faults, lock_waits;
     struct growth growth;
     int has_table;
     char note[200];
@@ -35,7 +35,7 @@ struct answer {
 int child_answer(const struct job *job, double faults)
 {
     struct answer answer = {.value = job->value, .reference = job->reference, .faults = faults, .growth = job->growth,
-                            .has_table = job->api.table != NULL};
+                            .lock_waits = job->lock_waits, .has_table = job->api.table != NULL};
     memcpy(answer.note, job->note, sizeof answer.note);
     return write(ANSWER_FD, &answer, sizeof answer) == (ssize_t)sizeof answer ? 0 : -1;
 }
@@ -60,12 +60,13 @@ int child_main(int argc, char **argv)
     work_function *function = NULL;
     unsigned flags = 0;
     const char *kind = argv[ARG_KIND];
-    if (strcmp(kind, "curve") == 0) {
+    if (strcmp(kind, "curve") == 0 || strcmp(kind, "locks") == 0) {
         const struct curve *curve = curve_find(argv[ARG_NAME]);
         if (!curve)
             return 2;
         function = curve->function;
         flags = curve->flags;
+        job.locks = strcmp(kind, "locks") == 0;
     } else if (strcmp(kind, "cycles") == 0) {
         function = strcmp(argv[ARG_NAME], "loader") == 0 ? cycles_by_loader : cycles_by_dlopen;
         flags = WORK_LOADS_ITSELF;
@@ -78,7 +79,10 @@ int child_main(int argc, char **argv)
     }
 
     double faults = 0;
-    if ((flags & WORK_LOADS_ITSELF) || peer_load(&peer, &job.api, job.note, sizeof job.note) == 0) {
+    int loaded = (flags & WORK_LOADS_ITSELF) || peer_load(&peer, &job.api, job.note, sizeof job.note) == 0;
+    if (loaded && job.locks && !job.api.lock_counts)
+        snprintf(job.note, sizeof job.note, "not a debug build: it has no %slock_counts", peer.prefix);
+    else if (loaded) {
         double before = faults_so_far();
         if (function)
             function(&job);
@@ -202,6 +206,7 @@ static void cell_add(struct cell *cell, enum cell_state state, const struct answ
     cell->value[cell->count] = answer->value;
     cell->reference[cell->count] = reference > 0 ? reference : answer->reference;
     cell->faults[cell->count] = answer->faults;
+    cell->lock_waits[cell->count] = answer->lock_waits;
     cell->count++;
 }
 
@@ -213,6 +218,11 @@ double cell_median(const struct cell *cell)
 double cell_faults(const struct cell *cell)
 {
     return median_of(cell->faults, cell->count);
+}
+
+double cell_lock_waits(const struct cell *cell)
+{
+    return median_of(cell->lock_waits, cell->count);
 }
 
 double cell_min(const struct cell *cell)
@@ -389,24 +399,31 @@ int run_works(const struct options *options, struct cell (*cells)[MAX_PEERS])
     return 1;
 }
 
-void run_curve(const struct options *options, const struct curve *curve, struct cell (*cells)[MAX_PEERS])
+void run_curve(const struct options *options, const struct curve *curve, struct cell (*cells)[MAX_PEERS],
+               struct cell locks[MAX_POINTS])
 {
     int points = 0;
     while (curve->points[points])
         points++;
     for (int round = 0; round < options->rounds; round++)
-        for (int point = 0; point < points; point++)
+        for (int point = 0; point < points; point++) {
+            struct request request = {.kind = "curve", .name = curve->name, .parameter = curve->points[point], .round = round,
+                                      .flags = curve->flags, .seconds = options->seconds, .options = options};
             for (int i = 0; i < peer_count; i++) {
                 int p = (i + round) % peer_count;
                 if (!peer_wanted(&peers[p], curve->flags))
                     continue;
                 progress("[%d/%d] curve %s %s", curve->name, peers[p].name, round * points + point + 1,
                          points * options->rounds);
-                struct request request = {.kind = "curve", .name = curve->name, .peer = &peers[p],
-                                          .parameter = curve->points[point], .round = round, .flags = curve->flags,
-                                          .seconds = options->seconds, .options = options};
+                request.peer = &peers[p];
                 run_cell(request, NULL, &cells[point][p]);
             }
+            if (options->locks.path && (curve->flags & WORK_LOCKS)) {
+                request.kind = "locks";
+                request.peer = &options->locks;
+                run_cell(request, NULL, &locks[point]);
+            }
+        }
     progress(NULL, "", "", 0, 0);
 }
 

@@ -127,6 +127,20 @@ static void body_replace(void *context, long count)
     slots->at = at;
 }
 
+enum { LOCKS_COUNTED_OVER = 100000 };
+
+/* How many locks 1,000 replacements take, and wait for, once the caches are what they will be. */
+static void count_locks(struct job *job, body_function *body, void *context, int threads)
+{
+    struct lock_counts *counts = job->api.lock_counts;
+    double thousands = (double)threads * LOCKS_COUNTED_OVER / 1000;
+    body(context, LOCKS_COUNTED_OVER);
+    uint64_t takes = counts->takes, waits = counts->waits;
+    body(context, LOCKS_COUNTED_OVER);
+    job->value = (double)(counts->takes - takes) / thousands;
+    job->lock_waits = (double)(counts->waits - waits) / thousands;
+}
+
 static void replace_with_threads(struct job *job, int threads, size_t count, size_function *size)
 {
     const struct draws *draws = draw(job->seed, size);
@@ -140,7 +154,10 @@ static void replace_with_threads(struct job *job, int threads, size_t count, siz
     }
     if (threads == 1) {
         body_fill(slots, 0);
-        job->value = best_ns(job->seconds, body_replace, slots, 1);
+        if (job->locks)
+            count_locks(job, body_replace, slots, 1);
+        else
+            job->value = best_ns(job->seconds, body_replace, slots, 1);
         return;
     }
     struct team team;
@@ -149,7 +166,10 @@ static void replace_with_threads(struct job *job, int threads, size_t count, siz
     team.body = body_fill;
     team_body(&team, 0);
     team.body = body_replace;
-    job->value = median_ns(job->seconds, team_body, &team, 1);
+    if (job->locks)
+        count_locks(job, team_body, &team, threads);
+    else
+        job->value = median_ns(job->seconds, team_body, &team, 1);
     team_stop(&team);
 }
 
@@ -170,11 +190,21 @@ void curve_live(struct job *job)
     replace_with_threads(job, 1, (size_t)job->parameter, size_small);
 }
 
-void curve_threads(struct job *job)
+static void replace_for_curve(struct job *job, size_function *size)
 {
     long threads = job->parameter, cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    replace_with_threads(job, (int)threads, 1000, size_small);
+    replace_with_threads(job, (int)threads, 1000, size);
     /* Time of one processor for one operation. */
-    if (threads > cpus)
+    if (threads > cpus && !job->locks)
         job->value = job->value * (double)cpus / (double)threads;
+}
+
+void curve_threads(struct job *job)
+{
+    replace_for_curve(job, size_small);
+}
+
+void curve_threads_mixed(struct job *job)
+{
+    replace_for_curve(job, size_mixed);
 }

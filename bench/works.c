@@ -114,7 +114,10 @@ const int work_count = sizeof works / sizeof *works;
 const struct curve curves[] = {
     {"live", "ns", "live blocks", "replace a random block of 16 to 128 bytes; per free+malloc", curve_live, 0,
      {1000, 10000, 100000, 1000000, 10000000}},
-    {"threads", "ns", "threads", "replace a random block of 16 to 128 bytes among a thread's 1,000; processor time per free+malloc", curve_threads, 0,
+    {"threads", "ns", "threads", "replace a random block of 16 to 128 bytes among a thread's 1,000; processor time per free+malloc", curve_threads,
+     WORK_LOCKS,
+     {1, 2, 4, 8, 16, 32, 64}},
+    {"threads-mixed", "ns", "threads", "the same with the sizes of replace-1, to 64 KiB", curve_threads_mixed, WORK_LOCKS,
      {1, 2, 4, 8, 16, 32, 64}},
     {"heaps", "ns", "heaps", "pairs of 64 bytes, each on the next heap; per malloc+free", curve_heaps_pair, WORK_TABLE_ONLY,
      {1, 4, 16, 64, 256, 1024}},

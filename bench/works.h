@@ -35,7 +35,7 @@ struct batch {
 
 void batch_prepare(struct batch *batch, uint64_t *seed, int order);
 body_function body_batch;
-work_function work_batch, work_replace, work_replace_wide, curve_live, curve_threads;
+work_function work_batch, work_replace, work_replace_wide, curve_live, curve_threads, curve_threads_mixed;
 
 /* ---- work_threads.c ---- */
 
