@@ -241,24 +241,20 @@ free_runs_find(const struct free_runs *f, uint8_t kind, size_t pages)
     return i < RUN_LENGTHS ? first_listed(lists->list, lists->filled, RUN_LENGTHS, i) : NULL;
 }
 
+/* Of the spans that serve, one of the shortest, and of those the lowest: what stays is less in pieces then. */
 struct run *
 free_spans_find(const struct free_runs *f, uint8_t kind, size_t chunks, uintptr_t alignment)
 {
     const struct span_lists *lists = &f->spans[kind - SPAN_CLEAN];
-    unsigned i = length_list(chunks);
-    if (i >= SPAN_LENGTHS)
-        return NULL;
-    if (alignment <= CHUNK_SIZE && chunks <= LENGTHS_EXACT)
-        return first_listed(lists->list, lists->filled, SPAN_LENGTHS, i);
-    for (; i < SPAN_LENGTHS; i++) {
-        if ((lists->filled[i / 64] >> (i % 64) & 1) == 0)
-            continue;
+    struct run *best = NULL;
+    for (unsigned i = length_list(chunks); best == NULL && i < SPAN_LENGTHS; i++) {
         int left = SCAN_MOST;
         for (struct run *r = lists->list[i]; r != NULL && left > 0; r = r->next, left--)
-            if (r->pages >= chunks * CHUNK_PAGES + ((-r->base & (alignment - 1)) >> PAGE_LG))
-                return r;
+            if (r->pages >= chunks * CHUNK_PAGES + ((-r->base & (alignment - 1)) >> PAGE_LG) &&
+                (best == NULL || r->base < best->base))
+                best = r;
     }
-    return NULL;
+    return best;
 }
 
 /* Make `cut` of a run that is in no list, and list what is left, which is next younger than `older`. */
