@@ -1,28 +1,90 @@
-/* The search for threads that have ended, where no loader tells of it. `records.lock` is held. */
+/*
+ * The search for threads that have ended, where no loader tells of it. `records.lock` is held.
+ *
+ * Asking the system costs a call for each thread. A few are asked about at a time; if one of them has ended, others
+ * may have with it, and the search goes on. Two searches go round: over the threads that started lately, of which
+ * the most end, when a thread wants a record; and over all, in turns.
+ */
 #include "ground/services.h"
 #include "os/os.h"
 #include "thread/records.h"
 
+#define LOOK 4         /* threads asked about at a time */
+#define LOOK_NEWEST 2  /* by a thread that wants a record, before it looks at others */
+#define LOOK_MOST 64   /* in one turn, while some have ended */
+#define LOOK_MS 10     /* between two turns' searches that find nothing */
+#define ROUND_MS RECORDS_WAIT_MS /* that a search over all takes at least, while it finds nothing */
+#define YOUNG_MS 1000  /* how long a thread is young */
+#define NOBODY (-1)
+
+/* A child that was made without our fork handlers cannot ask about threads of its parent: all would seem to have ended. */
 static bool
-has_ended(const struct thread *t, int self)
+can_ask(void)
 {
-    return t->state == THREAD_LIVE && (t->id == self || os_thread_has_ended(t->id));
+    return services.thread_started == NULL && os_process_id() == records.process;
+}
+
+/* Look at `most` from *next on, which wraps at the end, or where threads are older than `youngest`. How many have ended? */
+static unsigned
+look(struct thread **next, unsigned most, uint64_t youngest, int self)
+{
+    unsigned ended = 0;
+    for (unsigned i = 0; i < most; i++) {
+        struct thread *t = *next != NULL && (*next)->since >= youngest ? *next : records.lists[THREAD_LIVE].newest;
+        if (t == NULL || (t->since < youngest && i != 0))
+            break;
+        *next = t->older;
+        if (t->id == self || os_thread_has_ended(t->id)) {
+            record_move(t, THREAD_RESTING);
+            ended++;
+        }
+    }
+    return ended;
+}
+
+/* The same on and on, while some have ended. */
+static unsigned
+look_on(struct thread **next, uint64_t youngest, int self)
+{
+    unsigned ended = 0, found, looked = 0;
+    do {
+        unsigned most = records.live < LOOK ? records.live : LOOK;
+        found = look(next, most, youngest, self);
+        ended += found;
+        looked += most;
+    } while (found != 0 && looked < LOOK_MOST);
+    return ended;
 }
 
 void
-records_find_ended(unsigned most, int self)
+records_find_ended_young(int self)
 {
-    /* A child that was made without our fork handlers cannot ask about threads of its parent: all would seem to have ended. */
-    if (services.thread_started != NULL || os_process_id() != records.process)
+    if (!can_ask())
         return;
-    if (most == ALL_RECORDS)
-        records.cursor = NULL; /* from the first */
-    for (unsigned i = 0; i < most && records.all != NULL; i++) {
-        struct thread *t = records.cursor != NULL ? records.cursor : records.all;
-        records.cursor = t->next;
-        if (has_ended(t, self))
-            record_make_idle(t);
-        if (t->next == NULL)
-            break;
-    }
+    uint64_t now = os_clock_ms();
+    struct thread *newest = NULL; /* has ended, where threads come one after the other */
+    if (look(&newest, records.live < LOOK_NEWEST ? records.live : LOOK_NEWEST, 0, self) == 0)
+        look_on(&records.next_young, now > YOUNG_MS ? now - YOUNG_MS : 0, self);
+}
+
+void
+records_find_ended(uint64_t now)
+{
+    if (!can_ask())
+        return;
+    uint64_t pace = ROUND_MS * LOOK / (records.live + 1);
+    if (pace < LOOK_MS)
+        pace = LOOK_MS;
+    if (pace > ROUND_MS)
+        pace = ROUND_MS;
+    records.next_look = look_on(&records.next, 0, NOBODY) != 0 ? now : now + pace;
+}
+
+void
+records_find_all_ended(void)
+{
+    if (!can_ask())
+        return;
+    records.next = NULL;
+    look(&records.next, records.live, 0, NOBODY);
 }

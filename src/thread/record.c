@@ -2,25 +2,52 @@
 #include "thread/records.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "ground/services.h"
 #include "ground/conf.h"
 #include "os/os.h"
 #include "pages/base.h"
 
-#define ENDED_SCAN 4 /* records looked at, for one whose thread has ended, when a thread starts */
-
 struct records records = { .lock = LOCK_INITIAL(LOCK_THREADS) };
 
-void
-record_make_idle(struct thread *t)
+static void
+list_add(struct thread *t, enum thread_state state)
 {
-    t->state = THREAD_IDLE;
-    t->slot = NULL;
-    t->idle_since = os_clock_ms();
-    t->next_idle = records.idle;
-    records.idle = t;
-    records.live--;
+    struct record_list *list = &records.lists[state];
+    t->state = state;
+    t->since = os_clock_ms();
+    t->newer = NULL;
+    t->older = list->newest;
+    *(list->newest != NULL ? &list->newest->newer : &list->oldest) = t;
+    list->newest = t;
+}
+
+static void
+list_remove(struct thread *t)
+{
+    struct record_list *list = &records.lists[t->state];
+    *(t->newer != NULL ? &t->newer->older : &list->newest) = t->older;
+    *(t->older != NULL ? &t->older->newer : &list->oldest) = t->newer;
+    if (records.next == t)
+        records.next = t->older;
+    if (records.next_young == t)
+        records.next_young = t->older;
+}
+
+void
+record_move(struct thread *t, enum thread_state state)
+{
+    records.live += (state == THREAD_LIVE) - (t->state == THREAD_LIVE);
+    list_remove(t);
+    list_add(t, state);
+}
+
+void
+record_empty(struct thread *t)
+{
+    cache_set_collect(&t->set, true);
+    record_move(t, THREAD_EMPTY);
 }
 
 static struct thread *
@@ -35,6 +62,7 @@ record_new(struct heap *h)
         records.process = os_process_id();
     t->next = records.all;
     __atomic_store_n(&records.all, t, __ATOMIC_RELEASE); /* thread_fork_holds() takes no lock */
+    list_add(t, THREAD_EMPTY);
     return t;
 }
 
@@ -47,23 +75,19 @@ thread_start(void)
         return NULL;
     lock_take(&records.lock);
     int id = os_thread_id();
-    records_find_ended(ENDED_SCAN, id);
-    struct thread *t = records.idle;
-    if (t != NULL)
-        records.idle = t->next_idle;
-    else
+    records_find_ended_young(id);
+    struct thread *t = records.lists[THREAD_RESTING].newest;
+    if (t == NULL)
+        t = records.lists[THREAD_EMPTY].newest;
+    if (t == NULL)
         t = record_new(h);
+    if (t != NULL && services.thread_started != NULL && services.thread_started() != 0)
+        t = NULL;
     if (t != NULL) {
-        records.live++;
-        if (services.thread_started == NULL || services.thread_started() == 0) {
-            t->state = THREAD_LIVE;
-            t->id = id;
-            t->slot = tls_slot();
-            *t->slot = t;
-        } else {
-            record_make_idle(t);
-            t = NULL;
-        }
+        record_move(t, THREAD_LIVE);
+        t->id = id;
+        t->slot = tls_slot();
+        *t->slot = t;
     }
     lock_drop(&records.lock);
     errno = saved;
@@ -85,7 +109,7 @@ thread_exit(void)
         return;
     *tls_slot() = NULL;
     lock_take(&records.lock);
-    record_make_idle(t);
+    record_move(t, THREAD_RESTING);
     lock_drop(&records.lock);
 }
 
@@ -102,7 +126,7 @@ uint32_t
 thread_count(void)
 {
     lock_take(&records.lock);
-    records_find_ended(ALL_RECORDS, NOBODY);
+    records_find_all_ended();
     uint32_t n = records.live;
     lock_drop(&records.lock);
     return n;
@@ -126,8 +150,9 @@ thread_release_all(bool give_back)
         if (services.thread_started != NULL && t->state == THREAD_LIVE)
             *t->slot = NULL;
     }
-    records.all = records.idle = records.cursor = NULL;
-    records.live = 0;
+    records.all = records.next = records.next_young = NULL;
+    memset(records.lists, 0, sizeof records.lists);
+    records.live = records.emptied = 0;
     lock_drop(&records.lock);
     *tls_slot() = NULL;
 }
@@ -168,7 +193,7 @@ thread_fork_child(void)
         lock_init(&t->set.lock, LOCK_RECORD);
         /* The other threads are not in this process. */
         if (t != self && t->state == THREAD_LIVE)
-            record_make_idle(t);
+            record_move(t, THREAD_RESTING);
     }
     lock_init(&records.lock, LOCK_THREADS);
 }

@@ -18,17 +18,23 @@
 #include "thread/cache_set.h"
 #include "thread/tls.h"
 
-enum thread_state { THREAD_LIVE, THREAD_IDLE };
+enum thread_state {
+    THREAD_LIVE,
+    THREAD_RESTING, /* its thread has ended; its caches wait for an heir */
+    THREAD_EMPTY,   /* they hold nothing any more */
+    THREAD_STATES
+};
 
 struct thread {
     struct cache_set set;      /* first, so that finding the cache of heap 0 is adding nothing */
-    enum thread_state state;   /* guarded by the lock of the list of records */
     struct thread **slot;      /* the thread's pointer to this */
-    struct thread *next;       /* of all records */
-    struct thread *next_idle;
-    uint64_t idle_since;       /* ms */
     uint64_t collected;        /* when its caches were last collected, ms */
+    /* Guarded by the lock of the list of records: */
+    struct thread *next;       /* of all records */
+    enum thread_state state;
     int id;                    /* of its thread, in the system */
+    uint64_t since;            /* when it came into its state, ms */
+    struct thread *newer, *older; /* of those in its state */
     /* The set's, by heap, at a constant place for the hot path. At the end of the record, for most of it is never touched. */
     _Atomic(struct cache *) caches[CACHE_SET_HEAPS];
 };

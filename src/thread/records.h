@@ -4,24 +4,49 @@
 
 #include "thread/record.h"
 
+struct record_list {
+    struct thread *newest, *oldest; /* by the time since when they are in it */
+};
+
 struct records {
     struct lock lock; /* guards all that is here, and what a record says of itself */
-    struct thread *all, *idle;
-    struct thread *cursor; /* where the next look for ended threads goes on */
+    struct thread *all;
+    struct record_list lists[THREAD_STATES];
+    struct thread *next, *next_young; /* live ones where the two looks for ended threads go on; NULL: at the newest */
     uint32_t live;
-    int process;           /* whose threads they are */
+    unsigned emptied;                 /* records in a row, with others waiting all the time */
+    int process;                      /* whose threads they are */
+    uint64_t next_look;               /* ms */
+    _Atomic uint64_t due;             /* when there is something to do about records, ms; read without the lock */
 };
 
 extern HIDDEN struct records records;
 
-/* A record's thread has ended: it waits for an heir. */
-void record_make_idle(struct thread *t);
+/* No wait for records is longer. */
+#define RECORDS_WAIT_MS 1000
 
-#define NOBODY (-1)
-#define ALL_RECORDS UINT32_MAX
+/* Have `ms` gone by, which are at most RECORDS_WAIT_MS? A clock that went back since is taken for yes. */
+static inline bool
+record_waited(uint64_t since, uint64_t now, uint64_t ms)
+{
+    return now < since || now - since >= ms;
+}
 
-/* Look at `most` live records for some whose threads have ended, and make them idle; with a loader, which tells, at none.
- * `self`: the calling thread's number, if it has no record: then a record with that number is of a thread before it. */
-void records_find_ended(unsigned most, int self);
+/* Move a record to the list of a state, as its newest. */
+void record_move(struct thread *t, enum thread_state state);
+
+/* Give back all that a resting record's caches hold. */
+void record_empty(struct thread *t);
+
+/* These look for live records whose threads have ended, and let them rest. With a loader, which tells of ends, they do nothing. */
+
+/* Among those that started lately, for an heir. `self` is its number in the system: a record with that is of a thread before it. */
+void records_find_ended_young(int self);
+
+/* Among all, a few at a time, and on as long as there are some. */
+void records_find_ended(uint64_t now);
+
+/* All. */
+void records_find_all_ended(void);
 
 #endif

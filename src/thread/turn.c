@@ -1,40 +1,75 @@
 /* Turns of the slow path: what a thread does for itself, for records that nobody uses and for free pages, now and then. */
 #include "ground/conf.h"
+#include "ground/services.h"
 #include "os/os.h"
 #include "pages/pool.h"
 #include "thread/records.h"
 
-#define COLLECT_MS 1000 /* time between two collections of a thread's caches */
-#define IDLE_MS 1000    /* how long the caches of a thread that ended wait for an heir */
-#define ENDED_SCAN 4    /* records looked at, for one whose thread has ended, at each collection */
+#define COLLECT_MS 1000      /* time between two collections of a thread's caches */
+#define REST_MS RECORDS_WAIT_MS /* how long the caches of a thread that ended wait for an heir */
+#define EMPTY_MOST 4         /* records emptied in one turn */
+#define EMPTIED_MANY 64      /* records emptied in a row that are a wave of threads which nobody followed */
 
-/* Empty the caches of records that have waited for an heir long enough. */
-static void
-collect_idle(uint64_t now)
+static bool
+rested(const struct thread *t, uint64_t now)
 {
+    return t != NULL && record_waited(t->since, now, REST_MS);
+}
+
+/* Empty the caches of records that have waited for an heir long enough. True: their pages should not wait to decay. */
+static bool
+empty_rested(uint64_t now)
+{
+    const struct record_list *resting = &records.lists[THREAD_RESTING];
+    unsigned n = 0;
+    for (; n < EMPTY_MOST && rested(resting->oldest, now); n++)
+        record_empty(resting->oldest);
+    records.emptied = n != 0 ? records.emptied + n : 0;
+    return records.emptied >= EMPTIED_MANY && conf.dirty_decay_ms > 0;
+}
+
+/* When the next turn for records is due. */
+static uint64_t
+next_due(uint64_t now)
+{
+    uint64_t due = now + RECORDS_WAIT_MS;
+    const struct thread *oldest = records.lists[THREAD_RESTING].oldest;
+    if (services.thread_started == NULL && records.next_look < due)
+        due = records.next_look;
+    if (oldest != NULL && oldest->since + REST_MS < due)
+        due = oldest->since + REST_MS;
+    return due;
+}
+
+/* Look for threads that have ended, and for their records that nobody took over. */
+static void
+records_turn(uint64_t now)
+{
+    uint64_t due = atomic_load_explicit(&records.due, memory_order_relaxed);
+    if (now < due && due - now <= RECORDS_WAIT_MS) /* else it is due, or the clock went back */
+        return;
     if (!lock_try(&records.lock))
         return;
-    records_find_ended(ENDED_SCAN, NOBODY);
-    for (struct thread *t = records.idle; t != NULL; t = t->next_idle) {
-        if (t->idle_since != 0 && now - t->idle_since >= IDLE_MS) {
-            t->idle_since = 0;
-            cache_set_collect(&t->set, true);
-        }
-    }
+    if (now >= records.next_look || records.next_look - now > RECORDS_WAIT_MS)
+        records_find_ended(now);
+    bool purge = empty_rested(now);
+    atomic_store_explicit(&records.due, next_due(now), memory_order_relaxed);
     lock_drop(&records.lock);
+    if (purge)
+        pool_purge();
 }
 
 void
 thread_tick(struct thread *t)
 {
     uint64_t now = os_clock_ms();
-    if (now - t->collected >= COLLECT_MS) {
+    if (now < t->collected || now - t->collected >= COLLECT_MS) { /* the clock may have gone back */
         /* After a long rest what was cached is as old as pages that have decayed. */
-        bool all = conf.dirty_decay_ms >= 0 && now - t->collected >= (uint64_t)conf.dirty_decay_ms;
+        bool all = conf.dirty_decay_ms >= 0 && now > t->collected && now - t->collected >= (uint64_t)conf.dirty_decay_ms;
         t->collected = now;
         cache_set_collect(&t->set, all);
-        collect_idle(now);
     }
+    records_turn(now);
     pool_tick(now);
 }
 
@@ -45,8 +80,8 @@ thread_purge(void)
     if (self != NULL)
         cache_set_collect(&self->set, true);
     lock_take(&records.lock);
-    records_find_ended(ALL_RECORDS, NOBODY);
-    for (struct thread *t = records.idle; t != NULL; t = t->next_idle)
-        cache_set_collect(&t->set, true);
+    records_find_all_ended();
+    while (records.lists[THREAD_RESTING].oldest != NULL)
+        record_empty(records.lists[THREAD_RESTING].oldest);
     lock_drop(&records.lock);
 }
