@@ -16,7 +16,7 @@ libalcore_la_SOURCES = \
 	src/pages/pagemap.h src/pages/pagemap.c src/pages/free_runs.h src/pages/free_runs.c \
 	src/pages/pool.h src/pages/pool.c src/pages/run.h src/pages/unmap.h src/pages/unmap.c \
 	src/heap/heap.h src/heap/large.h src/heap/large.c src/heap/slab.h src/heap/slab.c \
-	src/thread/cache.h src/thread/cache.c src/thread/cache_set.h src/thread/cache_set.c \
+	src/thread/arrays.h src/thread/arrays.c src/thread/cache.h src/thread/cache.c src/thread/cache_set.h src/thread/cache_set.c \
 	src/thread/fork.h src/thread/fork.c \
 	src/thread/ended.c src/thread/record.h src/thread/record.c src/thread/records.h src/thread/sums.c \
 	src/thread/tls.h src/thread/tls.c src/thread/turn.c \

@@ -7,7 +7,6 @@
 #include "ground/system.h"
 #include "heap/large.h"
 #include "heap/slab.h"
-#include "pages/base.h"
 
 /* What a bin may keep at most; bench/README.md compares. */
 #define SMALL_KEEP_BYTES ((size_t)128 << 10)
@@ -31,7 +30,7 @@ bin_clear(struct cache_bin *b)
 }
 
 void
-cache_init(struct cache *c, struct heap *h)
+cache_init(struct cache *c, struct heap *h, struct arrays *arrays)
 {
     memset(c, 0, sizeof *c);
     for (unsigned bin = 0; bin < BINS; bin++) {
@@ -39,6 +38,7 @@ cache_init(struct cache *c, struct heap *h)
         cache_turn_after(&c->bins[bin], COUNTDOWN);
     }
     c->heap = h;
+    c->arrays = arrays;
 }
 
 /* A thread may be stopped within the few instructions that set a turn; its count is then wrong by a period at most. */
@@ -95,22 +95,23 @@ batch_is_short(const struct cache_bin *b, unsigned bin)
 /* Let a bin hold twice as much, its present blocks included, if it is worth it: its blocks are
  * used again, or batches are short. False: it may not, or no memory. */
 static bool
-bin_grow(struct cache_bin *b, unsigned bin, bool used_again)
+bin_grow(struct cache *c, unsigned bin, bool used_again)
 {
+    struct cache_bin *b = &c->bins[bin];
     unsigned most = capacity_most(bin), count = bin_count(b);
     if (b->capacity >= most || !(used_again || batch_is_short(b, bin)))
         return false;
     unsigned capacity = b->capacity == 0 ? 7 : b->capacity * 2 + 1;
     if (capacity > most)
         capacity = most;
-    void **array = base_alloc(array_bytes(capacity));
+    void **array = arrays_take(c->arrays, array_bytes(capacity));
     if (array == NULL)
         return false;
     array[0] = NULL;
     if (b->capacity != 0) {
         void **old = b->end - b->capacity - 1;
         memcpy(array + 1, old + 1, count * sizeof *array);
-        base_free(old, array_bytes(b->capacity));
+        arrays_give(c->arrays, old, array_bytes(b->capacity));
     }
     b->top = array + 1 + count;
     b->end = array + 1 + capacity;
@@ -119,11 +120,11 @@ bin_grow(struct cache_bin *b, unsigned bin, bool used_again)
 }
 
 static void
-bin_drop_array(struct cache_bin *b)
+bin_drop_array(struct cache *c, struct cache_bin *b)
 {
     if (b->capacity == 0)
         return;
-    base_free(b->end - b->capacity - 1, array_bytes(b->capacity));
+    arrays_give(c->arrays, b->end - b->capacity - 1, array_bytes(b->capacity));
     bin_clear(b);
 }
 
@@ -131,7 +132,7 @@ void
 cache_fini(struct cache *c)
 {
     for (unsigned bin = 1; bin < BINS; bin++)
-        bin_drop_array(&c->bins[bin]);
+        bin_drop_array(c, &c->bins[bin]);
 }
 
 /* Give the `count` blocks that were pushed first back to the heap. */
@@ -164,7 +165,7 @@ cache_refill(struct cache *c, unsigned bin, bool *zeroed)
     if (bin > SMALL_BINS)
         return large_take(c->heap, bin, bin_size(bin), PAGE_SIZE, zeroed);
     uint16_t now = (uint16_t)cache_allocations(b);
-    bin_grow(b, bin, now != c->empty_at[bin]);
+    bin_grow(c, bin, now != c->empty_at[bin]);
     if (b->capacity == 0) {
         void *block;
         return slab_take(c->heap, bin, &block, 1) == 1 ? block : NULL;
@@ -184,7 +185,7 @@ cache_make_room(struct cache *c, unsigned bin)
     uint16_t now = (uint16_t)cache_allocations(b);
     bool used_again = now != c->full_at[bin];
     c->full_at[bin] = now;
-    if (bin_grow(b, bin, used_again))
+    if (bin_grow(c, bin, used_again))
         return true;
     if (b->capacity == 0)
         return false;
@@ -200,7 +201,7 @@ cache_collect(struct cache *c, bool all)
         uint16_t mark = (uint16_t)cache_allocations(b);
         if (b->capacity != 0 && (all || mark == b->mark)) {
             bin_flush(c, bin, bin_count(b));
-            bin_drop_array(b);
+            bin_drop_array(c, b);
         }
         b->mark = mark;
     }

@@ -21,6 +21,7 @@
 
 #include "heap/heap.h"
 #include "ground/sizeclass.h"
+#include "thread/arrays.h"
 
 struct cache_bin {
     void **top;        /* where the next block is pushed */
@@ -39,7 +40,8 @@ struct cache {
      * read at multiples of 32 while bins are written. Without this a malloc of some sizes takes twice as long. */
     struct heap *heap;
     struct cache_bin bins[BINS]; /* bins[0] is always full and empty: what cannot be cached */
-    struct cache *next;          /* of this thread */
+    struct cache *next;          /* of its set */
+    struct arrays *arrays;       /* of its set, where its bins' arrays come from; NULL: base */
     /* Low bits of the allocations at which a bin will run empty if nothing is freed, and at which
      * it last ran full: tell a bin whose blocks are used again from one that only gives or only takes. */
     uint16_t empty_at[BINS], full_at[BINS];
@@ -123,7 +125,7 @@ cache_count_failed(struct cache_bin *bin)
     __atomic_store_n(&bin->due, bin->due - 1, __ATOMIC_RELAXED);
 }
 
-void cache_init(struct cache *c, struct heap *h);
+void cache_init(struct cache *c, struct heap *h, struct arrays *arrays);
 
 /* Free the arrays; their blocks are forgotten. */
 void cache_fini(struct cache *c);

@@ -4,9 +4,10 @@
 #include "pages/base.h"
 
 void
-cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) *by_heap)
+cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) *by_heap, void *memory, size_t size)
 {
-    cache_init(&s->first, heap0);
+    arrays_init(&s->arrays, memory, size);
+    cache_init(&s->first, heap0, &s->arrays);
     lock_init(&s->lock, LOCK_RECORD);
     s->made = NULL;
     s->by_heap = by_heap;
@@ -22,7 +23,7 @@ cache_set_get(struct cache_set *s, struct heap *h)
     c = base_alloc(sizeof *c);
     if (c == NULL)
         return NULL;
-    cache_init(c, h);
+    cache_init(c, h, &s->arrays);
     lock_take(&s->lock);
     c->next = s->made;
     s->made = c;
@@ -43,8 +44,8 @@ cache_set_drop(struct cache_set *s, uint32_t heap)
     while (*link != c)
         link = &(*link)->next;
     *link = c->next;
-    lock_drop(&s->lock);
     cache_fini(c);
+    lock_drop(&s->lock);
     base_free(c, sizeof *c);
 }
 
@@ -55,5 +56,7 @@ cache_set_collect(struct cache_set *s, bool all)
     cache_collect(&s->first, all);
     for (struct cache *c = s->made; c != NULL; c = c->next)
         cache_collect(c, all);
+    if (all)
+        arrays_purge(&s->arrays);
     lock_drop(&s->lock);
 }

@@ -22,10 +22,11 @@ struct cache_set {
     struct lock lock;
     struct cache *made; /* all but the first */
     _Atomic(struct cache *) *by_heap; /* CACHE_SET_HEAPS of them, of which most are never touched: whose set it is has them */
+    struct arrays arrays;
 };
 
-/* A set with a cache of heap 0. What `by_heap` points to reads as zero. */
-void cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) *by_heap);
+/* A set with a cache of heap 0. What `by_heap` points to reads as zero. Its bins' arrays lie in `memory`, as far as they fit. */
+void cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) *by_heap, void *memory, size_t size);
 
 /* Its cache for a heap, made if there is none. For its user. NULL: no memory. */
 struct cache *cache_set_get(struct cache_set *s, struct heap *h);

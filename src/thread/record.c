@@ -53,11 +53,11 @@ record_empty(struct thread *t)
 static struct thread *
 record_new(struct heap *h)
 {
-    struct thread *t = base_alloc(sizeof *t);
+    struct thread *t = base_alloc(THREAD_RECORD_BYTES);
     if (t == NULL)
         return NULL;
     /* Records are never given back, so t->caches is fresh from the system: zero, and not to be touched. */
-    cache_set_init(&t->set, h, t->caches);
+    cache_set_init(&t->set, h, t->caches, t->arrays, THREAD_RECORD_BYTES - sizeof *t);
     if (records.all == NULL)
         records.process = os_process_id();
     t->next = records.all;

@@ -37,7 +37,10 @@ struct thread {
     struct thread *newer, *older; /* of those in its state */
     /* The set's, by heap, at a constant place for the hot path. At the end of the record, for most of it is never touched. */
     _Atomic(struct cache *) caches[CACHE_SET_HEAPS];
+    char arrays[]; /* the set's, up to THREAD_RECORD_BYTES */
 };
+
+#define THREAD_RECORD_BYTES ((size_t)64 << 10) /* records of more than 32 KiB are of this size anyway: pages/base.c */
 
 /* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. */
 static inline __attribute__((always_inline)) struct cache *

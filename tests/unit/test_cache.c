@@ -21,7 +21,7 @@ start(void **unused)
     if (cache == NULL || heap_create(&(struct alcove_heap_options){ .name = "tested" }, &index) != 0)
         return -1;
     heap = heap_of(index);
-    cache_init(cache, heap);
+    cache_init(cache, heap, NULL);
     return 0;
 }
 

@@ -7,6 +7,8 @@
 #define BIN_64 4
 
 static struct cache_set *set;
+#define MEMORY ((size_t)64 << 10)
+static char *memory; /* for its arrays */
 static struct heap *heaps[3]; /* the default heap, and two more */
 
 static int
@@ -22,9 +24,10 @@ start(void **unused)
     }
     set = base_alloc(sizeof *set);
     _Atomic(struct cache *) *by_heap = base_alloc_zeroed(CACHE_SET_HEAPS * sizeof *by_heap);
-    if (heaps[0] == NULL || set == NULL || by_heap == NULL)
+    memory = base_alloc(MEMORY);
+    if (heaps[0] == NULL || set == NULL || by_heap == NULL || memory == NULL)
         return -1;
-    cache_set_init(set, heaps[0], by_heap);
+    cache_set_init(set, heaps[0], by_heap, memory, MEMORY);
     return 0;
 }
 
@@ -91,6 +94,51 @@ test_collecting_empties_every_cache(void **unused)
         assert_int_equal(heaps[i]->bins[BIN_64].out, 0);
 }
 
+static bool
+within(const void *array)
+{
+    return (const char *)array >= memory && (const char *)array < memory + MEMORY;
+}
+
+static void
+test_arrays_lie_in_the_memory_of_the_set_and_read_as_zero_when_all_is_collected(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < 3; i++)
+        use(heaps[i]);
+    char *array = (char *)cache_set_get(set, heaps[1])->bins[BIN_64].end;
+    assert_true(within(array));
+    cache_set_collect(set, true);
+    for (const char *p = set->arrays.begin; p < set->arrays.end; p++)
+        assert_int_equal(*p, 0);
+    use(heaps[0]);
+    assert_true((char *)set->first.bins[BIN_64].end <= array); /* from the start again */
+}
+
+static void
+test_given_array_is_taken_again(void **unused)
+{
+    (void)unused;
+    void *one = arrays_take(&set->arrays, 128), *two = arrays_take(&set->arrays, 128);
+    assert_ptr_not_equal(one, two);
+    arrays_give(&set->arrays, one, 128);
+    assert_ptr_not_equal(arrays_take(&set->arrays, 64), one);
+    assert_ptr_equal(arrays_take(&set->arrays, 128), one);
+}
+
+static void
+test_what_the_memory_has_no_room_for_comes_from_base(void **unused)
+{
+    (void)unused;
+    void *last;
+    while (within(last = arrays_take(&set->arrays, 8192)))
+        memset(last, 1, 8192);
+    assert_non_null(last);
+    arrays_give(&set->arrays, last, 8192);
+    assert_ptr_equal(base_alloc(8192), last);
+    assert_true(within(arrays_take(&set->arrays, 16)) || set->arrays.next == set->arrays.end);
+}
+
 int
 main(void)
 {
@@ -99,6 +147,9 @@ main(void)
         set_test(test_cache_of_a_heap_is_made_once),
         set_test(test_dropped_cache_is_made_anew_and_others_stay),
         set_test(test_collecting_empties_every_cache),
+        set_test(test_arrays_lie_in_the_memory_of_the_set_and_read_as_zero_when_all_is_collected),
+        set_test(test_given_array_is_taken_again),
+        set_test(test_what_the_memory_has_no_room_for_comes_from_base),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
