@@ -40,6 +40,8 @@ backlog_limit(const struct decay *d)
 size_t
 decay_advance(struct decay *d, uint64_t now, size_t pages)
 {
+    if (decay_clock_went_back(d, now)) /* pages are as old as they were, from now on */
+        __atomic_store_n(&d->epoch, now, __ATOMIC_RELAXED);
     uint64_t epochs = now > d->epoch ? (now - d->epoch) / decay_epoch_ms(d) : 0;
     if (epochs == 0)
         return d->limit;

@@ -25,11 +25,19 @@ void decay_init(struct decay *d, int64_t ms, uint64_t now);
 /* Length of an epoch, ms, at least 1. */
 uint64_t decay_epoch_ms(const struct decay *d);
 
-/* Has an epoch gone by? May be asked without the lock, with a clock read before others advanced. */
+/* Has the clock gone back? `now` may have been read a little before somebody else advanced, but not a second. */
+static inline int
+decay_clock_went_back(const struct decay *d, uint64_t now)
+{
+    uint64_t epoch = __atomic_load_n(&d->epoch, __ATOMIC_RELAXED);
+    return now < epoch && epoch - now > 1000;
+}
+
+/* Has an epoch gone by? May be asked without the lock. Where the clock has gone back there is something to do, too. */
 static inline int
 decay_is_due(const struct decay *d, uint64_t now)
 {
-    return d->ms > 0 && now >= __atomic_load_n(&d->epoch, __ATOMIC_RELAXED) + decay_epoch_ms(d);
+    return d->ms > 0 && (now >= __atomic_load_n(&d->epoch, __ATOMIC_RELAXED) + decay_epoch_ms(d) || decay_clock_went_back(d, now));
 }
 
 /* Advance to `now`, with `pages` free and resident, and return how many may stay. */
