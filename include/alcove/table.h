@@ -58,7 +58,7 @@ enum alcove_entry {
 struct alcove_heap_options {
     uint32_t size;    /* sizeof(struct alcove_heap_options), or 0 for this version's */
     uint32_t flags;   /* none yet: 0 */
-    uint64_t limit;   /* most bytes of pages that the heap may hold; 0: no limit */
+    uint64_t limit;   /* most that active_bytes may be, 64 KiB to 2^47; 0: no limit */
     const char *name; /* copied, at most 63 bytes are kept; NULL: "heap N" */
 };
 
@@ -68,7 +68,9 @@ struct alcove_heap_stats {
     uint64_t live_blocks;   /* allocated and not freed */
     uint64_t live_bytes;    /* usable sizes of those */
     uint64_t peak_bytes;    /* highest number of bytes in blocks handed out, thread caches included */
-    uint64_t active_bytes;  /* pages in use by slabs and large blocks: what the limit is compared with */
+    uint64_t active_bytes;  /* what is charged, and compared with the limit: pages of slabs that blocks were handed out of, the
+                             * usable bytes of large blocks in whole pages, and for each block that was to be aligned to 2 MiB
+                             * or more (512 pages) a page and 128 bytes of the allocator's own */
     uint64_t cached_bytes;  /* free blocks in thread caches; part of active_bytes */
     uint64_t limit;         /* 0: none */
     uint64_t total_allocs;  /* allocations ever made */

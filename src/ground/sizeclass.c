@@ -53,6 +53,9 @@ size_round_huge(size_t size)
 #define SLAB_BYTES ((size_t)64 << 10) /* what a slab aims at; bench/README.md compares */
 #define SLAB_MIN_BLOCKS 4
 
+_Static_assert(SLAB_MIN_BLOCKS * SMALL_MAX <= 32 * PAGE_SIZE && SLAB_BYTES <= 32 * PAGE_SIZE,
+               "a slab's pages have a bit each in its record");
+
 unsigned
 bin_slab_pages(unsigned bin)
 {

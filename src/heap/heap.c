@@ -101,13 +101,15 @@ heap_create(const struct alcove_heap_options *options, uint32_t *index)
 static struct run *
 collect_runs(struct heap *h)
 {
-    struct run *at[2 * SMALL_BINS + 1], *all = NULL;
+    struct run *at[3 * SMALL_BINS + 1], *all = NULL;
     unsigned lists = 0;
     if (h->large != NULL)
         at[lists++] = h->large;
     for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
         if (h->bins[bin].partial != NULL)
             at[lists++] = h->bins[bin].partial;
+        if (h->bins[bin].fresh != NULL)
+            at[lists++] = h->bins[bin].fresh;
         if (h->bins[bin].full != NULL)
             at[lists++] = h->bins[bin].full;
     }
@@ -215,10 +217,11 @@ heap_allows(const struct heap *h, size_t bytes)
                 atomic_load_explicit(&h->active, memory_order_relaxed), bytes);
 }
 
-void
-heap_charge_anyway(struct heap *h, size_t bytes)
+bool
+heap_is_near_limit(const struct heap *h)
 {
-    atomic_fetch_add_explicit(&h->active, bytes, memory_order_relaxed);
+    uint64_t limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
+    return limit != 0 && atomic_load_explicit(&h->active, memory_order_relaxed) > limit - limit / 4;
 }
 
 void

@@ -5,7 +5,9 @@
  *
  * Glossary
  *   out     a block that is allocated, or kept in a thread's cache: not in a slab's bitmap
- *   active  pages in slabs and large blocks; what the limit is compared with
+ *   touched a page of a slab that blocks were handed out of, since the slab was made or the page trimmed
+ *   active  bytes charged: touched pages, large blocks, and metadata that is out of proportion to
+ *           them (heap/large.h). What the limit is compared with
  */
 #ifndef HEAP_HEAP_H
 #define HEAP_HEAP_H
@@ -21,15 +23,17 @@
 #include "ground/lock.h"
 
 #define HEAP_NAME_MAX 64
-#define HEAP_LIMIT_MIN ((uint64_t)64 << 10) /* one slab */
+#define HEAP_LIMIT_MIN ((uint64_t)64 << 10) /* a page for each of a few size classes */
 
 /* Slabs of one size class. */
 struct heap_bin {
     struct lock lock;
     uint32_t slabs;
-    struct run *partial; /* with free blocks; the one that has been waiting longest is used first */
+    uint32_t given;      /* blocks came back since heap_trim() was here */
+    struct run *partial; /* with free blocks in touched pages; the one that has been waiting longest is used first */
     struct run *last;    /* of those */
-    struct run *full;    /* without */
+    struct run *fresh;   /* whose free blocks all need pages that are not touched */
+    struct run *full;    /* without free blocks */
     uint64_t out;        /* blocks */
     uint64_t uncached;   /* allocations that went past the thread caches, ever */
 } __attribute__((aligned(64)));
@@ -70,12 +74,12 @@ void heaps_let_go(void);
 /* How many there are. */
 uint32_t heap_count(void);
 
-/* Count bytes of pages in and out of the heap. False: the limit forbids it. */
+/* Count what is charged in and out of the heap. False: the limit forbids it. */
 bool heap_charge(struct heap *h, size_t bytes);
 /* Would the limit allow so many more, as things are now? Nothing is counted. */
 bool heap_allows(const struct heap *h, size_t bytes);
-/* For what is free already, only kept: the limit is not asked. */
-void heap_charge_anyway(struct heap *h, size_t bytes);
+/* Is so much of the limit used that no page should be touched before it is needed? */
+bool heap_is_near_limit(const struct heap *h);
 void heap_discharge(struct heap *h, size_t bytes);
 
 /* Count bytes of blocks handed out; keeps the peak. */

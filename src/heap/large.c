@@ -25,6 +25,14 @@ bytes_of(unsigned bin, size_t size)
     return (bytes + PAGE_MASK) & ~PAGE_MASK;
 }
 
+/* What is charged besides the pages of a block of this alignment. */
+static size_t
+metadata_of(size_t alignment)
+{
+    size_t page_of_map_speaks_of = PAGE_SIZE / sizeof(pagemap_entry) << PAGE_LG;
+    return alignment >= page_of_map_speaks_of ? PAGE_SIZE + sizeof(struct run) : 0;
+}
+
 /* A block that a thread cache may keep has the size of its class. */
 static unsigned
 bin_of(size_t size)
@@ -41,18 +49,19 @@ large_allowed(const struct heap *h, size_t size)
 void *
 large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *zeroed)
 {
-    size_t bytes = bytes_of(bin, size);
-    if (bytes == 0 || alignment > PTRDIFF_MAX || bytes > PTRDIFF_MAX - alignment || !heap_charge(h, bytes))
+    size_t bytes = bytes_of(bin, size), metadata = metadata_of(alignment);
+    if (bytes == 0 || alignment > PTRDIFF_MAX || bytes > PTRDIFF_MAX - alignment || !heap_charge(h, bytes + metadata))
         return NULL;
     bool huge = is_huge(bytes, alignment);
     struct run_use use = { huge ? RUN_HUGE : RUN_LARGE, (uint8_t)(huge ? 0 : bin), (uint16_t)h->index };
     struct run *r = huge ? pool_take_huge(h->pool, bytes, alignment, use)
                          : pool_take(h->pool, bytes >> PAGE_LG, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, use);
     if (r == NULL) {
-        heap_discharge(h, bytes);
+        heap_discharge(h, bytes + metadata);
         return NULL;
     }
     r->usable = bytes;
+    r->metadata = metadata;
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
@@ -72,14 +81,14 @@ run_give(struct heap *h, struct run *r)
 void
 large_give(struct heap *h, struct run *r)
 {
-    size_t bytes = r->usable;
+    size_t bytes = r->usable, metadata = r->metadata;
     lock_take(&h->large_lock);
     run_list_remove(&h->large, r);
     count(h, r, -1);
     lock_drop(&h->large_lock);
     run_give(h, r);
     heap_count_back(h, bytes);
-    heap_discharge(h, bytes);
+    heap_discharge(h, bytes + metadata);
 }
 
 /* Resize the pages of a run that is off its heap's list. False: it stays as it is. */
@@ -189,7 +198,8 @@ large_end_room(struct heap *h, struct run *r)
     size_t bytes = r->pages << PAGE_LG, old = r->usable;
     if (r->kind != RUN_LARGE || bytes <= SMALL_MAX || bytes > CACHED_MAX || bin_size(bin_of_size(bytes)) != bytes)
         return false;
-    heap_charge_anyway(h, bytes - old);
+    if (!heap_charge(h, bytes - old))
+        return false;
     recount(h, r, bin_of_size(bytes), bytes);
     heap_count_out(h, bytes - old);
     return true;

@@ -2,6 +2,10 @@
  * Large blocks: a run of pages each. A block that realloc expects to grow on may have *room*: more pages than
  * its usable size, which nobody touched. Only the usable size counts, for the limit too. A block with
  * room has no bin, so that its free comes by here.
+ *
+ * A heap is charged a block's usable size, and its metadata where that is out of proportion: a block that was to begin at a
+ * multiple of 2 MiB or more (with pages of 4 KiB) may be a page only, and has a page of the page map to itself. That page is
+ * charged then, and its record. Elsewhere a block's metadata is a 32nd of it at the most, as a slab's is.
  */
 #ifndef HEAP_LARGE_H
 #define HEAP_LARGE_H
@@ -36,7 +40,7 @@ void large_make_room(struct heap *h, struct run *run, size_t size);
 /* Grow into the room. False: there is none, or the limit forbids it. */
 bool large_use_room(struct heap *h, struct run *run, size_t size);
 
-/* Make the room part of the block, which is going to be cached; false: it has no bin. */
+/* Make the room part of the block, which is going to be cached; false: it has no bin, or the limit forbids it. */
 bool large_end_room(struct heap *h, struct run *run);
 
 /* Place of a large bin (0: none) in the heap's counters. */

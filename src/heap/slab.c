@@ -29,37 +29,189 @@ partial_remove(struct heap_bin *b, struct run *slab)
     run_list_remove(&b->partial, slab);
 }
 
-static struct run *
-slab_new(struct heap *h, unsigned bin)
+/* Pages from the first of one block to the last of another, as bits. */
+static uint32_t
+pages_between(size_t size, unsigned first, unsigned last)
+{
+    return (2u << ((last * size + size - 1) >> PAGE_LG)) - (1u << ((first * size) >> PAGE_LG));
+}
+
+static uint32_t
+pages_of(size_t size, unsigned block)
+{
+    return pages_between(size, block, block);
+}
+
+static size_t
+bytes_of(uint32_t pages)
+{
+    return (size_t)(unsigned)__builtin_popcount(pages) << PAGE_LG;
+}
+
+/* Neighbouring pages of a slab, up to `end`, or its blocks. */
+struct stretch {
+    unsigned begin, end;
+};
+
+/* Take the first stretch out of a set of pages that is not empty. */
+static struct stretch
+stretch_take(uint32_t *pages)
+{
+    unsigned begin = (unsigned)__builtin_ctz(*pages);
+    uint64_t carried = (uint64_t)*pages + ((uint64_t)1 << begin);
+    *pages &= (uint32_t)carried;
+    return (struct stretch){ begin, (unsigned)__builtin_ctzll(carried) };
+}
+
+/* The blocks that lie in a stretch of pages and in no others. */
+static struct stretch
+blocks_inside(const struct run *slab, size_t size, struct stretch pages)
+{
+    unsigned begin = (unsigned)((((size_t)pages.begin << PAGE_LG) + size - 1) / size);
+    unsigned end = (unsigned)(((size_t)pages.end << PAGE_LG) / size);
+    return (struct stretch){ begin, end < slab->blocks ? end : slab->blocks };
+}
+
+/* Bits of a word of the bitmap that are in a stretch of blocks. */
+static uint64_t
+bits_inside(const struct run *slab, unsigned word, struct stretch blocks)
+{
+    uint64_t bits = slab->bits[word];
+    if (word == blocks.begin / 64)
+        bits &= ~(uint64_t)0 << (blocks.begin % 64);
+    if (word == blocks.end / 64)
+        bits &= ((uint64_t)1 << (blocks.end % 64)) - 1;
+    return bits;
+}
+
+static unsigned
+count_free(const struct run *slab, struct stretch blocks)
+{
+    unsigned n = 0;
+    for (unsigned word = blocks.begin / 64; word * 64 < blocks.end; word++)
+        n += (unsigned)__builtin_popcountll(bits_inside(slab, word, blocks));
+    return n;
+}
+
+static void
+set_touched(struct run *slab, size_t size, uint32_t touched)
+{
+    unsigned ready = 0;
+    slab->charged = touched;
+    while (touched != 0)
+        ready += count_free(slab, blocks_inside(slab, size, stretch_take(&touched)));
+    slab->ready = (uint16_t)ready;
+}
+
+/* Charge for pages of a slab in `fresh`, and touch them. False: the limit forbids it. */
+static bool
+touch(struct heap *h, struct run *slab, size_t size, uint32_t pages)
+{
+    if (!heap_charge(h, bytes_of(pages & ~slab->charged)))
+        return false;
+    set_touched(slab, size, slab->charged | pages);
+    struct heap_bin *b = &h->bins[slab->bin];
+    run_list_remove(&b->fresh, slab);
+    partial_add(b, slab);
+    return true;
+}
+
+static unsigned
+first_free(const struct run *slab)
+{
+    unsigned word = 0;
+    while (slab->bits[word] == 0)
+        word++;
+    return word * 64 + (unsigned)__builtin_ctzll(slab->bits[word]);
+}
+
+/* Pages for the slab's first free blocks, `want` if no others lie between. A page that is not touched has free blocks alone. */
+static uint32_t
+pages_of_first(const struct run *slab, size_t size, unsigned want)
+{
+    unsigned first = first_free(slab), left = slab->blocks - first;
+    return pages_between(size, first, first + (want < left ? want : left) - 1);
+}
+
+/* The last page that the limit allows may do for a block that is not the first free one, since it begins in a touched
+ * page or lies in one page where that lies in two. */
+static bool
+touch_least(struct heap *h, struct heap_bin *b, size_t size)
+{
+    struct run *slab = b->fresh, *next;
+    for (; slab != NULL; slab = next) {
+        next = slab->next;
+        for (unsigned i = 0; i < slab->blocks; i++)
+            if (run_bit(slab, i) && heap_allows(h, bytes_of(pages_of(size, i) & ~slab->charged)) &&
+                touch(h, slab, size, pages_of(size, i)))
+                return true;
+    }
+    return false;
+}
+
+/* Does the limit forbid any block that needs a page which is not touched? The first and the last page of one may be. */
+static bool
+limit_forbids_all(const struct heap *h, size_t size)
+{
+    size_t least = size >> PAGE_LG > 2 ? (size >> PAGE_LG) - 1 : 1;
+    return !heap_allows(h, least << PAGE_LG);
+}
+
+/* A slab in `fresh`. */
+static bool
+slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
 {
     unsigned pages = bin_slab_pages(bin);
-    size_t size = bin_size(bin), bytes = (size_t)pages << PAGE_LG;
-    if (!heap_charge(h, bytes))
-        return NULL;
+    if (!heap_allows(h, bytes_of(pages_of(size, 0))))
+        return false;
     struct run *slab = pool_take(h->pool, pages, PAGE_SIZE, (struct run_use){ RUN_SLAB, (uint8_t)bin, (uint16_t)h->index });
-    if (slab == NULL) {
-        heap_discharge(h, bytes);
-        return NULL;
-    }
-    size_t blocks = bytes / size < SLAB_MAX_BLOCKS ? bytes / size : SLAB_MAX_BLOCKS;
+    if (slab == NULL)
+        return false;
+    size_t blocks = ((size_t)pages << PAGE_LG) / size;
+    if (blocks > SLAB_MAX_BLOCKS)
+        blocks = SLAB_MAX_BLOCKS;
     slab->blocks = slab->free = (uint16_t)blocks;
     slab->inverse = (uint32_t)((((uint64_t)1 << 32) + size - 1) / size);
+    slab->charged = 0;
+    slab->ready = 0;
     memset(slab->bits, 0, sizeof slab->bits);
     for (unsigned i = 0; i < blocks / 64; i++)
         slab->bits[i] = ~(uint64_t)0;
     if (blocks % 64 != 0)
         slab->bits[blocks / 64] = ((uint64_t)1 << (blocks % 64)) - 1;
-    return slab;
+    run_list_push(&b->fresh, slab);
+    b->slabs++;
+    return true;
 }
 
-/* Take blocks from one slab, lowest addresses first, and store them downwards from *end. */
+/* Make blocks ready in some slab, where none is: about `want`, or if the limit is near one, and that only if it is needed. */
+static bool
+make_ready(struct heap *h, struct heap_bin *b, size_t size, unsigned want, bool needed)
+{
+    struct run *slab = b->fresh;
+    if (!heap_is_near_limit(h) && touch(h, slab, size, pages_of_first(slab, size, want)))
+        return true;
+    if (!needed)
+        return false;
+    if (touch(h, slab, size, pages_of_first(slab, size, 1)) || touch_least(h, b, size))
+        return true;
+    if (slab->free == slab->blocks) { /* a new one, and the limit was reached meanwhile */
+        run_list_remove(&b->fresh, slab);
+        b->slabs--;
+        slab->next = NULL;
+        pool_give(h->pool, slab);
+    }
+    return false;
+}
+
+/* Take blocks from a stretch of a slab's, lowest addresses first, and store them downwards from *end. */
 static unsigned
-slab_carve(struct run *slab, size_t size, void ***end, unsigned want)
+carve(struct run *slab, size_t size, struct stretch blocks, void ***end, unsigned want)
 {
     unsigned got = 0;
     void **out = *end;
-    for (unsigned word = 0; got < want; word++) {
-        uint64_t bits = slab->bits[word];
+    for (unsigned word = blocks.begin / 64; got < want && word * 64 < blocks.end; word++) {
+        uint64_t bits = bits_inside(slab, word, blocks), others = slab->bits[word] ^ bits;
         char *base = (char *)slab->base + (size_t)word * 64 * size;
         if (bits == 0)
             continue;
@@ -67,10 +219,27 @@ slab_carve(struct run *slab, size_t size, void ***end, unsigned want)
             *--out = base + (size_t)(unsigned)__builtin_ctzl(bits) * size;
             bits &= bits - 1;
         } while (++got < want && bits != 0);
-        run_bits_put(slab, word, bits);
+        run_bits_put(slab, word, bits | others);
+    }
+    *end = out;
+    return got;
+}
+
+/* Take blocks that are ready from a slab. */
+static unsigned
+slab_carve(struct run *slab, size_t size, void ***end, unsigned want)
+{
+    unsigned got = 0;
+    if (want > slab->ready)
+        want = slab->ready;
+    if (slab->ready == slab->free) {
+        got = carve(slab, size, (struct stretch){ 0, slab->blocks }, end, want);
+    } else {
+        for (uint32_t touched = slab->charged; got < want;)
+            got += carve(slab, size, blocks_inside(slab, size, stretch_take(&touched)), end, want - got);
     }
     slab->free = (uint16_t)(slab->free - got);
-    *end = out;
+    slab->ready = (uint16_t)(slab->ready - got);
     return got;
 }
 
@@ -81,20 +250,22 @@ slab_take(struct heap *h, unsigned bin, void **out, unsigned want)
     size_t size = bin_size(bin);
     void **end = out + want;
     unsigned got = 0;
+    if (__atomic_load_n(&b->partial, __ATOMIC_RELAXED) == NULL && limit_forbids_all(h, size))
+        return 0; /* who fails again and again is in nobody's way */
     lock_take(&b->lock);
     while (got < want) {
         struct run *slab = b->partial;
         if (slab == NULL) {
-            if (got > 0 || (slab = slab_new(h, bin)) == NULL)
+            if (b->fresh == NULL && (got > 0 || !slab_new(h, b, bin, size)))
                 break;
-            partial_add(b, slab);
-            b->slabs++;
+            if (!make_ready(h, b, size, want - got, got == 0))
+                break;
+            slab = b->partial;
         }
-        unsigned left = want - got;
-        got += slab_carve(slab, size, &end, left < slab->free ? left : slab->free);
-        if (slab->free == 0) {
+        got += slab_carve(slab, size, &end, want - got);
+        if (slab->ready == 0) {
             partial_remove(b, slab);
-            run_list_push(&b->full, slab);
+            run_list_push(slab->free == 0 ? &b->full : &b->fresh, slab);
         }
     }
     b->out += got;
@@ -103,6 +274,58 @@ slab_take(struct heap *h, unsigned bin, void **out, unsigned want)
         memmove(out, end, got * sizeof *out);
     heap_count_out(h, got * size);
     return got;
+}
+
+/* Touched pages of a slab in which no block is out. */
+static uint32_t
+idle_pages(const struct run *slab, size_t size)
+{
+    uint32_t idle = 0;
+    for (uint32_t touched = slab->charged; touched != 0; touched &= touched - 1) {
+        unsigned page = (unsigned)__builtin_ctz(touched);
+        size_t end = ((((size_t)page + 1) << PAGE_LG) + size - 1) / size;
+        struct stretch blocks = { (unsigned)(((size_t)page << PAGE_LG) / size),
+                                  end < slab->blocks ? (unsigned)end : slab->blocks };
+        if (count_free(slab, blocks) == blocks.end - blocks.begin)
+            idle |= 1u << page;
+    }
+    return idle;
+}
+
+static void
+slab_trim(struct heap *h, struct heap_bin *b, struct run *slab, size_t size)
+{
+    uint32_t purged = 0;
+    for (uint32_t idle = idle_pages(slab, size), left = idle; left != 0; idle = left) {
+        struct stretch pages = stretch_take(&left);
+        if (pages_purge(h->pool, slab->base + ((size_t)pages.begin << PAGE_LG), pages.end - pages.begin))
+            purged |= idle ^ left;
+    }
+    if (purged == 0)
+        return;
+    set_touched(slab, size, slab->charged & ~purged);
+    if (slab->ready == 0) {
+        partial_remove(b, slab);
+        run_list_push(&b->fresh, slab);
+    }
+    heap_discharge(h, bytes_of(purged));
+}
+
+void
+heap_trim(struct heap *h)
+{
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
+        struct heap_bin *b = &h->bins[bin];
+        if (__atomic_load_n(&b->given, __ATOMIC_RELAXED) == 0)
+            continue;
+        lock_take(&b->lock);
+        __atomic_store_n(&b->given, 0, __ATOMIC_RELAXED);
+        for (struct run *slab = b->partial, *next; slab != NULL; slab = next) {
+            next = slab->next;
+            slab_trim(h, b, slab, bin_size(bin));
+        }
+        lock_drop(&b->lock);
+    }
 }
 
 void *
@@ -156,20 +379,23 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
         }
         run_bits_put(slab, (unsigned)index / 64, slab->bits[index / 64] | bit);
         given++;
-        if (slab->free++ == 0) {
-            run_list_remove(&b->full, slab);
+        /* Its pages are touched: it was out. */
+        if (slab->ready++ == 0) {
+            run_list_remove(slab->free == 0 ? &b->full : &b->fresh, slab);
             partial_add(b, slab);
         }
+        slab->free++;
         if (slab->free == slab->blocks) {
             partial_remove(b, slab);
             slab->next = empty;
             empty = slab;
-            bytes += slab->pages << PAGE_LG;
+            bytes += bytes_of(slab->charged);
             empties++;
         }
     }
     b->out -= given;
     b->slabs -= empties;
+    __atomic_store_n(&b->given, 1, __ATOMIC_RELAXED);
     lock_drop(&b->lock);
     heap_count_back(h, given * size);
     if (empty != NULL) {

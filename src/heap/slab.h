@@ -1,15 +1,22 @@
-/* Slabs: runs cut into blocks of one size class. Which of them are free is a bitmap in the run's record. */
+/*
+ * Slabs: runs cut into blocks of one size class. Which of them are free is a bitmap in the run's record. A heap is charged
+ * for a slab's pages one by one, when blocks are first taken out of them.
+ */
 #ifndef HEAP_SLAB_H
 #define HEAP_SLAB_H
 
 #include "heap/heap.h"
 
 /* Take up to `want` blocks of a small bin, ascending addresses to be popped first: the last of
- * them at out[0]. Returns how many; 0: no memory, or the heap's limit is reached. */
+ * them at out[0]. Fewer if the limit is near: then no page is touched but for the first block. Returns how many; 0: no
+ * memory, or the heap's limit is reached. */
 unsigned slab_take(struct heap *h, unsigned bin, void **out, unsigned want);
 
 /* Give blocks of one bin back. One that cannot be free now is reported and left alone. */
 void slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count);
+
+/* Purge and discharge touched pages in which no block is out. */
+void heap_trim(struct heap *h);
 
 /* Start of the block that holds an address; NULL: it is in the slab's unused tail. */
 void *slab_block(const struct run *slab, const void *address);

@@ -279,6 +279,12 @@ pool_next(const struct pool *p)
     return __atomic_load_n(&p->next, __ATOMIC_ACQUIRE);
 }
 
+bool
+pages_purge(struct pool *pool, uintptr_t base, size_t pages)
+{
+    return pool->hooks->purge(pool->context, (void *)base, pages << PAGE_LG);
+}
+
 void
 pool_tick(uint64_t now)
 {

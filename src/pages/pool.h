@@ -87,7 +87,11 @@ bool pool_resize_huge(struct pool *pool, struct run *run, size_t bytes);
 void pool_make(struct pool *pool, const struct pool_hooks *hooks, void *context, int64_t dirty_decay_ms);
 void pool_end(struct pool *pool);
 
-/* Let dirty pages of every pool decay, if an epoch has gone by. `now` is os_clock_ms(). */
+/* Drop the contents of pages in a run that stays: they read as zero then, and are not resident until they are written to. False:
+ * the hooks refuse. Takes no lock. */
+bool pages_purge(struct pool *pool, uintptr_t base, size_t pages);
+
+/* Let dirty pages decay, if an epoch has gone by. `now` is os_clock_ms(). */
 void pool_tick(uint64_t now);
 
 /* Purge every dirty page of every pool now. */

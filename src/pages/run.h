@@ -48,7 +48,14 @@ struct run {
         struct {       /* dirty: from the one that was freed first to the last */
             struct run *younger, *older;
         };
-        size_t usable; /* large, huge: bytes of the block; its pages may have room for more (heap/large.h) */
+        struct {       /* large, huge */
+            size_t usable; /* bytes of the block; its pages may have room for more (heap/large.h) */
+            size_t metadata; /* bytes that its heap is charged for besides */
+        };
+        struct {       /* slab */
+            uint32_t charged; /* a bit for each page, 1: touched, for blocks of it were handed out, and its heap is charged for it */
+            uint16_t ready;   /* how many of the free blocks lie in such pages alone */
+        };
     };
     union {
         /* slab: a bit for each block, 1 free. The last members of a record of 128 bytes, more only with larger pages. */

@@ -328,12 +328,208 @@ test_limit_is_kept(void **unused)
     unsigned n = 0;
     while (n < MANY && slab_take(h, BIN_64, &blocks[n], 1) == 1)
         n++;
-    assert_in_range(n, 64, MANY - 1);
-    assert_true(atomic_load(&h->active) <= HEAP_LIMIT_MIN);
-    assert_true(atomic_load(&h->active) + bin_slab_pages(BIN_64) * PAGE_SIZE > HEAP_LIMIT_MIN);
+    assert_int_equal(n, HEAP_LIMIT_MIN / 64);
+    assert_int_equal(atomic_load(&h->active), HEAP_LIMIT_MIN);
     take(other, BIN_64);
     give(h, BIN_64, blocks[n / 2]);
     take(h, BIN_64);
+}
+
+static void
+test_pages_are_charged_when_blocks_are_first_taken_out_of_them(void **unused)
+{
+    (void)unused;
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
+        struct heap *h = heap_new(0);
+        size_t size = bin_size(bin);
+        for (unsigned i = 0; i < blocks_of_slab(bin); i++) {
+            take(h, bin);
+            assert_int_equal(atomic_load(&h->active), ((i + 1) * size + PAGE_MASK) & ~PAGE_MASK);
+        }
+    }
+}
+
+static void
+test_pages_of_a_block_that_was_freed_are_not_charged_again(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    void *keep = take(h, BIN_64), *block = take(h, BIN_64);
+    for (int i = 0; i < 3; i++) {
+        give(h, BIN_64, block);
+        assert_ptr_equal(take(h, BIN_64), block);
+        assert_int_equal(atomic_load(&h->active), PAGE_SIZE);
+    }
+    give(h, BIN_64, block);
+    give(h, BIN_64, keep);
+    assert_int_equal(atomic_load(&h->active), 0);
+}
+
+static void
+test_all_of_the_limit_can_be_taken(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 16, 64, 1024, 2048, PAGE_SIZE };
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct heap *h = heap_new(HEAP_LIMIT_MIN);
+        unsigned bin = bin_of_size(sizes[i]), n = (unsigned)(HEAP_LIMIT_MIN / sizes[i]);
+        void *blocks[MANY];
+        assert_in_range(n, 1, MANY);
+        for (unsigned j = 0; j < n; j++)
+            blocks[j] = take(h, bin);
+        assert_int_equal(slab_take(h, bin, blocks, 1), 0);
+        assert_int_equal(atomic_load(&h->active), HEAP_LIMIT_MIN);
+    }
+}
+
+static void
+test_batch_is_shorter_where_the_limit_forbids_more(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(HEAP_LIMIT_MIN);
+    void *blocks[20];
+    assert_int_equal(slab_take(h, bin_of_size(32 << 10), blocks, 20), 1);
+    assert_int_equal(slab_take(h, bin_of_size(32 << 10), blocks, 20), 1);
+    assert_int_equal(slab_take(h, bin_of_size(32 << 10), blocks, 20), 0);
+}
+
+/* Where little is left of the limit, a batch is what there is without another page. */
+static void
+test_batch_near_the_limit_touches_a_page_for_its_first_block_alone(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(HEAP_LIMIT_MIN);
+    size_t most = HEAP_LIMIT_MIN * 3 / 4 + PAGE_SIZE;
+    void *blocks[MANY];
+    while (atomic_load(&h->active) < most)
+        take(h, bin_of_size(PAGE_SIZE));
+    assert_int_equal(slab_take(h, BIN_64, blocks, 100), PAGE_SIZE / 64 < 100 ? PAGE_SIZE / 64 : 100);
+    assert_int_equal(atomic_load(&h->active), most + PAGE_SIZE);
+}
+
+static void
+test_pages_without_a_block_that_is_out_are_trimmed(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    const unsigned n = PAGE_SIZE / 64;
+    void *blocks[4 * PAGE_SIZE / 64];
+    for (unsigned i = 0; i < 4 * n; i++)
+        memset(blocks[i] = take(h, BIN_64), 1, 64);
+    for (unsigned i = 0; i < 2 * n; i++)
+        give(h, BIN_64, blocks[i]);
+    for (unsigned i = 2 * n + 1; i < 4 * n; i++)
+        give(h, BIN_64, blocks[i]);
+    assert_int_equal(atomic_load(&h->active), 4 * PAGE_SIZE);
+    heap_trim(h);
+    assert_int_equal(atomic_load(&h->active), PAGE_SIZE);
+    assert_int_equal(*(char *)blocks[0], 0); /* it was purged */
+    assert_int_equal(*(char *)blocks[2 * n], 1);
+    /* What needs no page is taken first, though its address is higher. */
+    for (unsigned i = 2 * n + 1; i < 3 * n; i++)
+        assert_ptr_equal(take(h, BIN_64), blocks[i]);
+    assert_int_equal(atomic_load(&h->active), PAGE_SIZE);
+    assert_ptr_equal(take(h, BIN_64), blocks[0]);
+    assert_int_equal(atomic_load(&h->active), 2 * PAGE_SIZE);
+}
+
+static void
+test_trimmed_page_is_had_by_another_class(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(HEAP_LIMIT_MIN);
+    void *blocks[MANY], *other;
+    unsigned n = (unsigned)(HEAP_LIMIT_MIN / 64);
+    for (unsigned i = 0; i < n; i++)
+        blocks[i] = take(h, BIN_64);
+    slab_give(h, BIN_64, blocks, PAGE_SIZE / 64);
+    assert_int_equal(slab_take(h, bin_of_size(PAGE_SIZE), &other, 1), 0);
+    heap_trim(h);
+    assert_int_equal(slab_take(h, bin_of_size(PAGE_SIZE), &other, 1), 1);
+    assert_int_equal(atomic_load(&h->active), HEAP_LIMIT_MIN);
+}
+
+/* A free block that lies in two pages needs both; the last page of the limit does for one beside it. */
+static void
+test_last_page_of_the_limit_serves_any_block_that_needs_no_more(void **unused)
+{
+    (void)unused;
+    const size_t size = 3072;
+    struct heap *h = heap_new(HEAP_LIMIT_MIN);
+    unsigned bin = bin_of_size(size), n = 0;
+    void *blocks[MANY], *block;
+    if (size >= PAGE_SIZE)
+        skip();
+    while (slab_take(h, bin, &blocks[n], 1) == 1)
+        n++;
+    /* Of every three pages with four blocks keep the fourth, which lies in the third page; then none but one page is left. */
+    for (unsigned i = 0; i < n; i++)
+        if (i % 4 != 3)
+            give(h, bin, blocks[i]);
+    heap_trim(h);
+    while (atomic_load(&h->active) + 2 * PAGE_SIZE <= HEAP_LIMIT_MIN)
+        take(h, bin_of_size(PAGE_SIZE));
+    assert_int_equal(atomic_load(&h->active), HEAP_LIMIT_MIN - PAGE_SIZE);
+    assert_int_equal(slab_take(h, bin, &block, 1), 1);
+    assert_int_equal(atomic_load(&h->active), HEAP_LIMIT_MIN);
+}
+
+/* Takes, gives and trims at random: no block is handed out twice or loses its contents, and what is charged is
+ * the pages of blocks that are out and of those that were since the last trim. */
+static void
+test_blocks_survive_trims(void **unused)
+{
+    (void)unused;
+    enum { HELD = 600, STEPS_EACH = 4000 };
+    static const size_t sizes[] = { 16, 48, 112, 640, 1280, 3072, 5120, 20480, 28672 };
+    uint32_t state = 1;
+    for (unsigned s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        struct heap *h = heap_new(s % 2 == 0 ? 0 : HEAP_LIMIT_MIN * 16);
+        unsigned bin = bin_of_size(sizes[s]), n = 0;
+        size_t size = bin_size(bin);
+        static unsigned char *held[HELD], value[HELD];
+        for (unsigned step = 0; step < STEPS_EACH; step++) {
+            state = state * 1103515245 + 12345;
+            unsigned what = state >> 16 & 255, i = n > 0 ? (state >> 8) % n : 0;
+            if (what < 2) {
+                heap_trim(h);
+            } else if (n > 0 && (step / 512 % 2 == 1 ? what < 160 : what < 90)) {
+                for (size_t at = 0; at < size; at += size / 5 + 1)
+                    assert_int_equal(held[i][at], value[i]);
+                assert_int_equal(held[i][size - 1], value[i]);
+                give(h, bin, held[i]);
+                held[i] = held[--n];
+                value[i] = value[n];
+            } else {
+                void *blocks[16];
+                unsigned want = 1 + what % 16, got = n + want <= HELD ? slab_take(h, bin, blocks, want) : 0;
+                for (unsigned j = 0; j < got; j++) {
+                    held[n] = blocks[j];
+                    value[n] = (unsigned char)step;
+                    memset(held[n], value[n], size);
+                    n++;
+                }
+            }
+            assert_int_equal(h->bins[bin].out, n);
+            assert_true(h->limit == 0 || atomic_load(&h->active) <= h->limit);
+        }
+        heap_trim(h);
+        uintptr_t pages[HELD * 9];
+        size_t used = 0;
+        for (unsigned i = 0; i < n; i++)
+            for (uintptr_t page = (uintptr_t)held[i] & ~PAGE_MASK; page < (uintptr_t)held[i] + size; page += PAGE_SIZE) {
+                size_t seen = 0;
+                while (seen < used && pages[seen] != page)
+                    seen++;
+                if (seen == used)
+                    pages[used++] = page;
+            }
+        assert_int_equal(atomic_load(&h->active), used * PAGE_SIZE);
+        while (n > 0)
+            give(h, bin, held[--n]);
+        assert_int_equal(atomic_load(&h->active), 0);
+    }
+    assert_int_equal(message_count, 0);
 }
 
 static void
@@ -384,6 +580,15 @@ main(void)
         fresh_test(test_inner_pointer_is_reported),
         fresh_test(test_others_of_a_batch_are_given_though_one_is_refused),
         fresh_test(test_limit_is_kept),
+        fresh_test(test_pages_are_charged_when_blocks_are_first_taken_out_of_them),
+        fresh_test(test_pages_of_a_block_that_was_freed_are_not_charged_again),
+        fresh_test(test_all_of_the_limit_can_be_taken),
+        fresh_test(test_batch_is_shorter_where_the_limit_forbids_more),
+        fresh_test(test_batch_near_the_limit_touches_a_page_for_its_first_block_alone),
+        fresh_test(test_pages_without_a_block_that_is_out_are_trimmed),
+        fresh_test(test_trimmed_page_is_had_by_another_class),
+        fresh_test(test_last_page_of_the_limit_serves_any_block_that_needs_no_more),
+        fresh_test(test_blocks_survive_trims),
         fresh_test(test_peak_is_the_highest_that_was_out),
         fresh_test(test_heaps_do_not_share_slabs),
     };
