@@ -10,10 +10,10 @@
 #include "heap/slab.h"
 #include "pages/pool.h"
 
+/* Move a block's contents to another, if that was to be had. */
 static void *
-move(void *block, size_t used, size_t size, uint32_t heap)
+move(void *block, size_t used, size_t size, void *to)
 {
-    void *to = entry_malloc(size, heap);
     if (to == NULL)
         return NULL;
     memcpy(to, block, used < size ? used : size);
@@ -53,17 +53,30 @@ stays(const struct run *r, const void *block, size_t size)
 
 /* Move a block to pages with room, if it is expected to grow on and the room is to be had. */
 static void *
-move_growing(void *block, size_t used, size_t size, uint32_t heap)
+move_growing(struct heap *h, void *block, size_t used, size_t size)
 {
     void *to = NULL;
-    if (is_creeping(used, size) && large_allowed(heap_of(heap), room_for(size)))
-        to = move(block, used, room_for(size), heap);
+    if (is_creeping(used, size) && large_allowed(h, room_for(size)))
+        to = move(block, used, size, alloc_try(room_for(size), h));
     if (to == NULL)
-        return move(block, used, size, heap);
+        return move(block, used, size, entry_malloc(size, h->index));
     struct run *r = entry_run(pagemap_get_hot(to));
     if (r->kind != RUN_SLAB)
-        large_make_room(heap_of(heap), r, size);
+        large_make_room(h, r, size);
     return to;
+}
+
+/* Move a block to a smaller one. If none is to be had it stays, and as little of it as pages can be taken from. */
+static void *
+move_to_less(struct heap *h, struct run *r, void *block, size_t used, size_t size)
+{
+    void *to = alloc_try(size, h);
+    if (to == NULL && r->kind != RUN_SLAB) {
+        size_t least = (r->kind == RUN_HUGE ? LARGE_MAX : SMALL_MAX) + 1;
+        if (used > least && large_resize(h, r, least, least) != NULL)
+            to = alloc_try(size, h);
+    }
+    return to != NULL ? move(block, size, size, to) : block;
 }
 
 static void *
@@ -80,7 +93,9 @@ resize_large(struct run *r, void *block, size_t size)
     }
     if (to == NULL)
         to = large_resize(h, r, size, size);
-    return to != NULL ? to : move_growing(block, used, size, h->index);
+    if (to != NULL)
+        return to;
+    return size < used ? move_to_less(h, r, block, used, size) : move_growing(h, block, used, size);
 }
 
 /* Resize a block that is ours. `size` is not 0. */
@@ -91,7 +106,8 @@ resize(struct run *r, void *block, size_t size)
         size_t used = bin_size(r->bin);
         int i = slab_index(r, used, block);
         if (likely(i >= 0 && !run_bit(r, (unsigned)i)))
-            return move_growing(block, used, size, r->heap);
+            return size <= used ? move_to_less(heap_of(r->heap), r, block, used, size)
+                                : move_growing(heap_of(r->heap), block, used, size);
     } else if (likely(block == (void *)r->base)) {
         return resize_large(r, block, size);
     }

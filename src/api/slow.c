@@ -45,20 +45,15 @@ alloc_uncached(struct heap *h, unsigned bin, bool *zeroed)
     return block;
 }
 
-void *
-alloc_slow(unsigned bin, size_t heap, bool *zeroed)
+/* From a bin. errno stays as it was. */
+static void *
+alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
 {
     int saved = errno;
-    *zeroed = false;
-    struct heap *h = heap_for(heap);
-    if (h == NULL)
-        return no_heap(heap);
     struct thread *t = thread_get();
     struct cache *c = t != NULL ? cache_set_get(&t->set, h) : NULL;
-    if (c == NULL) {
-        void *block = alloc_uncached(h, bin, zeroed);
-        return block != NULL ? block : failed(h);
-    }
+    if (c == NULL)
+        return alloc_uncached(h, bin, zeroed);
     struct cache_bin *b = &c->bins[bin];
     if (cache_count_slow(b)) {
         cache_turn_after(b, COUNTDOWN);
@@ -71,47 +66,72 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
         lock_take(&t->set.lock); /* while a batch is moved: a fork must not see half of it */
         block = cache_refill(c, bin, zeroed);
         if (block == NULL) {
-            /* The heap's limit may be reached only because this thread keeps free blocks. */
+            /* The heap's limit may be reached only because this thread keeps free blocks, or slabs have pages without any other. */
             cache_collect(c, true);
+            heap_trim(h);
             block = cache_refill(c, bin, zeroed);
         }
         lock_drop(&t->set.lock);
     }
-    errno = saved;
-    if (block == NULL) {
+    if (block == NULL)
         cache_count_failed(b);
-        return failed(h);
-    }
+    errno = saved;
     return block;
 }
 
-void *
-alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
+/* What has no bin. errno stays as it was. */
+static void *
+alloc_pages(struct heap *h, size_t size, size_t alignment, bool *zeroed)
 {
     int saved = errno;
-    struct heap *h = heap_for(heap);
-    if (h == NULL)
-        return no_heap(heap);
-    if (size > PTRDIFF_MAX || alignment >> (ALCOVE_LG_VADDR - 1) != 0)
-        return failed(NULL); /* no limit's doing */
     struct thread *t = thread_get();
     if (t != NULL)
         thread_tick(t);
     void *block = large_take(h, 0, size, alignment, zeroed);
-    if (block == NULL && t != NULL) {
-        struct cache *c = cache_set_get(&t->set, h);
+    if (block == NULL) {
+        struct cache *c = t != NULL ? cache_set_get(&t->set, h) : NULL;
         if (c != NULL) {
             lock_take(&t->set.lock);
             cache_collect(c, true);
             lock_drop(&t->set.lock);
         }
+        heap_trim(h);
         block = large_take(h, 0, size, alignment, zeroed);
     }
-    if (block == NULL)
-        return failed(h);
-    heap_count_uncached(h, 0, block_usable(block));
+    if (block != NULL)
+        heap_count_uncached(h, 0, block_usable(block));
     errno = saved;
     return block;
+}
+
+void *
+alloc_slow(unsigned bin, size_t heap, bool *zeroed)
+{
+    *zeroed = false;
+    struct heap *h = heap_for(heap);
+    if (h == NULL)
+        return no_heap(heap);
+    void *block = alloc_bin(h, bin, zeroed);
+    return block != NULL ? block : failed(h);
+}
+
+void *
+alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
+{
+    struct heap *h = heap_for(heap);
+    if (h == NULL)
+        return no_heap(heap);
+    if (size > PTRDIFF_MAX || alignment >> (ALCOVE_LG_VADDR - 1) != 0)
+        return failed(NULL); /* no limit's doing */
+    void *block = alloc_pages(h, size, alignment, zeroed);
+    return block != NULL ? block : failed(h);
+}
+
+void *
+alloc_try(size_t size, struct heap *h)
+{
+    bool zeroed;
+    return size <= CACHED_MAX ? alloc_bin(h, bin_of_size(size), &zeroed) : alloc_pages(h, size, PAGE_SIZE, &zeroed);
 }
 
 /* Give a block back past the cache. */

@@ -130,6 +130,178 @@ test_limit_can_be_raised_and_removed(void **unused)
     heap_end(heap);
 }
 
+/* The last byte of the limit can be had, and not one more page. */
+static void
+test_block_of_exactly_the_limit_is_allowed(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 64 << 10, 256 << 10, 1 << 20, 2 << 20, 4 << 20, 16 << 20 };
+    for (int i = 0; i < 6; i++) {
+        uint32_t heap = heap_new(sizes[i]);
+        void *block = table->heap_malloc(heap, sizes[i]);
+        assert_non_null(block);
+        assert_int_equal(stats_of(heap).active_bytes, sizes[i]);
+        assert_null(table->heap_malloc(heap, 1));
+        table->free(block);
+        block = table->heap_malloc(heap, sizes[i]);
+        assert_non_null(block);
+        table->free(block);
+        assert_null(table->heap_malloc(heap, sizes[i] + 1));
+        heap_end(heap);
+    }
+}
+
+/* The thread's own cache holds nearly all of the limit: it gives that back, for any kind of block. */
+static void
+test_what_is_cached_gives_way_to_what_is_asked_for(void **unused)
+{
+    (void)unused;
+    static const size_t kept[] = { 16, 4000, 100000, 300000 }, asked[] = { 100, 30000, 600000, 900000, 1000000 };
+    static void *blocks[70000];
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 5; j++) {
+            uint32_t heap = heap_new(1 << 20);
+            unsigned n = 0;
+            while ((blocks[n] = table->heap_malloc(heap, kept[i])) != NULL)
+                n++;
+            while (n > 0)
+                table->free(blocks[--n]);
+            blocks[0] = table->heap_malloc(heap, asked[j]);
+            assert_non_null(blocks[0]);
+            assert_int_equal(stats_of(heap).limit_refused, 1);
+            table->free(blocks[0]);
+            heap_end(heap);
+        }
+}
+
+/* Free blocks beside live ones: pages without a live one are had by others. */
+static void
+test_free_pages_between_live_blocks_give_way(void **unused)
+{
+    (void)unused;
+    enum { MOST = 20000 };
+    static unsigned char *blocks[MOST];
+    uint32_t heap = heap_new(1 << 20);
+    unsigned n = 0;
+    while (n < MOST && (blocks[n] = table->heap_malloc(heap, 64)) != NULL) {
+        fill(blocks[n], 64, n);
+        n++;
+    }
+    for (unsigned i = 0; i < n; i++)
+        if (i % 1024 != 0)
+            table->free(blocks[i]);
+    void *large = table->heap_malloc(heap, 700000), *small = table->heap_malloc(heap, 3000);
+    assert_non_null(large);
+    assert_non_null(small);
+    memset(large, 1, 700000);
+    for (unsigned i = 0; i < n; i += 1024)
+        assert_true(filled(blocks[i], 64, i));
+    assert_int_equal(stats_of(heap).limit_refused, 1);
+    heap_end(heap);
+}
+
+static void
+test_realloc_to_less_never_fails(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 100, 4096, 30000, 100000, 1 << 20, 3 << 20 };
+    for (int i = 0; i < 6; i++)
+        for (size_t less = 1; less < sizes[i]; less = less * 3 + 1) {
+            uint32_t heap = heap_new(sizes[i] < 1 << 20 ? 1 << 20 : sizes[i]);
+            unsigned char *block = table->heap_malloc(heap, sizes[i]);
+            fill(block, sizes[i], 1);
+            for (size_t other = sizes[i]; other > 0; other /= 2)
+                while (table->heap_malloc(heap, other) != NULL)
+                    ;
+            struct alcove_heap_stats before = stats_of(heap);
+            errno = 4711;
+            unsigned char *now = table->heap_realloc(heap, block, less);
+            assert_non_null(now);
+            assert_int_equal(errno, 4711);
+            for (size_t at = 0; at < less; at++)
+                assert_int_equal(now[at], (unsigned char)(37 + sizes[i]));
+            assert_int_equal(stats_of(heap).limit_refused, before.limit_refused);
+            assert_int_equal(stats_of(heap).live_blocks, before.live_blocks);
+            assert_true(stats_of(heap).live_bytes <= before.live_bytes);
+            heap_end(heap);
+        }
+}
+
+/* A huge block that was all of the limit becomes a small one, and the rest of it is free. */
+static void
+test_realloc_to_less_gives_pages_back_at_the_limit(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 1 << 20, 8 << 20 };
+    for (int i = 0; i < 2; i++) {
+        uint32_t heap = heap_new(sizes[i]);
+        void *block = table->heap_malloc(heap, sizes[i]);
+        assert_non_null(block);
+        assert_non_null(block = table->heap_realloc(heap, block, 100));
+        assert_int_equal(table->malloc_usable_size(block), 112);
+        assert_non_null(table->heap_malloc(heap, sizes[i] / 4 * 3));
+        heap_end(heap);
+    }
+}
+
+/* A block that has room beyond what is charged: freed, it is no more than was charged, nor when it is had again. */
+static void
+test_room_of_a_freed_block_does_not_exceed_the_limit(void **unused)
+{
+    (void)unused;
+    for (uint64_t limit = 256 << 10; limit <= 1 << 20; limit += 16 << 10) {
+        uint32_t heap = heap_new(limit);
+        void *block = table->heap_malloc(heap, 40000);
+        for (size_t size = 40000; size < limit; size += size / 3) {
+            void *grown = table->heap_realloc(heap, block, size);
+            if (grown == NULL)
+                break;
+            block = grown;
+            assert_true(stats_of(heap).active_bytes <= limit);
+        }
+        size_t usable = table->malloc_usable_size(block);
+        table->free(block);
+        assert_true(stats_of(heap).active_bytes <= limit);
+        for (size_t size = usable; size < usable * 2; size += usable / 8) {
+            block = table->heap_malloc(heap, size);
+            assert_true(stats_of(heap).active_bytes <= limit);
+            table->free(block);
+        }
+        heap_end(heap);
+    }
+}
+
+/* A page of a block that must lie far from others brings a page of the page map with it. */
+static void
+test_what_far_apart_blocks_cost_is_charged(void **unused)
+{
+    (void)unused;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t far = page / 8 * page;
+    uint32_t heap = heap_new(4 << 20);
+    unsigned n = 0;
+    void *last = NULL, *block;
+    while (n < 1024 && (block = table->heap_aligned_alloc(heap, far, 1)) != NULL) {
+        last = block;
+        n++;
+    }
+    assert_in_range(n, 100, (4 << 20) / (2 * page));
+    uint64_t active = stats_of(heap).active_bytes;
+    table->free(last);
+    assert_int_equal(active - stats_of(heap).active_bytes, 2 * page + 128);
+    assert_non_null(table->heap_aligned_alloc(heap, far, 1));
+    assert_int_equal(stats_of(heap).active_bytes, active);
+    heap_end(heap);
+    /* Also when the block becomes another kind. */
+    heap = heap_new(0);
+    assert_non_null(block = table->heap_aligned_alloc(heap, far, 40000));
+    assert_non_null(block = table->realloc(block, 9 << 20));
+    table->free(block);
+    table->purge();
+    assert_int_equal(stats_of(heap).active_bytes, 0);
+    heap_end(heap);
+}
+
 /* A size that no heap could hold is not the limit's doing. */
 static void
 test_impossible_size_is_not_counted_as_refused_by_the_limit(void **unused)
@@ -160,6 +332,13 @@ main(void)
         cmocka_unit_test(test_what_was_freed_can_be_allocated_again_under_the_limit),
         cmocka_unit_test(test_realloc_beyond_the_limit_leaves_the_block),
         cmocka_unit_test(test_limit_can_be_raised_and_removed),
+        cmocka_unit_test(test_block_of_exactly_the_limit_is_allowed),
+        cmocka_unit_test(test_what_is_cached_gives_way_to_what_is_asked_for),
+        cmocka_unit_test(test_free_pages_between_live_blocks_give_way),
+        cmocka_unit_test(test_realloc_to_less_never_fails),
+        cmocka_unit_test(test_realloc_to_less_gives_pages_back_at_the_limit),
+        cmocka_unit_test(test_room_of_a_freed_block_does_not_exceed_the_limit),
+        cmocka_unit_test(test_what_far_apart_blocks_cost_is_charged),
         cmocka_unit_test(test_impossible_size_is_not_counted_as_refused_by_the_limit),
         cmocka_unit_test(test_no_message_came),
     };
