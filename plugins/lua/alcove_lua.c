@@ -6,11 +6,15 @@
 
 #include <errno.h>
 
+/* So many blocks freed in a row, and none allocated, are a state that is taken apart and no garbage that a finalizer makes. */
+#define DROP_AFTER 1000
+
 /* Lives in the heap that it describes, so that dropping the heap drops it too. */
 struct alcove_lua {
     const struct alcove_table *table;
     uint32_t heap;
-    int dropping; /* the heap is about to go: freeing single blocks is wasted work */
+    int dropping;         /* the heap is about to go: freeing single blocks is wasted work */
+    unsigned freed_in_row; /* since then */
 };
 
 int
@@ -42,6 +46,7 @@ alcove_lua_create(alcove_lua **out, const struct alcove_table *table,
     lua->table = table;
     lua->heap = heap;
     lua->dropping = 0;
+    lua->freed_in_row = 0;
     *out = lua;
     return 0;
 }
@@ -52,10 +57,11 @@ alcove_lua_alloc(void *context, void *block, size_t old_size, size_t new_size)
     alcove_lua *lua = context;
 
     if (new_size == 0) {
-        if (!lua->dropping)
+        if (!lua->dropping || ++lua->freed_in_row <= DROP_AFTER)
             lua->table->free(block);
         return NULL;
     }
+    lua->freed_in_row = 0;
 
     /* A block that is new has no old size: old_size is then the kind of object. */
     void *new_block = block == NULL ? lua->table->heap_malloc(lua->heap, new_size)

@@ -202,6 +202,7 @@ test_close_runs_finalizers_and_drops_everything(void **unused)
 }
 
 /* Its garbage is larger than the limit, so it must really be freed, closing or not. */
+/* By what Lua tries again after a collection, when the limit is reached: it does not so with the buffers of string.rep. */
 static void
 test_finalizer_may_make_garbage_at_close(void **unused)
 {
@@ -212,8 +213,9 @@ test_finalizer_may_make_garbage_at_close(void **unused)
     api.lua_setglobal(state.L, "note");
     finalized = 0;
     assert_int_equal(state_run(&state,
+                               "local long = ('x'):rep(100000)\n"
                                "kept = setmetatable({}, { __gc = function()\n"
-                               "    for i = 1, 1000 do local s = ('x'):rep(100000) .. i end\n"
+                               "    for i = 1, 1000 do local s = long .. i end\n"
                                "    note()\n"
                                "end })"), LUA_OK);
     state_close(&state, NULL);
