@@ -26,19 +26,19 @@ alloc_aligned_beyond(size_t size, size_t alignment, size_t heap)
 
 /* Any size goes with any alignment that is a power of two. The two tests refuse 0 for each as well. */
 static inline __attribute__((always_inline)) void *
-alloc_aligned(size_t size, size_t alignment, struct cache *c, size_t heap)
+alloc_aligned(size_t size, size_t alignment, size_t heap)
 {
     size_t mask = alignment - 1, last = (size - 1) | mask; /* of the size rounded up */
     if (unlikely(mask > PAGE_MASK || last >= CACHED_MAX || (alignment & mask) != 0))
         return alloc_aligned_beyond(size, alignment, heap);
-    return take(bin_of_last(last) * sizeof(struct cache_bin), c, heap);
+    return take(bin_of_last(last) * sizeof(struct cache_bin), heap);
 }
 
 /* C17 lets any size go with any alignment that is supported; every power of two is. */
 void *
 entry_aligned_alloc(size_t alignment, size_t size, size_t heap)
 {
-    return alloc_aligned(size, alignment, cache_of(heap), heap);
+    return alloc_aligned(size, alignment, heap);
 }
 
 void *
@@ -54,7 +54,7 @@ entry_posix_memalign(void **out, size_t alignment, size_t size, size_t heap)
     if (unlikely(!is_power_of_two(alignment) || alignment % sizeof(void *) != 0))
         return EINVAL;
     int saved = errno;
-    void *block = alloc_aligned(size, alignment, cache_of(heap), heap);
+    void *block = alloc_aligned(size, alignment, heap);
     errno = saved;
     if (block == NULL)
         return ENOMEM;
@@ -65,7 +65,7 @@ entry_posix_memalign(void **out, size_t alignment, size_t size, size_t heap)
 void *
 entry_valloc(size_t size, size_t heap)
 {
-    return alloc_aligned(size, PAGE_SIZE, cache_of(heap), heap);
+    return alloc_aligned(size, PAGE_SIZE, heap);
 }
 
 void *
@@ -76,13 +76,13 @@ entry_pvalloc(size_t size, size_t heap)
         return NULL;
     }
     size = (size + PAGE_MASK) & ~PAGE_MASK;
-    return alloc_aligned(size != 0 ? size : PAGE_SIZE, PAGE_SIZE, cache_of(heap), heap);
+    return alloc_aligned(size != 0 ? size : PAGE_SIZE, PAGE_SIZE, heap);
 }
 
 API void *
 ALCOVE_PUBLIC(aligned_alloc)(size_t alignment, size_t size)
 {
-    return alloc_aligned(size, alignment, cache_of_default(), ALCOVE_HEAP_DEFAULT);
+    return alloc_aligned(size, alignment, ALCOVE_HEAP_DEFAULT);
 }
 
 API void *

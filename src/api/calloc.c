@@ -14,14 +14,17 @@ calloc_slow(size_t bytes, size_t heap)
     return block == NULL || zeroed ? block : memset(block, 0, bytes);
 }
 
-static inline __attribute__((always_inline)) void *
-allocate_zeroed(size_t count, size_t size, struct cache *c, size_t heap)
+static __attribute__((noinline, cold)) void *
+calloc_overflow(void)
 {
-    size_t bytes;
-    if (unlikely(__builtin_mul_overflow(count, size, &bytes))) {
-        errno = ENOMEM;
-        return NULL;
-    }
+    errno = ENOMEM;
+    return NULL;
+}
+
+static inline __attribute__((always_inline)) void *
+allocate_zeroed(size_t bytes, size_t heap)
+{
+    struct cache *c = cache_of(heap);
     if (unlikely(c == NULL || bytes > CACHED_MAX))
         return calloc_slow(bytes, heap);
     void *block = cache_pop(&c->bins[bin_of_size(bytes)]);
@@ -33,11 +36,17 @@ allocate_zeroed(size_t count, size_t size, struct cache *c, size_t heap)
 void *
 entry_calloc(size_t count, size_t size, size_t heap)
 {
-    return allocate_zeroed(count, size, cache_of(heap), heap);
+    size_t bytes;
+    if (unlikely(__builtin_mul_overflow(count, size, &bytes)))
+        return calloc_overflow();
+    return allocate_zeroed(bytes, heap);
 }
 
 API_HOT void *
 ALCOVE_PUBLIC(calloc)(size_t count, size_t size)
 {
-    return allocate_zeroed(count, size, cache_of_default(), ALCOVE_HEAP_DEFAULT);
+    size_t bytes;
+    if (unlikely(__builtin_mul_overflow(count, size, &bytes)))
+        return calloc_overflow();
+    return allocate_zeroed(bytes, ALCOVE_HEAP_DEFAULT);
 }

@@ -13,8 +13,9 @@ extern HIDDEN const uint16_t place_by_16[TINY_MAX / 16 + 1];
 
 /* Pop from a bin, given by its place in a cache, of this thread's cache for a heap. */
 static inline __attribute__((always_inline)) void *
-take(size_t place, struct cache *c, size_t heap)
+take(size_t place, size_t heap)
 {
+    struct cache *c = cache_of(heap);
     if (unlikely(c == NULL))
         return malloc_slow(place, heap);
     void *block = cache_pop((struct cache_bin *)((char *)c->bins + place));
@@ -25,20 +26,20 @@ take(size_t place, struct cache *c, size_t heap)
 
 /* Sizes up to TINY_MAX. */
 static inline __attribute__((always_inline)) void *
-take_tiny(size_t size, struct cache *c, size_t heap)
+take_tiny(size_t size, size_t heap)
 {
-    return take(place_by_16[(size + 15) >> 4], c, heap);
+    return take(place_by_16[(size + 15) >> 4], heap);
 }
 
 /* Sizes above. */
 static inline __attribute__((always_inline)) void *
-take_big(size_t size, struct cache *c, size_t heap)
+take_big(size_t size, size_t heap)
 {
     if (likely(size <= SMALL_MAX))
-        return take(bin_by_128[(size + 127) >> 7] * sizeof(struct cache_bin), c, heap);
+        return take(bin_by_128[(size + 127) >> 7] * sizeof(struct cache_bin), heap);
     if (unlikely(size > CACHED_MAX))
         return malloc_beyond(size, heap);
-    return take(bin_by_4096[(size + 4095) >> 12] * sizeof(struct cache_bin), c, heap);
+    return take(bin_by_4096[(size + 4095) >> 12] * sizeof(struct cache_bin), heap);
 }
 
 #endif

@@ -29,20 +29,20 @@ malloc_beyond(size_t size, size_t heap)
 static __attribute__((noinline)) void *
 malloc_default_big(size_t size)
 {
-    return take_big(size, cache_of_default(), ALCOVE_HEAP_DEFAULT);
+    return take_big(size, ALCOVE_HEAP_DEFAULT);
 }
 
 static __attribute__((noinline)) void *
 malloc_heap_big(size_t size, size_t heap)
 {
-    return take_big(size, cache_of(heap), heap);
+    return take_big(size, heap);
 }
 
 API_HOT void *
 ALCOVE_PUBLIC(malloc)(size_t size)
 {
     if (likely(size <= TINY_MAX))
-        return take_tiny(size, cache_of_default(), ALCOVE_HEAP_DEFAULT);
+        return take_tiny(size, ALCOVE_HEAP_DEFAULT);
     return malloc_default_big(size);
 }
 
@@ -50,7 +50,7 @@ __attribute__((hot, aligned(64))) void *
 entry_malloc(size_t size, size_t heap)
 {
     if (likely(size <= TINY_MAX))
-        return take_tiny(size, cache_of(heap), heap);
+        return take_tiny(size, heap);
     return malloc_heap_big(size, heap);
 }
 
@@ -58,25 +58,34 @@ entry_malloc(size_t size, size_t heap)
 #define VALIDATE ALCOVE_DEBUG
 
 /* A foreign address has the entry 0, whose bin 0 takes nothing. */
+static inline __attribute__((always_inline)) bool
+put(void *block, uint64_t entry, size_t heap)
+{
+    struct cache *c = cache_of(heap);
+    return !VALIDATE && likely(c != NULL) && likely(cache_push(cache_bin_of(c, entry), block));
+}
+
+static __attribute__((noinline)) void
+free_elsewhere(void *block, uint64_t entry)
+{
+    if (!put(block, entry, entry_heap(entry)))
+        free_slow(block, ALCOVE_HEAP_NONE);
+}
+
 API_HOT void
 ALCOVE_PUBLIC(free)(void *block)
 {
     uint64_t entry = pagemap_get_hot(block);
-    struct cache *c = cache_of_default();
     if (unlikely(entry_heap(entry) != ALCOVE_HEAP_DEFAULT))
-        c = cache_of(entry_heap(entry));
-    if (!VALIDATE && likely(c != NULL) && likely(cache_push(cache_bin_of(c, entry), block)))
-        return;
-    free_slow(block, ALCOVE_HEAP_NONE);
+        free_elsewhere(block, entry);
+    else if (!put(block, entry, ALCOVE_HEAP_DEFAULT))
+        free_slow(block, ALCOVE_HEAP_NONE);
 }
 
 __attribute__((hot, aligned(64))) void
 entry_free(void *block, size_t heap)
 {
     uint64_t entry = pagemap_get_hot(block);
-    struct cache *c = cache_of(heap);
-    if (!VALIDATE && likely(c != NULL) && likely(entry_heap(entry) == heap) &&
-        likely(cache_push(cache_bin_of(c, entry), block)))
-        return;
-    free_slow(block, (uint32_t)heap);
+    if (unlikely(entry_heap(entry) != heap) || !put(block, entry, heap))
+        free_slow(block, (uint32_t)heap);
 }

@@ -104,7 +104,7 @@ void
 stats_info(struct alcove_info *out)
 {
     memset(out, 0, sizeof *out);
-    out->tls = tls_offset != 0 ? "static" : "dynamic";
+    out->tls = tls_offset != TLS_DYNAMIC ? "static" : "dynamic";
     out->version = ALCOVE_VERSION;
     out->prefix = ALCOVE_PREFIX;
     out->metadata_bytes = base_bytes() + pagemap_bytes();

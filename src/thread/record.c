@@ -87,7 +87,7 @@ thread_start(void)
         record_move(t, THREAD_LIVE);
         t->id = id;
         t->slot = tls_slot();
-        *t->slot = t;
+        *t->slot = (tls_word)t | TLS_HAS_RECORD;
     }
     lock_drop(&records.lock);
     errno = saved;
@@ -97,17 +97,17 @@ thread_start(void)
 struct thread *
 thread_get(void)
 {
-    struct thread *t = *tls_slot();
+    struct thread *t = tls_get();
     return t != NULL ? t : thread_start();
 }
 
 void
 thread_exit(void)
 {
-    struct thread *t = *tls_slot();
+    struct thread *t = tls_get();
     if (t == NULL)
         return;
-    *tls_slot() = NULL;
+    *tls_slot() = 0;
     lock_take(&records.lock);
     record_move(t, THREAD_RESTING);
     lock_drop(&records.lock);
@@ -135,10 +135,10 @@ thread_count(void)
 bool
 thread_others_live(void)
 {
-    return thread_count() > (*tls_slot() != NULL);
+    return thread_count() > (tls_get() != NULL);
 }
 
-/* A slot that a loader lent must be null when the next allocator finds it. The loader keeps threads from ending
+/* A slot that a loader lent must be 0 when the next allocator finds it. The loader keeps threads from ending
  * meanwhile, so every record that is live has its thread. The slots of our own variable go with us. */
 void
 thread_release_all(bool give_back)
@@ -148,13 +148,13 @@ thread_release_all(bool give_back)
         if (give_back)
             cache_set_collect(&t->set, true);
         if (services.thread_started != NULL && t->state == THREAD_LIVE)
-            *t->slot = NULL;
+            *t->slot = 0;
     }
     records.all = records.next = records.next_young = NULL;
     memset(records.lists, 0, sizeof records.lists);
     records.live = records.emptied = 0;
     lock_drop(&records.lock);
-    *tls_slot() = NULL;
+    *tls_slot() = 0;
 }
 
 bool
@@ -185,7 +185,7 @@ thread_fork_done(void)
 void
 thread_fork_child(void)
 {
-    struct thread *self = *tls_slot();
+    struct thread *self = tls_get();
     if (self != NULL)
         self->id = os_thread_id();
     records.process = os_process_id();

@@ -27,7 +27,7 @@ enum thread_state {
 
 struct thread {
     struct cache_set set;      /* first, so that finding the cache of heap 0 is adding nothing */
-    struct thread **slot;      /* the thread's pointer to this */
+    tls_word *slot;            /* the thread's, which speaks of this */
     uint64_t collected;        /* when its caches were last collected, ms */
     /* Guarded by the lock of the list of records: */
     struct thread *next;       /* of all records */
@@ -42,26 +42,17 @@ struct thread {
 
 #define THREAD_RECORD_BYTES ((size_t)64 << 10) /* records of more than 32 KiB are of this size anyway: pages/base.c */
 
-/* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. */
+/* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. Every record
+ * has one of the default heap, so where it is known that this is asked for, there is nothing more to look at. */
 static inline __attribute__((always_inline)) struct cache *
 cache_of(size_t heap)
 {
-    intptr_t offset = tls_offset;
-    if (unlikely(offset == 0))
+    struct thread *t = tls_static();
+    if (unlikely(t == NULL))
         return NULL;
-    struct thread *t = tls_static(offset);
-    return likely(t != NULL) ? atomic_load_explicit(&t->caches[heap], memory_order_relaxed) : NULL;
-}
-
-/* The same for the default heap, which every record has a cache of. */
-static inline __attribute__((always_inline)) struct cache *
-cache_of_default(void)
-{
-    intptr_t offset = tls_offset;
-    if (unlikely(offset == 0))
-        return NULL;
-    struct thread *t = tls_static(offset);
-    return likely(t != NULL) ? &t->set.first : NULL;
+    if (__builtin_constant_p(heap) && heap == ALCOVE_HEAP_DEFAULT)
+        return &t->set.first;
+    return atomic_load_explicit(&t->caches[heap], memory_order_relaxed);
 }
 
 /* This thread's record, made if it has none. NULL: there is none to be had, do without caches. */

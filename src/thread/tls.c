@@ -6,9 +6,9 @@
 #include "thread/tls.h"
 
 /* Not static: the assembler text below names it, and with -flto may be in another object. */
-__thread struct thread *tls_record __attribute__((visibility("hidden"), used));
+__thread tls_word tls_record __attribute__((visibility("hidden"), used));
 
-intptr_t tls_offset;
+intptr_t tls_offset = TLS_DYNAMIC;
 
 void
 tls_init(void)
@@ -16,20 +16,20 @@ tls_init(void)
     intptr_t descriptor = 0;
     if (!ALCOVE_FORCE_DYNAMIC_TLS)
         TLS_DESCRIPTOR(tls_record, descriptor);
-    tls_offset = static_tls_offset(descriptor, &tls_record);
+    tls_lend(static_tls_offset(descriptor, &tls_record));
 }
 
 void
 tls_lend(intptr_t offset)
 {
-    tls_offset = ALCOVE_FORCE_DYNAMIC_TLS ? 0 : offset;
+    tls_offset = ALCOVE_FORCE_DYNAMIC_TLS || offset == 0 ? TLS_DYNAMIC : offset;
 }
 
-struct thread **
+tls_word *
 tls_slot(void)
 {
     __asm__ volatile(""); /* else a compiler finds out that it depends on nothing, and calls it once for two */
-    if (tls_offset != 0)
-        return (struct thread **)(thread_pointer() + tls_offset);
+    if (tls_offset != TLS_DYNAMIC)
+        return (tls_word *)(thread_pointer() + tls_offset);
     return &tls_record;
 }

@@ -1,11 +1,12 @@
 /*
- * Where a thread's record is found: one pointer of thread-local storage. Where libc put the
+ * Where a thread's record is found: one word of thread-local storage, the slot. Where libc put the
  * variable in static TLS, or a loader lent a place there, it lies at a constant offset from the
  * thread pointer, and reaching it costs one load. Else tls_slot() asks __tls_get_addr.
  */
 #ifndef THREAD_TLS_H
 #define THREAD_TLS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "ground/attributes.h"
@@ -13,27 +14,51 @@
 
 struct thread;
 
-extern HIDDEN intptr_t tls_offset; /* 0: dynamic */
+/* What a slot holds: 0, or a record's address and this bit. So one test tells a record from none, and from what
+ * lies at TLS_DYNAMIC, too. */
+typedef uintptr_t tls_word;
+#define TLS_HAS_RECORD ((tls_word)1)
+
+/* The offset where none is constant: there lies, in every thread, a pointer of libc's to one of its own structs (the
+ * thread itself or its table of TLS blocks; a word that is unused on aarch64 with musl), hence no odd number. */
+#if defined __powerpc64__
+#define TLS_DYNAMIC ((intptr_t)-0x7000 - 8)
+#else
+#define TLS_DYNAMIC ((intptr_t)0)
+#endif
+
+extern HIDDEN intptr_t tls_offset;
 
 /* Find out where the variable lies. At load time, before any thread has a record. */
 void tls_init(void);
 
-/* Use a pointer that a loader lent instead, at this offset in every thread. */
+/* Use a word that a loader lent instead, at this offset in every thread. */
 void tls_lend(intptr_t offset);
 
-/* This thread's pointer, by the ordinary dynamic way or the constant offset. Never inlined: with -flto
+/* This thread's slot, by the ordinary dynamic way or the constant offset. Never inlined: with -flto
  * it could become part of a fiber, and compilers keep the address of a thread-local variable over a
  * call that comes back in another thread. */
-__attribute__((noinline)) struct thread **tls_slot(void);
+__attribute__((noinline)) tls_word *tls_slot(void);
 
-/* This thread's record if the offset is constant; the caller has seen that it is not 0. */
-static inline struct thread *
-tls_static(intptr_t offset)
+/* The record that a slot's word speaks of; NULL: none. */
+static inline __attribute__((always_inline)) struct thread *
+tls_record_of(tls_word word)
+{
+    if (unlikely((word & TLS_HAS_RECORD) == 0))
+        return NULL;
+    if (word == TLS_HAS_RECORD)
+        __builtin_unreachable(); /* no record lies at 0: spares the caller a second test */
+    return (struct thread *)(word - TLS_HAS_RECORD);
+}
+
+/* This thread's record, where the offset is constant and there is one; else NULL. */
+static inline __attribute__((always_inline)) struct thread *
+tls_static(void)
 {
 #if defined __x86_64__ && defined __SEG_FS && !SANITIZED /* sanitizers cannot follow %fs */
-    return *(struct thread *__seg_fs *)offset;
+    return tls_record_of(*(tls_word __seg_fs *)tls_offset);
 #else
-    return *(struct thread **)(thread_pointer() + offset);
+    return tls_record_of(*(tls_word *)(thread_pointer() + tls_offset));
 #endif
 }
 
@@ -41,8 +66,7 @@ tls_static(intptr_t offset)
 static inline struct thread *
 tls_get(void)
 {
-    intptr_t offset = tls_offset;
-    return likely(offset != 0) ? tls_static(offset) : *tls_slot();
+    return tls_record_of(*tls_slot());
 }
 
 #endif

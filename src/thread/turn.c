@@ -76,7 +76,7 @@ thread_tick(struct thread *t)
 void
 thread_purge(void)
 {
-    struct thread *self = *tls_slot();
+    struct thread *self = tls_get();
     if (self != NULL)
         cache_set_collect(&self->set, true);
     lock_take(&records.lock);

@@ -6,7 +6,7 @@
 
 #include <pthread.h>
 
-#include "thread/tls.h"
+#include "thread/record.h"
 
 static void
 test_program_sees_that_its_variable_is_static(void **unused)
@@ -35,8 +35,47 @@ test_offset_is_the_same_in_every_thread(void **unused)
     assert_int_equal(pthread_create(&thread, NULL, place, NULL), 0);
     pthread_join(thread, &other);
     assert_ptr_equal(place(NULL), other);
-    if (tls_offset != 0)
+    if (tls_offset != TLS_DYNAMIC)
         assert_int_equal(tls_offset, (intptr_t)other);
+}
+
+static void *
+record_by_the_hot_path(void *unused)
+{
+    (void)unused;
+    return tls_static();
+}
+
+/* Where no offset is constant the hot path reads what is at TLS_DYNAMIC. */
+static void
+test_no_record_is_found_where_tls_is_dynamic(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    void *other;
+    assert_non_null(thread_get());
+    intptr_t saved = tls_offset;
+    tls_lend(0);
+    assert_int_equal(pthread_create(&thread, NULL, record_by_the_hot_path, NULL), 0);
+    pthread_join(thread, &other);
+    void *own = record_by_the_hot_path(NULL);
+    tls_offset = saved;
+    assert_null(own);
+    assert_null(other);
+}
+
+static void
+test_hot_path_finds_the_record_that_was_made(void **unused)
+{
+    (void)unused;
+    struct thread *t = thread_get();
+    assert_non_null(t);
+    assert_ptr_equal(tls_get(), t);
+    if (tls_offset != TLS_DYNAMIC)
+        assert_ptr_equal(tls_static(), t);
+    thread_exit();
+    assert_null(tls_get());
+    assert_null(tls_static());
 }
 
 static void
@@ -58,6 +97,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_program_sees_that_its_variable_is_static),
         cmocka_unit_test(test_offset_is_the_same_in_every_thread),
+        cmocka_unit_test(test_no_record_is_found_where_tls_is_dynamic),
+        cmocka_unit_test(test_hot_path_finds_the_record_that_was_made),
         cmocka_unit_test(test_descriptor_that_says_something_else_is_not_believed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
