@@ -32,7 +32,7 @@ struct cache_bin {
     uint64_t due;      /* how many allocations there will have been when countdown is 0 */
 };
 
-#define COUNTDOWN 127 /* allocations from one bin between two turns of the slow path, if nobody wants them otherwise */
+#define COUNTDOWN 511 /* allocations from one bin between two turns of the slow path, if nobody wants them otherwise */
 
 struct cache {
     /* The first thing, so that bins lie at 8 modulo 32: processors take a load for dependent on a
