@@ -343,6 +343,22 @@ slab_block_is_free(const struct run *slab, const void *block)
     return i >= 0 && run_bit(slab, (unsigned)i);
 }
 
+/* The records may be in another processor's cache, where blocks were taken from them. */
+static void
+prefetch_records(void **blocks, unsigned count)
+{
+    uintptr_t last_page = 0;
+    for (unsigned i = 0; i < count; i++) {
+        uintptr_t page = (uintptr_t)blocks[i] >> PAGE_LG;
+        if (page == last_page)
+            continue;
+        last_page = page;
+        uintptr_t slab = (uintptr_t)entry_run(pagemap_get_hot(blocks[i])); /* 0 after a double free */
+        __builtin_prefetch((const void *)slab, 1);
+        __builtin_prefetch((const void *)(slab + offsetof(struct run, bits)), 1);
+    }
+}
+
 void
 slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
 {
@@ -351,21 +367,24 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
     struct run *empty = NULL;
     unsigned given = 0, empties = 0;
     size_t bytes = 0;
-    /* The records may be in another processor's cache, where blocks were taken from them. */
-    for (unsigned i = 0; i < count; i++) {
-        uintptr_t slab = (uintptr_t)entry_run(pagemap_get_hot(blocks[i])); /* 0 after a double free */
-        __builtin_prefetch((const void *)slab, 1);
-        __builtin_prefetch((const void *)(slab + offsetof(struct run, bits)), 1);
-    }
+    struct run *slab = NULL;
+    uintptr_t base = 0;
+    size_t length = 0;
+    prefetch_records(blocks, count);
     lock_take(&b->lock);
     for (unsigned i = 0; i < count; i++) {
-        uint64_t entry = pagemap_get(pagemap, blocks[i]);
-        if (unlikely(entry_bin(entry) != bin || entry_heap(entry) != h->index)) {
-            message_misuse("double free of %p, once a block of %zu bytes of heap '%s', whose slab has gone", blocks[i],
-                           size, h->name);
-            continue;
+        /* One after the other are often of one slab, and while the lock is held that stays one of this class. */
+        if ((uintptr_t)blocks[i] - base >= length) {
+            uint64_t entry = pagemap_get_hot(blocks[i]);
+            if (unlikely(entry_bin(entry) != bin || entry_heap(entry) != h->index)) {
+                message_misuse("double free of %p, once a block of %zu bytes of heap '%s', whose slab has gone", blocks[i],
+                               size, h->name);
+                continue;
+            }
+            slab = entry_run(entry);
+            base = slab->base;
+            length = slab->pages << PAGE_LG;
         }
-        struct run *slab = entry_run(entry);
         int index = slab_index(slab, size, blocks[i]);
         if (unlikely(index < 0)) {
             message_misuse("free of %p, which is inside of a block of %zu bytes of heap '%s' and not its start",
