@@ -117,7 +117,6 @@ allocator_detach(bool leaving)
         return fail_errno(ALCOVE_ESYSTEM, error, "the allocator cannot be detached");
     if (!atomic_load(&loader_pagemap.left)) /* guards know which blocks were left */
         guards_remove();
-    orphans_forget();
     loader.id = NULL;
     loader.table = NULL;
     loader.handle = NULL;

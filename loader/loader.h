@@ -116,13 +116,6 @@ void crossing_outside(uint32_t owner, const void *block, const void *caller);
 /* The same by a module: the allocator's callback (struct alcove_services). */
 void crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usable);
 
-/* --- orphans.c: heaps of closed modules. With the lock held. */
-void orphan_add(uint32_t heap); /* its module's imports lead elsewhere by now */
-/* Destroy those that have been empty for a while. */
-void orphans_reap(void);
-/* The allocator goes, and they with it. */
-void orphans_forget(void);
-
 /* --- services.c: what the loader lends to the allocator. */
 /* Once, before the first load: keys, fork handler, staying mapped. 0 or a code with message. */
 int services_start(void);

@@ -7,7 +7,7 @@ noinst_LTLIBRARIES += libloadcore.la
 libloadcore_la_SOURCES = \
 	loader/crossings.c loader/elf_file.c loader/error.c loader/guard.c loader/imports.h \
 	loader/imports.c loader/load.c loader/loader.h loader/module.c loader/objects.c \
-	loader/orphans.c loader/routes.h loader/routes.c loader/services.c
+	loader/routes.h loader/routes.c loader/services.c
 
 libloadcore_la_CPPFLAGS = $(AM_CPPFLAGS) -DALCOVE_LIBDIR_MODULE='"$(libdir)/libalcove@S@.so"'
 libloadcore_la_CFLAGS = $(AM_CFLAGS) -fvisibility=hidden -fno-semantic-interposition

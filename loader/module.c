@@ -127,7 +127,7 @@ module_route(struct module *module, const struct alcove_module_options *options)
         }
     }
     if (code != ALCOVE_OK)
-        orphan_add(module->heap); /* threads of a library that was mapped before may have come in */
+        loader.table->heap_end(module->heap); /* threads of a library that was mapped before may have come in */
     return code;
 }
 
@@ -356,7 +356,7 @@ module_settle(struct module *module, unsigned flags, struct alcove_report *repor
     if (flags & ALCOVE_CLOSE_DROP) {
         loader.table->heap_destroy(module->heap);
     } else {
-        orphan_add(module->heap); /* even an empty one: a thread may be inside of it */
+        loader.table->heap_end(module->heap); /* an empty one may have a thread inside, too */
         report->kept = report->heap.live_blocks != 0;
     }
 }

@@ -148,7 +148,7 @@ loader_enter(void)
         pthread_mutex_lock(&loader.lock);
         if (loader.table == NULL)
             return ALCOVE_OK;
-        orphans_reap();
+        loader.table->tick();
         if (!objects_added())
             return ALCOVE_OK;
         pthread_mutex_unlock(&loader.lock);

@@ -189,6 +189,17 @@ struct alcove_table {
     /* As detach, but blocks that are live stay mapped and readable for ever, with the rest of their pages. Nobody can
      * free them; a lent page map keeps in mind where they are. */
     int (*detach_leaving)(void);
+
+    /* Let a heap end as soon as it can: when its last block has been released and no thread can be inside of it any more. Its pages
+     * go back to the system as they become free. Blocks that are live stay valid, and count for it. Functions of entry() that
+     * somebody still has go on to work: what they allocate is the default heap's, until the number is given to another heap;
+     * numbers that were given up longest ago are given first. A thread that used the heap and sleeps since keeps it until it
+     * calls again, or ends. 0; EINVAL: no such heap, heap 0, or it is ending already. */
+    int (*heap_end)(uint32_t heap);
+
+    /* A turn for whoever has nothing else to call: what this thread keeps in vain is given back, heaps that are done are forgotten,
+     * and dirty pages decay, as it is time. Cheap when it is not. */
+    void (*tick)(void);
 };
 
 #ifdef __cplusplus

@@ -7,6 +7,7 @@
 #include "heap/slab.h"
 #include "pages/pool.h"
 #include "stats/stats.h"
+#include "thread/ending.h"
 
 static void *
 no_such_heap(void)
@@ -28,6 +29,12 @@ ALCOVE_PUBLIC(heap_destroy)(uint32_t heap)
         return EINVAL;
     thread_drop_heap(heap);
     return heap_destroy(heap);
+}
+
+API int
+ALCOVE_PUBLIC(heap_end)(uint32_t heap)
+{
+    return thread_end_heap(heap);
 }
 
 API int
@@ -77,8 +84,19 @@ ALCOVE_PUBLIC(owner)(const void *address, struct alcove_owner *out)
 }
 
 API void
+ALCOVE_PUBLIC(tick)(void)
+{
+    struct thread *t = tls_get();
+    if (t != NULL)
+        thread_tick(t);
+    else
+        thread_tick_without_record();
+}
+
+API void
 ALCOVE_PUBLIC(purge)(void)
 {
+    thread_forget_heaps();
     thread_purge();
     pool_purge();
 }

@@ -7,6 +7,7 @@
 #include "heap/large.h"
 #include "heap/slab.h"
 #include "pages/pool.h"
+#include "thread/ending.h"
 
 static void *
 failed(struct heap *h)
@@ -28,7 +29,9 @@ no_heap(size_t heap)
 static struct heap *
 heap_for(size_t index)
 {
-    return index == ALCOVE_HEAP_DEFAULT ? heap_default() : heap_of((uint32_t)index);
+    struct heap *h = index == ALCOVE_HEAP_DEFAULT ? heap_default() : heap_of((uint32_t)index);
+    /* Somebody has a function of a module that was closed: it goes on to work, and counts for nobody. */
+    return (h != NULL ? heap_is_ending(h) : heap_has_ended((uint32_t)index)) ? heap_default() : h;
 }
 
 /* Without a cache: one block straight from the heap. */
@@ -58,6 +61,10 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
     if (cache_count_slow(b)) {
         cache_turn_after(b, COUNTDOWN);
         thread_tick(t);
+        c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
+        if (c == NULL)
+            return alloc_uncached(h, bin, zeroed);
+        b = &c->bins[bin];
     }
     void *block = b->top[-1];
     if (block != NULL) {
@@ -108,23 +115,31 @@ void *
 alloc_slow(unsigned bin, size_t heap, bool *zeroed)
 {
     *zeroed = false;
+    struct visit visit = visit_begin((uint32_t)heap);
     struct heap *h = heap_for(heap);
-    if (h == NULL)
-        return no_heap(heap);
-    void *block = alloc_bin(h, bin, zeroed);
-    return block != NULL ? block : failed(h);
+    void *block = h != NULL ? alloc_bin(h, bin, zeroed) : NULL;
+    if (block == NULL && h != NULL && heap_is_ending(h)) /* since just now */
+        block = alloc_bin(h = heap_default(), bin, zeroed);
+    if (block == NULL)
+        block = h != NULL ? failed(h) : no_heap(heap);
+    visit_end(visit);
+    return block;
 }
 
 void *
 alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
 {
-    struct heap *h = heap_for(heap);
-    if (h == NULL)
-        return no_heap(heap);
     if (size > PTRDIFF_MAX || alignment >> (ALCOVE_LG_VADDR - 1) != 0)
         return failed(NULL); /* no limit's doing */
-    void *block = alloc_pages(h, size, alignment, zeroed);
-    return block != NULL ? block : failed(h);
+    struct visit visit = visit_begin((uint32_t)heap);
+    struct heap *h = heap_for(heap);
+    void *block = h != NULL ? alloc_pages(h, size, alignment, zeroed) : NULL;
+    if (block == NULL && h != NULL && heap_is_ending(h)) /* since just now */
+        block = alloc_pages(h = heap_default(), size, alignment, zeroed);
+    if (block == NULL)
+        block = h != NULL ? failed(h) : no_heap(heap);
+    visit_end(visit);
+    return block;
 }
 
 void *
@@ -211,6 +226,7 @@ free_slow(void *block, uint32_t caller)
         errno = saved;
         return;
     }
+    struct visit visit = visit_begin(r->heap);
     struct heap *h = heap_of(r->heap);
     if (t != NULL && r->bin == 0)
         large_end_room(h, r);
@@ -219,6 +235,7 @@ free_slow(void *block, uint32_t caller)
         message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin), h->name);
     else if (c == NULL || !push_slow(t, c, r->bin, block))
         free_uncached(h, r, block);
+    visit_end(visit);
     errno = saved;
 }
 

@@ -175,4 +175,6 @@ API const struct alcove_table ALCOVE_PUBLIC(table) = {
     .owner = ALCOVE_PUBLIC(owner),
     .purge = ALCOVE_PUBLIC(purge),
     .detach_leaving = detach_leaving,
+    .heap_end = ALCOVE_PUBLIC(heap_end),
+    .tick = ALCOVE_PUBLIC(tick),
 };

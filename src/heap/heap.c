@@ -11,13 +11,20 @@
 static struct lock heaps_lock = LOCK_INITIAL(LOCK_HEAPS);
 static _Atomic(struct heap *) heaps[ALCOVE_HEAP_MAX];
 static uint32_t heaps_made, heaps_end; /* how many there are; no heap has this number or a higher one */
+static uint32_t heaps_last;            /* the number that was given last: those that were given up longest ago come first */
+static _Atomic uint64_t ended[ALCOVE_HEAP_MAX / 64]; /* a bit for each number whose heap has ended */
+static _Atomic(struct heap *) done;
+static _Atomic uint32_t endings;
 
 #define LIMIT_MAX ((uint64_t)1 << (ALCOVE_LG_VADDR - 1)) /* no process has more addresses */
+
+static struct heap gone; /* stands for heaps that are done: their numbers are not free yet */
 
 struct heap *
 heap_of(uint32_t index)
 {
-    return index < ALCOVE_HEAP_MAX ? atomic_load_explicit(&heaps[index], memory_order_acquire) : NULL;
+    struct heap *h = index < ALCOVE_HEAP_MAX ? atomic_load_explicit(&heaps[index], memory_order_acquire) : NULL;
+    return h != &gone ? h : NULL;
 }
 
 /* snprintf would do, but makes more of libc resident than all that the allocator needs of it. */
@@ -49,6 +56,9 @@ heap_make(uint32_t index, const char *name, uint64_t limit)
     lock_init_zeroed(&h->large_lock, LOCK_LARGE);
     atomic_store_explicit(&h->limit, limit, memory_order_relaxed);
     h->pool = &pool_default;
+    atomic_store_explicit(&h->holds, 1, memory_order_relaxed);
+    if (heap_has_ended(index))
+        atomic_fetch_and_explicit(&ended[index / 64], ~((uint64_t)1 << index % 64), memory_order_relaxed);
     h->index = index;
     name_heap(h, name);
     atomic_store_explicit(&heaps[index], h, memory_order_release);
@@ -86,8 +96,10 @@ heap_create(const struct alcove_heap_options *options, uint32_t *index)
         return EINVAL;
     lock_take(&heaps_lock);
     int error = EAGAIN;
-    for (uint32_t i = 1; i < ALCOVE_HEAP_MAX && error == EAGAIN; i++) {
-        if (heap_of(i) == NULL) {
+    for (uint32_t n = 1; n < ALCOVE_HEAP_MAX && error == EAGAIN; n++) {
+        uint32_t i = heaps_last % (ALCOVE_HEAP_MAX - 1) + 1;
+        heaps_last = i;
+        if (atomic_load_explicit(&heaps[i], memory_order_relaxed) == NULL) {
             error = heap_make(i, o->name, o->limit);
             *index = i;
         }
@@ -142,10 +154,77 @@ heap_destroy(uint32_t index)
 {
     lock_take(&heaps_lock);
     struct heap *h = index == ALCOVE_HEAP_DEFAULT ? NULL : heap_of(index);
+    if (h != NULL && heap_is_ending(h)) /* it goes by itself */
+        h = NULL;
     if (h != NULL)
         heap_drop(h);
     lock_drop(&heaps_lock);
     return h != NULL ? 0 : EINVAL;
+}
+
+struct heap *
+heap_end(uint32_t index)
+{
+    lock_take(&heaps_lock);
+    struct heap *h = index == ALCOVE_HEAP_DEFAULT ? NULL : heap_of(index);
+    if (h != NULL && atomic_exchange(&h->ending, true))
+        h = NULL;
+    if (h != NULL)
+        atomic_fetch_add(&endings, 1);
+    lock_drop(&heaps_lock);
+    return h;
+}
+
+uint32_t
+heap_endings(void)
+{
+    return atomic_load_explicit(&endings, memory_order_relaxed);
+}
+
+bool
+heap_has_ended(uint32_t index)
+{
+    return index < ALCOVE_HEAP_MAX &&
+           (atomic_load_explicit(&ended[index / 64], memory_order_relaxed) >> index % 64 & 1) != 0;
+}
+
+void
+heap_is_done(struct heap *h)
+{
+    atomic_fetch_or(&ended[h->index / 64], (uint64_t)1 << h->index % 64);
+    atomic_store(&heaps[h->index], &gone);
+    h->next_done = atomic_load_explicit(&done, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak(&done, &h->next_done, h))
+        ;
+}
+
+struct heap *
+heaps_done(void)
+{
+    return atomic_load_explicit(&done, memory_order_relaxed) != NULL ? atomic_exchange(&done, NULL) : NULL;
+}
+
+void
+heap_forget(struct heap *h)
+{
+    lock_take(&heaps_lock);
+    atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
+    heaps_made--;
+    lock_drop(&heaps_lock);
+    base_free(h, sizeof *h);
+}
+
+/* Know of no heap any more. With the lock held. */
+static void
+forget_all(void)
+{
+    for (uint32_t i = 0; i < heaps_end; i++)
+        atomic_store_explicit(&heaps[i], NULL, memory_order_release);
+    for (uint32_t i = 0; i < ALCOVE_HEAP_MAX / 64; i++)
+        if (atomic_load_explicit(&ended[i], memory_order_relaxed) != 0) /* else not to be touched */
+            atomic_store_explicit(&ended[i], 0, memory_order_relaxed);
+    atomic_store_explicit(&done, NULL, memory_order_relaxed);
+    heaps_end = heaps_made = heaps_last = 0;
 }
 
 void
@@ -155,7 +234,7 @@ heap_release_all(void)
     for (uint32_t i = 0; i < heaps_end; i++)
         if (heap_of(i) != NULL)
             heap_drop(heap_of(i));
-    heaps_end = 0;
+    forget_all();
     lock_drop(&heaps_lock);
 }
 
@@ -163,9 +242,7 @@ void
 heap_leave_all(void)
 {
     lock_take(&heaps_lock);
-    for (uint32_t i = 0; i < heaps_end; i++)
-        atomic_store_explicit(&heaps[i], NULL, memory_order_release);
-    heaps_end = heaps_made = 0;
+    forget_all();
     lock_drop(&heaps_lock);
 }
 
@@ -189,6 +266,15 @@ heap_count(void)
     uint32_t n = heaps_made;
     lock_drop(&heaps_lock);
     return n;
+}
+
+void
+heap_give_pages(struct heap *h, struct run *runs)
+{
+    if (heap_is_ending(h))
+        pool_give_back(h->pool, runs);
+    else
+        pool_give(h->pool, runs);
 }
 
 static bool
@@ -244,6 +330,15 @@ void
 heap_count_back(struct heap *h, size_t bytes)
 {
     atomic_fetch_sub_explicit(&h->out_bytes, bytes, memory_order_relaxed);
+}
+
+void
+heap_count_retired(struct heap *h, unsigned bin, uint64_t allocations)
+{
+    struct lock *lock = bin <= SMALL_BINS ? &h->bins[bin].lock : &h->large_lock;
+    lock_take(lock);
+    *(bin <= SMALL_BINS ? &h->bins[bin].uncached : &h->large_uncached[large_counter(bin)]) += allocations;
+    lock_drop(lock);
 }
 
 void

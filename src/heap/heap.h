@@ -50,6 +50,11 @@ struct heap {
     _Atomic uint64_t nobin_out_bytes;
     uint64_t nobin_total_bytes;
 
+    /* What keeps it: each of its runs, each cache, and its creator until it is to end. */
+    _Atomic uint32_t holds;
+    _Atomic bool ending;                  /* nobody allocates from it any more */
+    struct heap *next_done;
+
     _Atomic uint64_t active, limit, refused;
     _Atomic uint64_t out_bytes, peak;
     uint32_t index;
@@ -64,8 +69,24 @@ struct heap *heap_default(void);
 
 /* As table->heap_create() and so on. Before a heap is destroyed, no thread may have a cache of it. */
 int heap_create(const struct alcove_heap_options *options, uint32_t *index);
-int heap_destroy(uint32_t index);
+int heap_destroy(uint32_t index); /* EINVAL also for one that is ending: it goes by itself */
 int heap_limit_set(uint32_t index, uint64_t limit);
+
+/* Let a heap end: from now on it gives no block, and when the last hold is let go it is done. Its creator's hold is the caller's
+ * now. NULL: no such heap, heap 0, or it is ending already. */
+struct heap *heap_end(uint32_t index);
+/* How many heaps were told to end so far. */
+uint32_t heap_endings(void);
+/* Was the number a heap's that ended? Until it is another's, whoever still has a function of it gets blocks of the default heap. */
+bool heap_has_ended(uint32_t index);
+
+/* The heaps that are done, as a list linked by `next_done`, which is the caller's then; nobody finds them by number any more.
+ * NULL: none. */
+struct heap *heaps_done(void);
+/* Put one back on that list. */
+void heap_is_done(struct heap *h);
+/* Forget one of them for good. No thread may be inside. */
+void heap_forget(struct heap *h);
 
 /* Between these two no heap is made or destroyed, so that what heap_of() gave stays. */
 void heaps_hold(void);
@@ -73,6 +94,9 @@ void heaps_let_go(void);
 
 /* How many there are. */
 uint32_t heap_count(void);
+
+/* Give runs of its back to the pool, and at once to the system if it is ending. */
+void heap_give_pages(struct heap *h, struct run *runs);
 
 /* Count what is charged in and out of the heap. False: the limit forbids it. */
 bool heap_charge(struct heap *h, size_t bytes);
@@ -89,10 +113,38 @@ void heap_count_back(struct heap *h, size_t bytes);
 /* Count an allocation of `size` bytes that went past the thread caches. */
 void heap_count_uncached(struct heap *h, unsigned bin, size_t size);
 
+/* Take over the allocations that a cache counted, which is going. */
+void heap_count_retired(struct heap *h, unsigned bin, uint64_t allocations);
+
 /* Drop every heap and forget it. */
 void heap_release_all(void);
 /* Forget every heap, and leave what it has. */
 void heap_leave_all(void);
+
+/* Keep a heap. False: it is done. */
+static inline bool
+heap_hold(struct heap *h)
+{
+    uint32_t holds = atomic_load_explicit(&h->holds, memory_order_relaxed);
+    while (holds != 0)
+        if (atomic_compare_exchange_weak_explicit(&h->holds, &holds, holds + 1, memory_order_relaxed, memory_order_relaxed))
+            return true;
+    return false;
+}
+
+/* Keep it no longer. Then nothing of it may be touched, but by who is inside (thread/ending.h). */
+static inline void
+heap_let_go(struct heap *h)
+{
+    if (unlikely(atomic_fetch_sub_explicit(&h->holds, 1, memory_order_acq_rel) == 1))
+        heap_is_done(h);
+}
+
+static inline bool
+heap_is_ending(const struct heap *h)
+{
+    return unlikely(atomic_load_explicit(&h->ending, memory_order_relaxed));
+}
 
 bool heap_fork_holds(void); /* does this thread, in the middle of something? */
 void heap_fork_prepare(void);

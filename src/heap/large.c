@@ -52,12 +52,17 @@ large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *ze
     size_t bytes = bytes_of(bin, size), metadata = metadata_of(alignment);
     if (bytes == 0 || alignment > PTRDIFF_MAX || bytes > PTRDIFF_MAX - alignment || !heap_charge(h, bytes + metadata))
         return NULL;
+    if (!heap_hold(h)) {
+        heap_discharge(h, bytes + metadata);
+        return NULL;
+    }
     bool huge = is_huge(bytes, alignment);
     struct run_use use = { huge ? RUN_HUGE : RUN_LARGE, (uint8_t)(huge ? 0 : bin), (uint16_t)h->index };
     struct run *r = huge ? pool_take_huge(h->pool, bytes, alignment, use)
                          : pool_take(h->pool, bytes >> PAGE_LG, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, use);
     if (r == NULL) {
         heap_discharge(h, bytes + metadata);
+        heap_let_go(h);
         return NULL;
     }
     r->usable = bytes;
@@ -75,7 +80,7 @@ static void
 run_give(struct heap *h, struct run *r)
 {
     r->next = NULL;
-    pool_give(h->pool, r);
+    heap_give_pages(h, r);
 }
 
 void
@@ -86,9 +91,10 @@ large_give(struct heap *h, struct run *r)
     run_list_remove(&h->large, r);
     count(h, r, -1);
     lock_drop(&h->large_lock);
-    run_give(h, r);
     heap_count_back(h, bytes);
     heap_discharge(h, bytes + metadata);
+    run_give(h, r);
+    heap_let_go(h);
 }
 
 /* Resize the pages of a run that is off its heap's list. False: it stays as it is. */

@@ -162,11 +162,13 @@ static bool
 slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
 {
     unsigned pages = bin_slab_pages(bin);
-    if (!heap_allows(h, bytes_of(pages_of(size, 0))))
+    if (!heap_allows(h, bytes_of(pages_of(size, 0))) || !heap_hold(h))
         return false;
     struct run *slab = pool_take(h->pool, pages, PAGE_SIZE, (struct run_use){ RUN_SLAB, (uint8_t)bin, (uint16_t)h->index });
-    if (slab == NULL)
+    if (slab == NULL) {
+        heap_let_go(h);
         return false;
+    }
     size_t blocks = ((size_t)pages << PAGE_LG) / size;
     if (blocks > SLAB_MAX_BLOCKS)
         blocks = SLAB_MAX_BLOCKS;
@@ -200,6 +202,7 @@ make_ready(struct heap *h, struct heap_bin *b, size_t size, unsigned want, bool 
         b->slabs--;
         slab->next = NULL;
         pool_give(h->pool, slab);
+        heap_let_go(h);
     }
     return false;
 }
@@ -418,7 +421,9 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
     lock_drop(&b->lock);
     heap_count_back(h, given * size);
     if (empty != NULL) {
-        pool_give(h->pool, empty);
         heap_discharge(h, bytes);
+        heap_give_pages(h, empty);
+        while (empties-- > 0)
+            heap_let_go(h);
     }
 }

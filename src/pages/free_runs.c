@@ -2,6 +2,7 @@
 #include "pages/free_runs.h"
 
 #include "pages/base.h"
+#include "pages/giants.h"
 
 #define SCAN_MOST 16 /* runs looked at in a list whose members may be too short */
 
@@ -33,9 +34,12 @@ run_record_free(struct free_runs *f, struct run *r)
     f->records = r;
 }
 
+/* Of a giant that is being purged there may be a table for its start only. */
 static uintptr_t
 last_entry(const struct run *r)
 {
+    if (r->kind == RUN_PURGING && r->pages > GIANT_PAGES)
+        return r->base;
     return r->base + (r->pages << PAGE_LG) - (run_is_span(r) ? CHUNK_SIZE : PAGE_SIZE);
 }
 

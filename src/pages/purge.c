@@ -48,11 +48,10 @@ purge_oldest(struct pool *pool, size_t excess)
     purge_run(pool, cut);
 }
 
-/* Release a clean span that is in no list, or keep it if the hooks refuse. */
+/* Release a clean span that is in no list and has no entries, or keep it if the hooks refuse. */
 static bool
 span_release(struct pool *pool, struct run *r)
 {
-    run_clear_ends(r);
     if (pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG)) {
         pool->mapped -= r->pages << PAGE_LG;
         run_record_free(&pool->free, r);
@@ -71,6 +70,7 @@ release_clean(struct pool *pool)
     while (pool->free.clean_chunks > SPARE_CHUNKS) {
         struct run *r = free_spans_find(&pool->free, SPAN_CLEAN, 1, CHUNK_SIZE);
         free_runs_remove(&pool->free, r);
+        run_clear_ends(r);
         if (!span_release(pool, r))
             return;
     }

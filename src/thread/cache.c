@@ -158,6 +158,19 @@ bin_flush(struct cache *c, unsigned bin, unsigned count)
     b->top = bottom + left;
 }
 
+void
+cache_retire(struct cache *c)
+{
+    for (unsigned bin = 1; bin < BINS; bin++) {
+        struct cache_bin *b = &c->bins[bin];
+        if (b->capacity != 0)
+            bin_flush(c, bin, bin_count(b));
+        if (cache_allocations(b) != 0)
+            heap_count_retired(c->heap, bin, cache_allocations(b));
+    }
+    cache_fini(c);
+}
+
 void *
 cache_refill(struct cache *c, unsigned bin, bool *zeroed)
 {

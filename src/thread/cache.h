@@ -127,6 +127,9 @@ cache_count_failed(struct cache_bin *bin)
 
 void cache_init(struct cache *c, struct heap *h, struct arrays *arrays);
 
+/* Give back what it holds, and let its heap take over what it has counted. */
+void cache_retire(struct cache *c);
+
 /* Free the arrays; their blocks are forgotten. */
 void cache_fini(struct cache *c);
 

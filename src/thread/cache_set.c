@@ -10,6 +10,7 @@ cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) 
     cache_init(&s->first, heap0, &s->arrays);
     lock_init(&s->lock, LOCK_RECORD);
     s->made = NULL;
+    s->endings = heap_endings();
     s->by_heap = by_heap;
     atomic_store_explicit(&by_heap[ALCOVE_HEAP_DEFAULT], &s->first, memory_order_relaxed);
 }
@@ -20,9 +21,13 @@ cache_set_get(struct cache_set *s, struct heap *h)
     struct cache *c = atomic_load_explicit(&s->by_heap[h->index], memory_order_relaxed);
     if (c != NULL)
         return c;
-    c = base_alloc(sizeof *c);
-    if (c == NULL)
+    if (heap_is_ending(h) || !heap_hold(h))
         return NULL;
+    c = base_alloc(sizeof *c);
+    if (c == NULL) {
+        heap_let_go(h);
+        return NULL;
+    }
     cache_init(c, h, &s->arrays);
     lock_take(&s->lock);
     c->next = s->made;
@@ -47,6 +52,30 @@ cache_set_drop(struct cache_set *s, uint32_t heap)
     cache_fini(c);
     lock_drop(&s->lock);
     base_free(c, sizeof *c);
+}
+
+void
+cache_set_retire_ending(struct cache_set *s)
+{
+    uint32_t endings = heap_endings();
+    if (s->endings == endings)
+        return;
+    s->endings = endings;
+    lock_take(&s->lock);
+    for (struct cache **link = &s->made; *link != NULL;) {
+        struct cache *c = *link;
+        struct heap *h = c->heap;
+        if (!heap_is_ending(h)) {
+            link = &c->next;
+            continue;
+        }
+        *link = c->next;
+        atomic_store_explicit(&s->by_heap[h->index], NULL, memory_order_relaxed);
+        cache_retire(c);
+        base_free(c, sizeof *c);
+        heap_let_go(h);
+    }
+    lock_drop(&s->lock);
 }
 
 void

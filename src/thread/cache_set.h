@@ -21,6 +21,7 @@ struct cache_set {
     struct cache first; /* of heap 0; first, so that finding it from the set is adding nothing */
     struct lock lock;
     struct cache *made; /* all but the first */
+    uint32_t endings;   /* heap_endings() when caches of ending heaps were last looked for */
     _Atomic(struct cache *) *by_heap; /* CACHE_SET_HEAPS of them, of which most are never touched: whose set it is has them */
     struct arrays arrays;
 };
@@ -33,6 +34,9 @@ struct cache *cache_set_get(struct cache_set *s, struct heap *h);
 
 /* Drop its cache of a heap that is going to be destroyed, if it has one: blocks in it are forgotten. */
 void cache_set_drop(struct cache_set *s, uint32_t heap);
+
+/* Retire its caches of heaps that are ending. For its user, or where it has none. */
+void cache_set_retire_ending(struct cache_set *s);
 
 /* Give back what was not used since the last call; all of it if `all`. */
 void cache_set_collect(struct cache_set *s, bool all);

@@ -8,6 +8,7 @@
 #include "ground/conf.h"
 #include "os/os.h"
 #include "pages/base.h"
+#include "thread/ending.h"
 
 struct records records = { .lock = LOCK_INITIAL(LOCK_THREADS) };
 
@@ -46,6 +47,7 @@ record_move(struct thread *t, enum thread_state state)
 void
 record_empty(struct thread *t)
 {
+    cache_set_retire_ending(&t->set);
     cache_set_collect(&t->set, true);
     record_move(t, THREAD_EMPTY);
 }
@@ -108,6 +110,7 @@ thread_exit(void)
     if (t == NULL)
         return;
     *tls_slot() = 0;
+    cache_set_retire_ending(&t->set);
     lock_take(&records.lock);
     record_move(t, THREAD_RESTING);
     lock_drop(&records.lock);
@@ -191,9 +194,12 @@ thread_fork_child(void)
     records.process = os_process_id();
     for (struct thread *t = records.all; t != NULL; t = t->next) {
         lock_init(&t->set.lock, LOCK_RECORD);
+        if (t != self)
+            atomic_store_explicit(&t->inside, 0, memory_order_relaxed);
         /* The other threads are not in this process. */
         if (t != self && t->state == THREAD_LIVE)
             record_move(t, THREAD_RESTING);
     }
     lock_init(&records.lock, LOCK_THREADS);
+    ending_fork_child();
 }

@@ -29,6 +29,7 @@ struct thread {
     struct cache_set set;      /* first, so that finding the cache of heap 0 is adding nothing */
     tls_word *slot;            /* the thread's, which speaks of this */
     uint64_t collected;        /* when its caches were last collected, ms */
+    _Atomic uint32_t inside;   /* the heap in whose slow path it is, thread/ending.h; 0: in none */
     /* Guarded by the lock of the list of records: */
     struct thread *next;       /* of all records */
     enum thread_state state;
@@ -60,6 +61,9 @@ struct thread *thread_get(void);
 
 /* A turn of the slow path: collect garbage and let pages decay, when it is time. */
 void thread_tick(struct thread *t);
+
+/* The same for a thread that has none, and is not to get one for that. */
+void thread_tick_without_record(void);
 
 /* Give back what this thread's caches hold, and those of records nobody uses. */
 void thread_purge(void);

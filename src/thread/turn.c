@@ -3,6 +3,7 @@
 #include "ground/services.h"
 #include "os/os.h"
 #include "pages/pool.h"
+#include "thread/ending.h"
 #include "thread/records.h"
 
 #define COLLECT_MS 1000      /* time between two collections of a thread's caches */
@@ -59,6 +60,15 @@ records_turn(uint64_t now)
         pool_purge();
 }
 
+/* What is no thread's own. */
+static void
+turn_for_all(uint64_t now)
+{
+    thread_forget_heaps();
+    records_turn(now);
+    pool_tick(now);
+}
+
 void
 thread_tick(struct thread *t)
 {
@@ -69,8 +79,14 @@ thread_tick(struct thread *t)
         t->collected = now;
         cache_set_collect(&t->set, all);
     }
-    records_turn(now);
-    pool_tick(now);
+    cache_set_retire_ending(&t->set);
+    turn_for_all(now);
+}
+
+void
+thread_tick_without_record(void)
+{
+    turn_for_all(os_clock_ms());
 }
 
 void

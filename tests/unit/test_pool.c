@@ -704,6 +704,11 @@ test_giant_costs_one_word(void **unused)
     assert_null(pool_find((void *)(r->base + bytes / 2)));
     assert_int_equal(*(char *)r->base, 1);
     give(r);
+    /* Two of them, side by side perhaps, with tables for their starts only. */
+    r = pool_take_huge(&pool_default, (size_t)8 << 30, PAGE_SIZE, huge_use);
+    struct run *next = pool_take_huge(&pool_default, (size_t)2 << 30, PAGE_SIZE, huge_use);
+    give(next);
+    give(r);
     give(other);
     pool_purge();
     assert_true(mapped() <= CHUNK_SIZE);

@@ -1,0 +1,60 @@
+/* The end of heaps. */
+#include "thread/ending.h"
+
+#include <errno.h>
+
+#include "thread/records.h"
+
+_Atomic uint32_t ending_visitors[ENDING_VISITORS];
+
+/* Records are only ever added to the list. */
+static bool
+somebody_is_inside(uint32_t heap)
+{
+    if (atomic_load(&ending_visitors[heap % ENDING_VISITORS]) != 0)
+        return true;
+    for (struct thread *t = __atomic_load_n(&records.all, __ATOMIC_ACQUIRE); t != NULL; t = t->next)
+        if (atomic_load(&t->inside) == heap)
+            return true;
+    return false;
+}
+
+void
+thread_forget_heaps(void)
+{
+    struct heap *h = heaps_done(), *next;
+    for (; h != NULL; h = next) {
+        next = h->next_done;
+        if (somebody_is_inside(h->index))
+            heap_is_done(h); /* to be looked at again */
+        else
+            heap_forget(h);
+    }
+}
+
+int
+thread_end_heap(uint32_t heap)
+{
+    struct heap *h = heap_end(heap);
+    if (h == NULL)
+        return EINVAL;
+    struct thread *self = tls_get();
+    if (self != NULL)
+        cache_set_retire_ending(&self->set);
+    lock_take(&records.lock);
+    for (struct thread *t = records.all; t != NULL; t = t->next)
+        if (t->state != THREAD_LIVE)
+            cache_set_retire_ending(&t->set);
+    lock_drop(&records.lock);
+    heap_let_go(h);
+    thread_forget_heaps();
+    return 0;
+}
+
+void
+ending_fork_child(void)
+{
+    for (unsigned i = 0; i < ENDING_VISITORS; i++)
+        if (atomic_load_explicit(&ending_visitors[i], memory_order_relaxed) != 0) /* else not to be touched */
+            atomic_store_explicit(&ending_visitors[i], 0, memory_order_relaxed);
+}

@@ -1,0 +1,255 @@
+/* Heaps that were told to end: they go when the last block is released and no thread can be inside of them. */
+#include "heaps.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+static uint32_t
+heaps_now(void)
+{
+    table->tick();
+    return info_now().heaps;
+}
+
+static void
+test_heap_without_blocks_ends_at_once(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0), heaps = heaps_now();
+    for (size_t size = 10; size < 10000000; size *= 3)
+        table->free(table->heap_malloc(heap, size));
+    assert_int_equal(table->heap_end(heap), 0);
+    assert_int_equal(heaps_now(), heaps - 1);
+    struct alcove_heap_stats s;
+    assert_int_equal(table->heap_stats(heap, &s), EINVAL);
+}
+
+static void
+test_heap_ends_with_its_last_block(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 16, 1000, 40000, 1500000, 9000000 };
+    void *blocks[5];
+    uint32_t heap = heap_new(0), heaps = heaps_now();
+    for (int i = 0; i < 5; i++)
+        memset(blocks[i] = table->heap_malloc(heap, sizes[i]), i + 1, sizes[i]);
+    assert_int_equal(table->heap_end(heap), 0);
+    assert_int_equal(table->heap_end(heap), EINVAL);
+    assert_int_equal(table->heap_destroy(heap), EINVAL);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(heaps_now(), heaps);
+        assert_int_equal(stats_of(heap).live_blocks, 5 - i);
+        assert_int_equal(((unsigned char *)blocks[i])[sizes[i] - 1], i + 1);
+        assert_int_equal(owner_of(blocks[i]).heap, heap);
+        table->free(blocks[i]);
+    }
+    assert_int_equal(heaps_now(), heaps - 1);
+}
+
+static void
+test_end_of_no_heap_or_the_default_one_is_refused(void **unused)
+{
+    (void)unused;
+    assert_int_equal(table->heap_end(ALCOVE_HEAP_DEFAULT), EINVAL);
+    assert_int_equal(table->heap_end(4000), EINVAL);
+    assert_int_equal(table->heap_end(ALCOVE_HEAP_MAX), EINVAL);
+    assert_int_equal(table->heap_end(ALCOVE_HEAP_NONE), EINVAL);
+}
+
+/* Somebody kept the address of a closed module's malloc and free. */
+static void
+test_functions_of_an_ended_heap_go_on_to_work(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    void *(*allocate)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, heap);
+    void (*release)(void *) = (void (*)(void *))table->entry(ALCOVE_ENTRY_free, heap);
+    void *kept = allocate(100);
+    assert_int_equal(owner_of(kept).heap, heap);
+    assert_int_equal(table->heap_end(heap), 0);
+    for (int round = 0; round < 2; round++) { /* it is ending; it has ended */
+        for (size_t size = 10; size < 10000000; size *= 7) {
+            void *block = allocate(size);
+            assert_non_null(block);
+            assert_int_equal(owner_of(block).heap, ALCOVE_HEAP_DEFAULT);
+            memset(block, 1, size);
+            release(block);
+        }
+        release(round == 0 ? kept : NULL);
+        table->tick();
+    }
+    uint32_t next = heap_new(0);
+    void *block = allocate(100);
+    assert_int_equal(stats_of(next).live_blocks, 0);
+    release(block);
+    heap_end(next);
+}
+
+static void
+test_pages_go_back_as_blocks_of_an_ending_heap_are_freed(void **unused)
+{
+    (void)unused;
+    enum { BLOCKS = 60 };
+    void *blocks[BLOCKS];
+    uint32_t heap = heap_new(0);
+    size_t before = resident_bytes();
+    for (int i = 0; i < BLOCKS; i++)
+        memset(blocks[i] = table->heap_malloc(heap, 1000000), 1, 1000000);
+    assert_int_equal(table->heap_end(heap), 0);
+    for (int i = 0; i < BLOCKS; i++)
+        table->free(blocks[i]);
+    assert_true(resident_bytes() < before + 10000000);
+}
+
+/* A thread that is stopped somewhere inside of malloc or free of a heap, by a signal whose handler waits. */
+static sem_t stopped, go_on;
+static _Atomic bool finish;
+static _Atomic unsigned damaged, rounds_done;
+static uint32_t stopped_heap;
+
+static void
+handler(int unused)
+{
+    (void)unused;
+    int saved = errno;
+    sem_post(&stopped);
+    while (sem_wait(&go_on) != 0)
+        ;
+    errno = saved;
+}
+
+static void *
+churn(void *unused)
+{
+    (void)unused;
+    void *(*allocate)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, stopped_heap);
+    void (*release)(void *) = (void (*)(void *))table->entry(ALCOVE_ENTRY_free, stopped_heap);
+    for (unsigned n = 1; !finish; n++) {
+        unsigned *block = allocate(n % 8 == 0 ? 50000 : 64);
+        block[0] = block[15] = n;
+        damaged += block[0] != n || block[15] != n;
+        release(block);
+        rounds_done = n;
+    }
+    return NULL;
+}
+
+static void
+test_thread_stopped_inside_keeps_the_heap(void **unused)
+{
+    (void)unused;
+    enum { BLOCKS = 3000 };
+    static unsigned char *blocks[BLOCKS];
+    sem_init(&stopped, 0, 0);
+    sem_init(&go_on, 0, 0);
+    signal(SIGUSR1, handler);
+    for (int round = 0; round < 40; round++) {
+        stopped_heap = heap_new(0);
+        uint32_t heaps = heaps_now();
+        finish = false;
+        rounds_done = 0;
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, churn, NULL), 0);
+        while (rounds_done == 0) /* then it has caches */
+            sched_yield();
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 + round * 7000 }, NULL);
+        pthread_kill(thread, SIGUSR1);
+        while (sem_wait(&stopped) != 0)
+            ;
+        assert_int_equal(table->heap_end(stopped_heap), 0);
+        if (round == 0)
+            nanosleep(&(struct timespec){ .tv_sec = 1, .tv_nsec = 500000000 }, NULL);
+        assert_int_equal(heaps_now(), heaps); /* its caches keep it */
+        /* Somebody else gets memory meanwhile. */
+        uint32_t other = heap_new(0);
+        for (int i = 0; i < BLOCKS; i++)
+            memset(blocks[i] = table->heap_malloc(other, 64), 0xaa, 64);
+        sem_post(&go_on);
+        nanosleep(&(struct timespec){ .tv_nsec = 500000 }, NULL);
+        finish = true;
+        pthread_join(thread, NULL);
+        for (int i = 0; i < BLOCKS; i++) {
+            for (int k = 0; k < 64; k++)
+                assert_int_equal(blocks[i][k], 0xaa);
+            table->free(blocks[i]);
+        }
+        heap_end(other);
+    }
+    assert_int_equal(damaged, 0);
+    signal(SIGUSR1, SIG_DFL);
+}
+
+/* What a sleeping thread caches keeps the heap until it calls again. */
+static void *
+sleeper(void *argument)
+{
+    uint32_t heap = *(uint32_t *)argument;
+    table->free(table->heap_malloc(heap, 100));
+    sem_post(&stopped);
+    while (sem_wait(&go_on) != 0)
+        ;
+    table->tick();
+    sem_post(&stopped);
+    while (sem_wait(&go_on) != 0)
+        ;
+    return NULL;
+}
+
+static void
+test_sleeping_thread_lets_go_when_it_calls_again(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0), heaps = heaps_now();
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, sleeper, &heap), 0);
+    while (sem_wait(&stopped) != 0)
+        ;
+    assert_int_equal(table->heap_end(heap), 0);
+    assert_int_equal(heaps_now(), heaps);
+    sem_post(&go_on);
+    while (sem_wait(&stopped) != 0)
+        ;
+    assert_int_equal(heaps_now(), heaps - 1);
+    sem_post(&go_on);
+    pthread_join(thread, NULL);
+}
+
+/* Numbers of heaps that ended are given again; of those that live on for a block they are not. */
+static void
+test_numbers_are_not_used_up(void **unused)
+{
+    (void)unused;
+    void *block = NULL;
+    uint32_t keeping = heap_new(0), heaps = heaps_now();
+    block = table->heap_malloc(keeping, 100);
+    assert_int_equal(table->heap_end(keeping), 0);
+    for (int i = 0; i < 10000; i++) {
+        uint32_t heap = heap_new(0);
+        assert_int_not_equal(heap, keeping);
+        void *short_lived = table->heap_malloc(heap, 100);
+        assert_int_equal(table->heap_end(heap), 0);
+        table->free(short_lived);
+    }
+    assert_int_equal(heaps_now(), heaps);
+    table->free(block);
+    assert_int_equal(heaps_now(), heaps - 1);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_heap_without_blocks_ends_at_once),
+        cmocka_unit_test(test_heap_ends_with_its_last_block),
+        cmocka_unit_test(test_end_of_no_heap_or_the_default_one_is_refused),
+        cmocka_unit_test(test_functions_of_an_ended_heap_go_on_to_work),
+        cmocka_unit_test(test_pages_go_back_as_blocks_of_an_ending_heap_are_freed),
+        cmocka_unit_test(test_thread_stopped_inside_keeps_the_heap),
+        cmocka_unit_test(test_sleeping_thread_lets_go_when_it_calls_again),
+        cmocka_unit_test(test_numbers_are_not_used_up),
+    };
+    return cmocka_run_group_tests(tests, group_open, NULL);
+}
