@@ -18,13 +18,14 @@ static _Atomic uint32_t endings;
 
 #define LIMIT_MAX ((uint64_t)1 << (ALCOVE_LG_VADDR - 1)) /* no process has more addresses */
 
-static struct heap gone; /* stands for heaps that are done: their numbers are not free yet */
+/* Stands for heaps that are done: their numbers are not free yet. */
+#define GONE ((struct heap *)&heaps_lock)
 
 struct heap *
 heap_of(uint32_t index)
 {
     struct heap *h = index < ALCOVE_HEAP_MAX ? atomic_load_explicit(&heaps[index], memory_order_acquire) : NULL;
-    return h != &gone ? h : NULL;
+    return h != GONE ? h : NULL;
 }
 
 /* snprintf would do, but makes more of libc resident than all that the allocator needs of it. */
@@ -192,7 +193,7 @@ void
 heap_is_done(struct heap *h)
 {
     atomic_fetch_or(&ended[h->index / 64], (uint64_t)1 << h->index % 64);
-    atomic_store(&heaps[h->index], &gone);
+    atomic_store(&heaps[h->index], GONE);
     h->next_done = atomic_load_explicit(&done, memory_order_relaxed);
     while (!atomic_compare_exchange_weak(&done, &h->next_done, h))
         ;

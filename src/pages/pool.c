@@ -6,7 +6,7 @@
 #include "pages/giants.h"
 #include "pages/unmap.h"
 
-struct pool pool_default = { .lock = LOCK_INITIAL(LOCK_POOL), .hooks = &pool_system_hooks };
+struct pool pool_default; /* made by pool_init(): what is not touched of it is not resident */
 
 /* A span that was reserved just now, in no list. */
 static struct run *
@@ -381,6 +381,8 @@ pool_end(struct pool *pool)
 void
 pool_init(int64_t dirty_decay_ms)
 {
+    lock_init(&pool_default.lock, LOCK_POOL);
+    pool_default.hooks = &pool_system_hooks;
     decay_init(&pool_default.decay, dirty_decay_ms, os_clock_ms());
 }
 
