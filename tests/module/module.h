@@ -175,6 +175,16 @@ info_now(void)
     return info;
 }
 
+/* The same numbers at every run, from a state that is not 0. */
+static UNUSED uint32_t
+random_next(uint32_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
+    return *state;
+}
+
 static UNUSED void
 fill(void *block, size_t size, unsigned seed)
 {
