@@ -62,6 +62,23 @@ mappings_with(const char *text)
     return n;
 }
 
+/* A figure of /proc/self/status or of another such list, in bytes: VmSize, VmRSS, VmPTE. They are the emulator's where
+ * there is one. */
+static inline size_t
+process_figure(const char *list, const char *name)
+{
+    char line[256];
+    size_t length = strlen(name), kib = 0;
+    bool found = false;
+    FILE *f = fopen(list, "r");
+    while (f != NULL && !found && fgets(line, sizeof line, f) != NULL)
+        if ((found = strncmp(line, name, length) == 0 && line[length] == ':'))
+            kib = strtoul(line + length + 1, NULL, 10);
+    if (f != NULL)
+        fclose(f);
+    return kib << 10;
+}
+
 /* Pages of a range that are resident. */
 static inline size_t
 resident_pages(uintptr_t start, uintptr_t end, size_t page)
