@@ -145,6 +145,7 @@ static void
 heap_drop(struct heap *h)
 {
     pool_give_back(h->pool, collect_runs(h));
+    pool_purge_some(h->pool, atomic_load_explicit(&h->given, memory_order_relaxed));
     atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
     heaps_made--;
     base_free(h, sizeof *h);
@@ -272,10 +273,15 @@ heap_count(void)
 void
 heap_give_pages(struct heap *h, struct run *runs)
 {
-    if (heap_is_ending(h))
+    if (heap_is_ending(h)) {
         pool_give_back(h->pool, runs);
-    else
-        pool_give(h->pool, runs);
+        return;
+    }
+    size_t pages = 0;
+    for (const struct run *r = runs; r != NULL; r = r->next)
+        pages += r->pages;
+    atomic_fetch_add_explicit(&h->given, pages, memory_order_relaxed);
+    pool_give(h->pool, runs);
 }
 
 static bool

@@ -224,6 +224,15 @@ pool_give_back(struct pool *pool, struct run *runs)
     lock_drop(&pool->lock);
 }
 
+void
+pool_purge_some(struct pool *pool, size_t pages)
+{
+    lock_take(&pool->lock);
+    if (pages != 0)
+        purge_to(pool, pool->free.dirty > pages ? pool->free.dirty - pages : 0);
+    lock_drop(&pool->lock);
+}
+
 bool
 pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
 {

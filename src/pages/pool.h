@@ -71,6 +71,9 @@ void pool_give(struct pool *pool, struct run *runs);
 /* The same, and their pages go back to the system before it returns. */
 void pool_give_back(struct pool *pool, struct run *runs);
 
+/* Purge so many dirty pages now, those that have been free longest first. */
+void pool_purge_some(struct pool *pool, size_t pages);
+
 /* Change how many pages a large run has, where it is, and its bin. False if what follows is not free. */
 bool pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin);
 

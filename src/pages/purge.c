@@ -33,6 +33,8 @@ purge_oldest(struct pool *pool, size_t excess)
 {
     struct run *r = pool->free.oldest, *cut = NULL;
     bool span = run_is_span(r);
+    if (excess == 0)
+        excess = r->pages;
     if (excess < PURGE_LEAST)
         excess = PURGE_LEAST;
     if (span)
@@ -121,13 +123,21 @@ purge_done(struct pool *pool)
     purge_batch(pool);
 }
 
+/* Which pages of a dirty span were touched is not known, only how many at the most: parts of it that seem to have none go
+ * last, when nothing dirty may stay. */
+static bool
+too_much_is_dirty(const struct pool *pool, size_t limit)
+{
+    return pool->free.dirty > limit || (limit == 0 && pool->free.oldest != NULL);
+}
+
 void
 purge_to(struct pool *pool, size_t limit)
 {
     do {
-        for (unsigned n = 0; n < PURGE_BATCH && pool->free.dirty > limit; n++)
+        for (unsigned n = 0; n < PURGE_BATCH && too_much_is_dirty(pool, limit); n++)
             purge_oldest(pool, pool->free.dirty - limit);
-    } while (purge_batch(pool) && pool->free.dirty > limit);
+    } while (purge_batch(pool) && too_much_is_dirty(pool, limit));
     release_clean(pool);
 }
 
