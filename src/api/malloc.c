@@ -16,6 +16,12 @@ void *
 malloc_slow(size_t place, size_t heap)
 {
     bool zeroed;
+    struct cache *c = thread_guarded(heap);
+    if (c != NULL) {
+        void *block = cache_pop_guarded(c, (struct cache_bin *)((char *)c->bins + place));
+        if (block != NULL)
+            return block;
+    }
     return alloc_slow((unsigned)(place / sizeof(struct cache_bin)), heap, &zeroed);
 }
 

@@ -48,6 +48,37 @@ alloc_uncached(struct heap *h, unsigned bin, bool *zeroed)
     return block;
 }
 
+/* Take blocks back from wherever the heap's lie free: caches of all threads if it has a limit, of this one if it has none, and
+ * pages in slabs. Who calls it tries again afterwards, whatever was found: others may have given something back meanwhile. */
+static void
+reclaim(struct heap *h, struct thread *t)
+{
+    struct cache *own = t != NULL ? cache_set_find(&t->set, h->index) : NULL;
+    if (own != NULL && !own->guarded) {
+        lock_take(&t->set.lock);
+        cache_collect(own, true);
+        lock_drop(&t->set.lock);
+    }
+    thread_empty_caches(h->index);
+    heap_trim(h);
+}
+
+/* Fill this thread's empty bin and take a block from it; without a cache, take one from the heap. */
+static void *
+refill(struct heap *h, struct thread *t, struct cache *c, unsigned bin, bool *zeroed)
+{
+    if (c == NULL)
+        return alloc_uncached(h, bin, zeroed);
+    if (bin <= SMALL_BINS ? slab_forbidden(h, bin) : !large_allowed(h, bin_size(bin)))
+        return NULL;
+    lock_take(&t->set.lock); /* while a batch is moved: a fork must not see half of it */
+    cache_enter(c);
+    void *block = cache_refill(c, bin, zeroed);
+    cache_leave(c);
+    lock_drop(&t->set.lock);
+    return block;
+}
+
 /* From a bin. errno stays as it was. */
 static void *
 alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
@@ -55,33 +86,28 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
     int saved = errno;
     struct thread *t = thread_get();
     struct cache *c = t != NULL ? cache_set_get(&t->set, h) : NULL;
-    if (c == NULL)
-        return alloc_uncached(h, bin, zeroed);
-    struct cache_bin *b = &c->bins[bin];
-    if (cache_count_slow(b)) {
-        cache_turn_after(b, COUNTDOWN);
-        thread_tick(t);
-        c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
-        if (c == NULL)
-            return alloc_uncached(h, bin, zeroed);
-        b = &c->bins[bin];
-    }
-    void *block = b->top[-1];
-    if (block != NULL) {
-        b->top--;
-    } else {
-        lock_take(&t->set.lock); /* while a batch is moved: a fork must not see half of it */
-        block = cache_refill(c, bin, zeroed);
-        if (block == NULL) {
-            /* The heap's limit may be reached only because this thread keeps free blocks, or slabs have pages without any other. */
-            cache_collect(c, true);
-            heap_trim(h);
-            block = cache_refill(c, bin, zeroed);
+    void *block = NULL;
+    if (c != NULL) {
+        struct cache_bin *b = &c->bins[bin];
+        cache_enter(c);
+        bool turn = cache_count_slow(b);
+        if (turn)
+            cache_turn_after(b, COUNTDOWN);
+        block = cache_pop_inside(c, b);
+        cache_leave(c);
+        if (turn) {
+            thread_tick(t);
+            c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
         }
-        lock_drop(&t->set.lock);
     }
     if (block == NULL)
-        cache_count_failed(b);
+        block = refill(h, t, c, bin, zeroed);
+    if (block == NULL) {
+        reclaim(h, t);
+        block = refill(h, t, c, bin, zeroed);
+    }
+    if (block == NULL && c != NULL)
+        cache_count_failed(&c->bins[bin]);
     errno = saved;
     return block;
 }
@@ -96,13 +122,7 @@ alloc_pages(struct heap *h, size_t size, size_t alignment, bool *zeroed)
         thread_tick(t);
     void *block = large_take(h, 0, size, alignment, zeroed);
     if (block == NULL) {
-        struct cache *c = t != NULL ? cache_set_get(&t->set, h) : NULL;
-        if (c != NULL) {
-            lock_take(&t->set.lock);
-            cache_collect(c, true);
-            lock_drop(&t->set.lock);
-        }
-        heap_trim(h);
+        reclaim(h, t);
         block = large_take(h, 0, size, alignment, zeroed);
     }
     if (block != NULL)
@@ -163,12 +183,19 @@ free_uncached(struct heap *h, struct run *r, void *block)
 static bool
 push_slow(struct thread *t, struct cache *c, unsigned bin, void *block)
 {
-    if (cache_push(&c->bins[bin], block))
+    cache_enter(c);
+    bool pushed = cache_push_inside(c, &c->bins[bin], block);
+    cache_leave(c);
+    if (pushed)
         return true;
     lock_take(&t->set.lock);
-    bool room = cache_make_room(c, bin);
+    cache_enter(c);
+    pushed = cache_push_inside(c, &c->bins[bin], block); /* it may have been emptied meanwhile */
+    if (!pushed)
+        pushed = cache_make_room(c, bin) && cache_push_inside(c, &c->bins[bin], block);
+    cache_leave(c);
     lock_drop(&t->set.lock);
-    return room && cache_push(&c->bins[bin], block);
+    return pushed;
 }
 
 /* Is this the start of a block that can be freed? Says what is wrong if not. */
@@ -202,10 +229,22 @@ free_foreign(void *block, uint32_t caller)
                        block);
 }
 
+/* What the hot path does, where it finds a closed cache. */
+static inline bool
+push_guarded(void *block, uint32_t caller)
+{
+    uint64_t entry = pagemap_get_hot(block);
+    uint32_t heap = entry_heap(entry);
+    if (ALCOVE_DEBUG || (caller != ALCOVE_HEAP_NONE && caller != heap))
+        return false;
+    struct cache *c = thread_guarded(heap);
+    return c != NULL && cache_push_guarded(c, cache_bin_of(c, entry), block);
+}
+
 void
 free_slow(void *block, uint32_t caller)
 {
-    if (block == NULL || pool_was_left(block))
+    if (push_guarded(block, caller) || block == NULL || pool_was_left(block))
         return;
     int saved = errno;
     struct run *r = pool_find(block);

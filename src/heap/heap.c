@@ -46,6 +46,14 @@ name_heap(struct heap *h, const char *name)
     strcpy(h->name + 5, d);
 }
 
+static void
+limit_store(struct heap *h, uint64_t limit)
+{
+    if (limit != 0)
+        atomic_store_explicit(&h->guarded, true, memory_order_relaxed);
+    atomic_store_explicit(&h->limit, limit, memory_order_relaxed);
+}
+
 static int
 heap_make(uint32_t index, const char *name, uint64_t limit)
 {
@@ -55,7 +63,7 @@ heap_make(uint32_t index, const char *name, uint64_t limit)
     for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
         lock_init_zeroed(&h->bins[bin].lock, LOCK_BIN);
     lock_init_zeroed(&h->large_lock, LOCK_LARGE);
-    atomic_store_explicit(&h->limit, limit, memory_order_relaxed);
+    limit_store(h, limit);
     h->pool = &pool_default;
     atomic_store_explicit(&h->holds, 1, memory_order_relaxed);
     if (heap_has_ended(index))
@@ -254,7 +262,7 @@ heap_limit_set(uint32_t index, uint64_t limit)
     struct heap *h = heap_of(index);
     if (h == NULL || !limit_is_possible(limit))
         return EINVAL;
-    atomic_store_explicit(&h->limit, limit, memory_order_relaxed);
+    limit_store(h, limit);
     return 0;
 }
 

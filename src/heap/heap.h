@@ -57,6 +57,7 @@ struct heap {
     _Atomic size_t given;                 /* pages that it gave to the pool, where they may still be dirty */
 
     _Atomic uint64_t active, limit, refused;
+    _Atomic bool guarded; /* it has or had a limit: what threads keep free of it may be taken from them (thread/cache_set.h) */
     _Atomic uint64_t out_bytes, peak;
     uint32_t index;
     char name[HEAP_NAME_MAX];

@@ -149,12 +149,12 @@ touch_least(struct heap *h, struct heap_bin *b, size_t size)
     return false;
 }
 
-/* Does the limit forbid any block that needs a page which is not touched? The first and the last page of one may be. */
-static bool
-limit_forbids_all(const struct heap *h, size_t size)
+/* Without blocks that are ready, one needs pages which are not touched, but for its first and its last. */
+bool
+slab_forbidden(const struct heap *h, unsigned bin)
 {
-    size_t least = size >> PAGE_LG > 2 ? (size >> PAGE_LG) - 1 : 1;
-    return !heap_allows(h, least << PAGE_LG);
+    size_t pages = bin_size(bin) >> PAGE_LG, least = pages > 2 ? pages - 1 : 1;
+    return __atomic_load_n(&h->bins[bin].partial, __ATOMIC_RELAXED) == NULL && !heap_allows(h, least << PAGE_LG);
 }
 
 /* A slab in `fresh`. */
@@ -253,8 +253,8 @@ slab_take(struct heap *h, unsigned bin, void **out, unsigned want)
     size_t size = bin_size(bin);
     void **end = out + want;
     unsigned got = 0;
-    if (__atomic_load_n(&b->partial, __ATOMIC_RELAXED) == NULL && limit_forbids_all(h, size))
-        return 0; /* who fails again and again is in nobody's way */
+    if (slab_forbidden(h, bin))
+        return 0;
     lock_take(&b->lock);
     while (got < want) {
         struct run *slab = b->partial;
@@ -322,11 +322,11 @@ heap_trim(struct heap *h)
         if (__atomic_load_n(&b->given, __ATOMIC_RELAXED) == 0)
             continue;
         lock_take(&b->lock);
-        __atomic_store_n(&b->given, 0, __ATOMIC_RELAXED);
         for (struct run *slab = b->partial, *next; slab != NULL; slab = next) {
             next = slab->next;
             slab_trim(h, b, slab, bin_size(bin));
         }
+        __atomic_store_n(&b->given, 0, __ATOMIC_RELAXED); /* now: who sees it meanwhile waits, and has what was trimmed */
         lock_drop(&b->lock);
     }
 }

@@ -15,6 +15,10 @@ unsigned slab_take(struct heap *h, unsigned bin, void **out, unsigned want);
 /* Give blocks of one bin back. One that cannot be free now is reported and left alone. */
 void slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count);
 
+/* Would slab_take() give nothing because of the limit, as things are now? Takes no lock: who fails again and again is in
+ * nobody's way. */
+bool slab_forbidden(const struct heap *h, unsigned bin);
+
 /* Purge and discharge touched pages in which no block is out. */
 void heap_trim(struct heap *h);
 

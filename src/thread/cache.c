@@ -156,6 +156,8 @@ bin_flush(struct cache *c, unsigned bin, unsigned count)
     }
     memmove(bottom, bottom + count, left * sizeof *bottom);
     b->top = bottom + left;
+    if (c->guarded)
+        cache_held_add(c, -count);
 }
 
 void
@@ -188,6 +190,8 @@ cache_refill(struct cache *c, unsigned bin, bool *zeroed)
     if (got == 0)
         return NULL;
     b->top += got - 1;
+    if (c->guarded)
+        cache_held_add(c, got - 1);
     return *b->top;
 }
 
@@ -218,4 +222,25 @@ cache_collect(struct cache *c, bool all)
         }
         b->mark = mark;
     }
+}
+
+void
+cache_empty(struct cache *c)
+{
+    for (unsigned bin = 1; bin < BINS; bin++) {
+        unsigned count = bin_count(&c->bins[bin]);
+        if (count != 0)
+            bin_flush(c, bin, count);
+    }
+}
+
+void
+cache_guard(struct cache *c)
+{
+    uint32_t held = 0;
+    for (unsigned bin = 1; bin < BINS; bin++)
+        held += bin_count(&c->bins[bin]);
+    c->held = held;
+    lock_init(&c->guard, LOCK_CACHE);
+    c->guarded = true;
 }

@@ -45,6 +45,9 @@ struct cache {
     /* Low bits of the allocations at which a bin will run empty if nothing is freed, and at which
      * it last ran full: tell a bin whose blocks are used again from one that only gives or only takes. */
     uint16_t empty_at[BINS], full_at[BINS];
+    bool guarded;
+    uint32_t held; /* if guarded: free blocks in it, or more while some are being given back. Read by others without the lock */
+    struct lock guard;
 };
 
 _Static_assert(sizeof(struct cache_bin) == 1 << ENTRY_BIN_SHIFT, "a page map entry has a bin's place in a cache");
@@ -125,10 +128,77 @@ cache_count_failed(struct cache_bin *bin)
     __atomic_store_n(&bin->due, bin->due - 1, __ATOMIC_RELAXED);
 }
 
+/* Enter and leave a cache that may be guarded: only the one who is inside changes it. */
+static inline void
+cache_enter(struct cache *c)
+{
+    if (c->guarded)
+        lock_take(&c->guard);
+}
+
+static inline void
+cache_leave(struct cache *c)
+{
+    if (c->guarded)
+        lock_drop(&c->guard);
+}
+
+static inline void
+cache_held_add(struct cache *c, uint32_t blocks)
+{
+    __atomic_store_n(&c->held, c->held + blocks, __ATOMIC_RELAXED);
+}
+
+/* Push and pop in any cache, by who is inside; nothing is counted down. */
+static inline bool
+cache_push_inside(struct cache *c, struct cache_bin *bin, void *block)
+{
+    bool pushed = cache_push(bin, block);
+    if (pushed && c->guarded)
+        cache_held_add(c, 1);
+    return pushed;
+}
+
+static inline void *
+cache_pop_inside(struct cache *c, struct cache_bin *bin)
+{
+    void *block = bin->top[-1];
+    if (block == NULL)
+        return NULL;
+    bin->top--;
+    if (c->guarded)
+        cache_held_add(c, (uint32_t)-1);
+    return block;
+}
+
+/* Push and pop in a guarded cache, from outside of it. */
+static inline bool
+cache_push_guarded(struct cache *c, struct cache_bin *bin, void *block)
+{
+    lock_take(&c->guard);
+    bool pushed = cache_push_inside(c, bin, block);
+    lock_drop(&c->guard);
+    return pushed;
+}
+
+static inline void *
+cache_pop_guarded(struct cache *c, struct cache_bin *bin)
+{
+    lock_take(&c->guard);
+    void *block = cache_pop(bin);
+    if (block != NULL)
+        cache_held_add(c, (uint32_t)-1);
+    lock_drop(&c->guard);
+    return block;
+}
+
 void cache_init(struct cache *c, struct heap *h, struct arrays *arrays);
 
 /* Give back what it holds, and let its heap take over what it has counted. */
 void cache_retire(struct cache *c);
+
+/* Make a cache a guarded one. */
+void cache_guard(struct cache *c);
 
 /* Free the arrays; their blocks are forgotten. */
 void cache_fini(struct cache *c);
@@ -142,5 +212,8 @@ bool cache_make_room(struct cache *c, unsigned bin);
 
 /* Give back what was not used since the last call; all of it if `all`. */
 void cache_collect(struct cache *c, bool all);
+
+/* Give back all blocks. */
+void cache_empty(struct cache *c);
 
 #endif

@@ -3,6 +3,30 @@
 
 #include "pages/base.h"
 
+static _Atomic(struct cache *) closed; /* of all sets and heaps */
+
+static struct cache *
+closed_get(void)
+{
+    struct cache *c = atomic_load_explicit(&closed, memory_order_acquire), *other = NULL;
+    if (c != NULL)
+        return c;
+    c = base_alloc(sizeof *c);
+    if (c == NULL)
+        return NULL;
+    cache_init(c, NULL, NULL);
+    if (atomic_compare_exchange_strong_explicit(&closed, &other, c, memory_order_acq_rel, memory_order_acquire))
+        return c;
+    base_free(c, sizeof *c);
+    return other;
+}
+
+void
+cache_sets_forget(void)
+{
+    atomic_store_explicit(&closed, NULL, memory_order_relaxed);
+}
+
 void
 cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) *by_heap, void *memory, size_t size)
 {
@@ -11,40 +35,96 @@ cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) 
     lock_init(&s->lock, LOCK_RECORD);
     s->made = NULL;
     s->endings = heap_endings();
+    s->guarded = NULL;
     s->by_heap = by_heap;
     atomic_store_explicit(&by_heap[ALCOVE_HEAP_DEFAULT], &s->first, memory_order_relaxed);
+}
+
+/* A cache keeps its heap. NULL: no memory, or the heap is ending. */
+static struct cache *
+cache_new(struct cache_set *s, struct heap *h)
+{
+    if (heap_is_ending(h) || !heap_hold(h))
+        return NULL;
+    struct cache *c = base_alloc(sizeof *c);
+    if (c != NULL)
+        cache_init(c, h, &s->arrays);
+    else
+        heap_let_go(h);
+    return c;
+}
+
+/* Put a cache where that of a heap is found, by the hot path if it is not guarded. */
+static void
+publish(struct cache_set *s, struct heap *h, struct cache *c, bool is_new, bool guarded)
+{
+    lock_take(&s->lock);
+    if (is_new) {
+        c->next = s->made;
+        s->made = c;
+    }
+    if (guarded) {
+        cache_guard(c);
+        atomic_store_explicit(&s->guarded[h->index], c, memory_order_release);
+    }
+    atomic_store_explicit(&s->by_heap[h->index], guarded ? closed_get() : c, memory_order_release);
+    lock_drop(&s->lock);
+}
+
+/* A guarded cache for a heap, with what `open` has, if there is one. NULL: no memory, and nothing is changed. */
+static struct cache *
+make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
+{
+    struct cache *c = open;
+    if (s->guarded == NULL) {
+        _Atomic(struct cache *) *array = base_alloc_zeroed(CACHE_SET_HEAPS * sizeof *array);
+        __atomic_store_n(&s->guarded, array, __ATOMIC_RELEASE);
+    }
+    if (closed_get() == NULL || s->guarded == NULL)
+        return NULL;
+    if ((open == NULL || open == &s->first) && (c = cache_new(s, h)) == NULL)
+        return NULL;
+    if (open == &s->first) {
+        /* The hot path does not ask for this one by heap: it is closed itself, and another has its blocks. */
+        lock_take(&s->lock);
+        *c = *open;
+        cache_init(open, NULL, &s->arrays);
+        lock_drop(&s->lock);
+    }
+    publish(s, h, c, c != open, true);
+    return c;
+}
+
+struct cache *
+cache_set_find(const struct cache_set *s, uint32_t heap)
+{
+    struct cache *c = atomic_load_explicit(&s->by_heap[heap], memory_order_acquire);
+    return c == NULL || !cache_is_closed(c) ? c : atomic_load_explicit(&s->guarded[heap], memory_order_acquire);
 }
 
 struct cache *
 cache_set_get(struct cache_set *s, struct heap *h)
 {
-    struct cache *c = atomic_load_explicit(&s->by_heap[h->index], memory_order_relaxed);
-    if (c != NULL)
-        return c;
-    if (heap_is_ending(h) || !heap_hold(h))
-        return NULL;
-    c = base_alloc(sizeof *c);
-    if (c == NULL) {
-        heap_let_go(h);
-        return NULL;
+    struct cache *c = cache_set_find(s, h->index), *guarded;
+    if (atomic_load_explicit(&h->guarded, memory_order_relaxed) && (c == NULL || !c->guarded)) {
+        guarded = make_guarded(s, h, c);
+        return guarded != NULL ? guarded : c;
     }
-    cache_init(c, h, &s->arrays);
-    lock_take(&s->lock);
-    c->next = s->made;
-    s->made = c;
-    atomic_store_explicit(&s->by_heap[h->index], c, memory_order_release);
-    lock_drop(&s->lock);
+    if (c == NULL && (c = cache_new(s, h)) != NULL)
+        publish(s, h, c, true, false);
     return c;
 }
 
 void
 cache_set_drop(struct cache_set *s, uint32_t heap)
 {
-    if (atomic_load_explicit(&s->by_heap[heap], memory_order_acquire) == NULL)
+    if (cache_set_find(s, heap) == NULL)
         return;
     lock_take(&s->lock);
-    struct cache *c = atomic_load_explicit(&s->by_heap[heap], memory_order_relaxed);
+    struct cache *c = cache_set_find(s, heap);
     atomic_store_explicit(&s->by_heap[heap], NULL, memory_order_relaxed);
+    if (c->guarded)
+        atomic_store_explicit(&s->guarded[heap], NULL, memory_order_relaxed);
     struct cache **link = &s->made;
     while (*link != c)
         link = &(*link)->next;
@@ -52,6 +132,32 @@ cache_set_drop(struct cache_set *s, uint32_t heap)
     cache_fini(c);
     lock_drop(&s->lock);
     base_free(c, sizeof *c);
+}
+
+bool
+cache_set_empty(struct cache_set *s, uint32_t heap)
+{
+    const struct cache *seen = cache_set_find(s, heap);
+    if (seen == NULL || __atomic_load_n(&seen->held, __ATOMIC_RELAXED) == 0)
+        return false;
+    lock_take(&s->lock);
+    struct cache *c = cache_set_find(s, heap);
+    bool guarded = c != NULL && c->guarded;
+    if (guarded) {
+        cache_enter(c);
+        cache_empty(c);
+        cache_leave(c);
+    }
+    lock_drop(&s->lock);
+    return guarded;
+}
+
+static void
+collect(struct cache *c, bool all)
+{
+    cache_enter(c);
+    cache_collect(c, all);
+    cache_leave(c);
 }
 
 void
@@ -71,7 +177,11 @@ cache_set_retire_ending(struct cache_set *s)
         }
         *link = c->next;
         atomic_store_explicit(&s->by_heap[h->index], NULL, memory_order_relaxed);
+        if (c->guarded)
+            atomic_store_explicit(&s->guarded[h->index], NULL, memory_order_relaxed);
+        cache_enter(c);
         cache_retire(c);
+        cache_leave(c);
         base_free(c, sizeof *c);
         heap_let_go(h);
     }
@@ -82,10 +192,47 @@ void
 cache_set_collect(struct cache_set *s, bool all)
 {
     lock_take(&s->lock);
-    cache_collect(&s->first, all);
+    if (!cache_is_closed(&s->first))
+        collect(&s->first, all);
     for (struct cache *c = s->made; c != NULL; c = c->next)
-        cache_collect(c, all);
+        collect(c, all);
     if (all)
         arrays_purge(&s->arrays);
     lock_drop(&s->lock);
+}
+
+/* Across a fork the locks are held: whoever is inside of a cache is done. */
+
+bool
+cache_set_fork_holds(const struct cache_set *s)
+{
+    bool holds = lock_is_mine(&s->lock);
+    for (const struct cache *c = s->made; c != NULL && !holds; c = c->next)
+        holds = c->guarded && lock_is_mine(&c->guard);
+    return holds;
+}
+
+void
+cache_set_fork_prepare(struct cache_set *s)
+{
+    lock_take(&s->lock);
+    for (struct cache *c = s->made; c != NULL; c = c->next)
+        cache_enter(c);
+}
+
+void
+cache_set_fork_done(struct cache_set *s)
+{
+    for (struct cache *c = s->made; c != NULL; c = c->next)
+        cache_leave(c);
+    lock_drop(&s->lock);
+}
+
+void
+cache_set_fork_child(struct cache_set *s)
+{
+    for (struct cache *c = s->made; c != NULL; c = c->next)
+        if (c->guarded)
+            lock_init(&c->guard, LOCK_CACHE);
+    lock_init(&s->lock, LOCK_RECORD);
 }

@@ -4,6 +4,11 @@
  *
  * Its user reads it without a lock. The set's lock is held by whoever adds, drops or collects a cache, and by the
  * user while blocks move between a cache and its heap.
+ *
+ * What a set keeps free of a heap with a limit must not stand in the way of others, though its user sleep. Caches of such heaps
+ * are *guarded*: others may enter and empty them. Where the hot path looks for one, by heap, it finds a closed cache, which gives
+ * nothing and takes nothing and is never written to. So it goes to the slow functions, and these find the real one in `guarded`,
+ * and enter it. The lock of the set is taken before a cache's.
  */
 #ifndef THREAD_CACHE_SET_H
 #define THREAD_CACHE_SET_H
@@ -22,6 +27,7 @@ struct cache_set {
     struct lock lock;
     struct cache *made; /* all but the first */
     uint32_t endings;   /* heap_endings() when caches of ending heaps were last looked for */
+    _Atomic(struct cache *) *guarded; /* by heap; NULL: it never had one */
     _Atomic(struct cache *) *by_heap; /* CACHE_SET_HEAPS of them, of which most are never touched: whose set it is has them */
     struct arrays arrays;
 };
@@ -29,7 +35,24 @@ struct cache_set {
 /* A set with a cache of heap 0. What `by_heap` points to reads as zero. Its bins' arrays lie in `memory`, as far as they fit. */
 void cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) *by_heap, void *memory, size_t size);
 
-/* Its cache for a heap, made if there is none. For its user. NULL: no memory. */
+/* Is it the closed cache of a heap whose caches are guarded? */
+static inline bool
+cache_is_closed(const struct cache *c)
+{
+    return c->heap == NULL;
+}
+
+/* The guarded one that stands behind it. */
+static inline struct cache *
+cache_set_guarded(const struct cache_set *s, uint32_t heap)
+{
+    return atomic_load_explicit(&s->guarded[heap], memory_order_relaxed);
+}
+
+/* Its cache for a heap, closed ones left out; NULL if none. For anyone. */
+struct cache *cache_set_find(const struct cache_set *s, uint32_t heap);
+
+/* Its cache for a heap, made if there is none. For its user, who enters it. NULL: no memory. */
 struct cache *cache_set_get(struct cache_set *s, struct heap *h);
 
 /* Drop its cache of a heap that is going to be destroyed, if it has one: blocks in it are forgotten. */
@@ -37,6 +60,17 @@ void cache_set_drop(struct cache_set *s, uint32_t heap);
 
 /* Retire its caches of heaps that are ending. For its user, or where it has none. */
 void cache_set_retire_ending(struct cache_set *s);
+
+/* Empty its cache of a heap if that is guarded. False: there was nothing in it. For anyone. */
+bool cache_set_empty(struct cache_set *s, uint32_t heap);
+
+/* Forget what sets share, with all sets. */
+void cache_sets_forget(void);
+
+bool cache_set_fork_holds(const struct cache_set *s);
+void cache_set_fork_prepare(struct cache_set *s);
+void cache_set_fork_done(struct cache_set *s);
+void cache_set_fork_child(struct cache_set *s);
 
 /* Give back what was not used since the last call; all of it if `all`. */
 void cache_set_collect(struct cache_set *s, bool all);

@@ -46,6 +46,7 @@ thread_end_heap(uint32_t heap)
         if (t->state != THREAD_LIVE)
             cache_set_retire_ending(&t->set);
     lock_drop(&records.lock);
+    thread_empty_caches(heap); /* where they are guarded, those of others too */
     heap_let_go(h);
     thread_forget_heaps();
     return 0;

@@ -125,6 +125,15 @@ thread_drop_heap(uint32_t heap)
     lock_drop(&records.lock);
 }
 
+bool
+thread_empty_caches(uint32_t heap)
+{
+    bool any = false;
+    for (struct thread *t = __atomic_load_n(&records.all, __ATOMIC_ACQUIRE); t != NULL; t = t->next)
+        any |= cache_set_empty(&t->set, heap);
+    return any;
+}
+
 uint32_t
 thread_count(void)
 {
@@ -156,6 +165,7 @@ thread_release_all(bool give_back)
     records.all = records.next = records.next_young = NULL;
     memset(records.lists, 0, sizeof records.lists);
     records.live = records.emptied = 0;
+    cache_sets_forget();
     lock_drop(&records.lock);
     *tls_slot() = 0;
 }
@@ -165,7 +175,7 @@ thread_fork_holds(void)
 {
     bool holds = lock_is_mine(&records.lock);
     for (const struct thread *t = __atomic_load_n(&records.all, __ATOMIC_ACQUIRE); t != NULL && !holds; t = t->next)
-        holds = lock_is_mine(&t->set.lock);
+        holds = cache_set_fork_holds(&t->set);
     return holds;
 }
 
@@ -174,14 +184,14 @@ thread_fork_prepare(void)
 {
     lock_take(&records.lock);
     for (struct thread *t = records.all; t != NULL; t = t->next)
-        lock_take(&t->set.lock);
+        cache_set_fork_prepare(&t->set);
 }
 
 void
 thread_fork_done(void)
 {
     for (struct thread *t = records.all; t != NULL; t = t->next)
-        lock_drop(&t->set.lock);
+        cache_set_fork_done(&t->set);
     lock_drop(&records.lock);
 }
 
@@ -193,7 +203,7 @@ thread_fork_child(void)
         self->id = os_thread_id();
     records.process = os_process_id();
     for (struct thread *t = records.all; t != NULL; t = t->next) {
-        lock_init(&t->set.lock, LOCK_RECORD);
+        cache_set_fork_child(&t->set);
         if (t != self)
             atomic_store_explicit(&t->inside, 0, memory_order_relaxed);
         /* The other threads are not in this process. */

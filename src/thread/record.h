@@ -56,6 +56,15 @@ cache_of(size_t heap)
     return atomic_load_explicit(&t->caches[heap], memory_order_relaxed);
 }
 
+/* This thread's guarded cache for a heap; NULL if it has none. */
+static inline struct cache *
+thread_guarded(size_t heap)
+{
+    const struct thread *t = tls_get();
+    const struct cache *c = t != NULL ? atomic_load_explicit(&t->caches[heap], memory_order_relaxed) : NULL;
+    return c != NULL && cache_is_closed(c) ? cache_set_guarded(&t->set, (uint32_t)heap) : NULL;
+}
+
 /* This thread's record, made if it has none. NULL: there is none to be had, do without caches. */
 struct thread *thread_get(void);
 
@@ -73,6 +82,9 @@ void thread_exit(void);
 
 /* Drop every thread's cache of a heap that is going to be destroyed. */
 void thread_drop_heap(uint32_t heap);
+
+/* Give back what threads keep free of a guarded heap, sleeping ones too. False: none keeps anything. Takes no lock for that. */
+bool thread_empty_caches(uint32_t heap);
 
 /* What all caches of a heap hold, and what was allocated through them; by bin. */
 struct thread_sums {

@@ -25,7 +25,7 @@ thread_sum(uint32_t heap, struct thread_sums *out)
     lock_take(&records.lock);
     for (struct thread *t = records.all; t != NULL; t = t->next) {
         lock_take(&t->set.lock);
-        const struct cache *c = atomic_load_explicit(&t->caches[heap], memory_order_acquire);
+        const struct cache *c = cache_set_find(&t->set, heap);
         if (c != NULL)
             sum_cache(c, out);
         lock_drop(&t->set.lock);

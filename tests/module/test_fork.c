@@ -8,14 +8,14 @@
 
 #define CHILD_SECONDS 60 /* a child that waits for a lock is ended */
 
-/* In a child: all kinds of blocks in two heaps. */
+/* In a child: all kinds of blocks in two heaps, one of them with a limit, so that its caches are guarded. */
 static bool
 works(void)
 {
     enum { MANY = 400 };
     void *blocks[MANY];
     uint32_t heap;
-    if (table->heap_create(NULL, &heap) != 0)
+    if (table->heap_create(&(struct alcove_heap_options){ .limit = 64 << 20 }, &heap) != 0)
         return false;
     for (unsigned i = 0; i < MANY; i++) {
         size_t size = i % 40 == 0 ? i * 600 : i * 10;

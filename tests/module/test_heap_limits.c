@@ -1,6 +1,8 @@
 /* The limit of a heap: kept, counted when it refuses, felt by no other heap, raised and removed. */
 #include "heaps.h"
 
+#include <pthread.h>
+
 static void
 test_impossible_limit_is_refused(void **unused)
 {
@@ -174,6 +176,112 @@ test_what_is_cached_gives_way_to_what_is_asked_for(void **unused)
         }
 }
 
+/* A thread that sleeps, with free blocks of all kinds in its caches. */
+static pthread_barrier_t asleep;
+static void *of_sleeper;
+
+static void *
+fill_caches_and_sleep(void *heap)
+{
+    void *blocks[8];
+    for (size_t size = 16; size <= 1 << 20; size += size / 8) {
+        unsigned n = 0;
+        while (n < 8 && n * size < 128 << 10 && (blocks[n] = table->heap_malloc((uint32_t)(uintptr_t)heap, size)) != NULL)
+            n++;
+        while (n > 0)
+            table->free(blocks[--n]);
+    }
+    of_sleeper = table->heap_malloc((uint32_t)(uintptr_t)heap, 50);
+    pthread_barrier_wait(&asleep);
+    pthread_barrier_wait(&asleep);
+    /* It works on with an empty cache. */
+    table->free(of_sleeper);
+    table->free(table->heap_malloc((uint32_t)(uintptr_t)heap, 60));
+    return NULL;
+}
+
+static void
+test_cache_of_a_sleeping_thread_gives_way(void **unused)
+{
+    (void)unused;
+    for (int kind = 0; kind < 4; kind++) {
+        uint32_t heap = heap_new(8 << 20);
+        pthread_t sleeper;
+        if (kind == 3) /* none while its caches are made: they are guarded from the first limit on, for good */
+            assert_int_equal(table->heap_limit(heap, 0), 0);
+        pthread_barrier_init(&asleep, NULL, 2);
+        assert_int_equal(pthread_create(&sleeper, NULL, fill_caches_and_sleep, (void *)(uintptr_t)heap), 0);
+        pthread_barrier_wait(&asleep);
+        assert_true(stats_of(heap).cached_bytes > 1 << 20);
+        assert_int_equal(table->heap_limit(heap, 8 << 20), 0);
+        uint64_t refused = stats_of(heap).limit_refused;
+        void *block = kind == 0   ? table->heap_malloc(heap, 7 << 20)
+                      : kind == 1 ? table->heap_calloc(heap, 1, 7 << 20)
+                      : kind == 2 ? table->heap_realloc(heap, table->heap_malloc(heap, 100), 7 << 20)
+                                  : table->heap_aligned_alloc(heap, 1 << 16, 7 << 20);
+        assert_non_null(block);
+        assert_int_equal(stats_of(heap).limit_refused, refused);
+        table->free(block);
+        for (size_t live = 0; live < 7 << 20; live += 1024)
+            assert_non_null(table->heap_malloc(heap, 1024));
+        pthread_barrier_wait(&asleep);
+        pthread_join(sleeper, NULL);
+        heap_end(heap);
+    }
+}
+
+/* A heap that gets its first limit when threads have caches of it: each is guarded when its thread has its next turn. */
+static void
+test_first_limit_is_kept_by_caches_made_before(void **unused)
+{
+    (void)unused;
+    static void *blocks[20000];
+    uint32_t heap = heap_new(0);
+    for (int i = 0; i < 20000; i++)
+        assert_non_null(blocks[i] = table->heap_malloc(heap, 200));
+    for (int i = 0; i < 20000; i++)
+        table->free(blocks[i]);
+    assert_int_equal(table->heap_limit(heap, 1 << 20), 0);
+    void *block = table->heap_malloc(heap, 1 << 20);
+    assert_non_null(block);
+    assert_int_equal(stats_of(heap).active_bytes, 1 << 20);
+    table->free(block);
+    unsigned n = 0;
+    while (n < 20000 && (blocks[n] = table->heap_malloc(heap, 200)) != NULL)
+        n++;
+    assert_true(n * 200 > 900 << 10);
+    assert_true(stats_of(heap).active_bytes <= 1 << 20);
+    heap_end(heap);
+}
+
+static void
+test_default_heap_can_have_a_limit(void **unused)
+{
+    (void)unused;
+    static void *blocks[20000];
+    unsigned n = 0;
+    void *before = table->malloc(64);
+    fill(before, 64, 1);
+    table->free(table->malloc(64));
+    uint64_t limit = stats_of(0).active_bytes + (1 << 20);
+    assert_int_equal(table->heap_limit(0, limit), 0);
+    while (n < 20000 && (blocks[n] = table->malloc(64)) != NULL) {
+        assert_ptr_not_equal(blocks[n], before);
+        n++;
+    }
+    assert_in_range(n, (900 << 10) / 64, 19999);
+    assert_true(stats_of(0).active_bytes <= limit);
+    while (n > 0)
+        table->free(blocks[--n]);
+    assert_non_null(blocks[0] = table->malloc(1 << 20));
+    table->free(blocks[0]);
+    assert_int_equal(table->heap_limit(0, 0), 0);
+    assert_non_null(blocks[0] = table->malloc(9 << 20));
+    table->free(blocks[0]);
+    assert_true(filled(before, 64, 1));
+    table->free(before);
+}
+
 /* Free blocks beside live ones: pages without a live one are had by others. */
 static void
 test_free_pages_between_live_blocks_give_way(void **unused)
@@ -334,6 +442,9 @@ main(void)
         cmocka_unit_test(test_limit_can_be_raised_and_removed),
         cmocka_unit_test(test_block_of_exactly_the_limit_is_allowed),
         cmocka_unit_test(test_what_is_cached_gives_way_to_what_is_asked_for),
+        cmocka_unit_test(test_cache_of_a_sleeping_thread_gives_way),
+        cmocka_unit_test(test_first_limit_is_kept_by_caches_made_before),
+        cmocka_unit_test(test_default_heap_can_have_a_limit),
         cmocka_unit_test(test_free_pages_between_live_blocks_give_way),
         cmocka_unit_test(test_realloc_to_less_never_fails),
         cmocka_unit_test(test_realloc_to_less_gives_pages_back_at_the_limit),

@@ -42,7 +42,7 @@ use(struct heap *h)
     assert_non_null(c);
     void *block = cache_refill(c, BIN_64, &zeroed);
     assert_non_null(block);
-    assert_true(cache_push(&c->bins[BIN_64], block));
+    assert_true(cache_push_inside(c, &c->bins[BIN_64], block));
 }
 
 static void
@@ -139,6 +139,84 @@ test_what_the_memory_has_no_room_for_comes_from_base(void **unused)
     assert_true(within(arrays_take(&set->arrays, 16)) || set->arrays.next == set->arrays.end);
 }
 
+/* Caches of a heap with a limit: where the hot path looks is a closed one. */
+
+static void
+test_cache_of_a_limited_heap_is_behind_a_closed_one(void **unused)
+{
+    (void)unused;
+    assert_int_equal(heap_limit_set(heaps[1]->index, 1 << 20), 0);
+    struct cache *c = cache_set_get(set, heaps[1]), *hot = atomic_load(&set->by_heap[heaps[1]->index]);
+    assert_true(c->guarded);
+    assert_ptr_equal(c->heap, heaps[1]);
+    assert_ptr_not_equal(hot, c);
+    assert_true(cache_is_closed(hot));
+    use(heaps[1]);
+    for (unsigned bin = 0; bin < BINS; bin++) {
+        assert_null(cache_pop(&hot->bins[bin]));
+        assert_false(cache_push(&hot->bins[bin], c));
+    }
+    assert_ptr_equal(cache_set_find(set, heaps[1]->index), c);
+    assert_ptr_equal(cache_set_guarded(set, heaps[1]->index), c);
+    assert_null(cache_set_find(set, heaps[2]->index));
+}
+
+static void
+test_cache_that_is_open_is_guarded_when_its_heap_gets_a_limit(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < 3; i++) {
+        use(heaps[i]);
+        struct cache *open = cache_set_get(set, heaps[i]);
+        assert_false(cache_set_empty(set, heaps[i]->index)); /* it is its user's alone */
+        assert_int_equal(heap_limit_set(heaps[i]->index, 1 << 20), 0);
+        struct cache *c = cache_set_get(set, heaps[i]);
+        assert_true(c->guarded);
+        assert_ptr_equal(cache_set_get(set, heaps[i]), c);
+        assert_int_equal(c == open, i != 0); /* the first one's place is the hot path's */
+        if (i == 0)
+            assert_null(cache_pop(&open->bins[BIN_64]));
+        assert_int_equal(c->held, heaps[i]->bins[BIN_64].out);
+        assert_true(c->held > 0);
+    }
+    cache_set_collect(set, true);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(heaps[i]->bins[BIN_64].out, 0);
+}
+
+static void
+test_guarded_cache_can_be_emptied(void **unused)
+{
+    (void)unused;
+    assert_int_equal(heap_limit_set(heaps[1]->index, 1 << 20), 0);
+    assert_false(cache_set_empty(set, heaps[1]->index)); /* there is none */
+    use(heaps[1]);
+    struct cache *c = cache_set_get(set, heaps[1]);
+    void *a = cache_pop_guarded(c, &c->bins[BIN_64]), *b = cache_pop_guarded(c, &c->bins[BIN_64]);
+    assert_true(cache_push_guarded(c, &c->bins[BIN_64], a));
+    assert_true(cache_push_guarded(c, &c->bins[BIN_64], b));
+    assert_int_equal(c->held, heaps[1]->bins[BIN_64].out);
+    assert_true(cache_set_empty(set, heaps[1]->index));
+    assert_int_equal(heaps[1]->bins[BIN_64].out, 0);
+    assert_int_equal(c->held, 0);
+    assert_false(cache_set_empty(set, heaps[1]->index));
+    use(heaps[1]);
+    assert_int_equal(message_count, 0);
+}
+
+static void
+test_dropped_guarded_cache_is_made_anew(void **unused)
+{
+    (void)unused;
+    assert_int_equal(heap_limit_set(heaps[1]->index, 1 << 20), 0);
+    use(heaps[1]);
+    cache_set_drop(set, heaps[1]->index);
+    assert_null(cache_set_find(set, heaps[1]->index));
+    assert_null(set->made);
+    assert_int_equal(cache_set_get(set, heaps[1])->held, 0);
+    assert_true(cache_set_get(set, heaps[1])->guarded);
+}
+
 int
 main(void)
 {
@@ -150,6 +228,10 @@ main(void)
         set_test(test_arrays_lie_in_the_memory_of_the_set_and_read_as_zero_when_all_is_collected),
         set_test(test_given_array_is_taken_again),
         set_test(test_what_the_memory_has_no_room_for_comes_from_base),
+        set_test(test_cache_of_a_limited_heap_is_behind_a_closed_one),
+        set_test(test_cache_that_is_open_is_guarded_when_its_heap_gets_a_limit),
+        set_test(test_guarded_cache_can_be_emptied),
+        set_test(test_dropped_guarded_cache_is_made_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
