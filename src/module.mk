@@ -18,7 +18,8 @@ libalcore_la_SOURCES = \
 	src/heap/heap.h src/heap/large.h src/heap/large.c src/heap/slab.h src/heap/slab.c \
 	src/thread/arrays.h src/thread/arrays.c src/thread/cache.h src/thread/cache.c src/thread/cache_set.h src/thread/cache_set.c \
 	src/thread/fork.h src/thread/fork.c \
-	src/thread/ended.c src/thread/ending.h src/thread/ending.c src/thread/record.h src/thread/record.c src/thread/records.h src/thread/sums.c \
+	src/thread/ended.c src/thread/ending.h src/thread/ending.c src/thread/record.h src/thread/record.c src/thread/records.h \
+	src/thread/peak.h src/thread/peak.c src/thread/sums.c \
 	src/thread/tls.h src/thread/tls.c src/thread/turn.c \
 	src/conf/conf.h src/conf/conf.c src/conf/option.h src/conf/option.c \
 	src/stats/stats.h src/stats/stats.c \

@@ -23,10 +23,10 @@
 #   ALCOVE_TEST_VALGRIND  set when valgrind runs it, which knows some 30,000 mappings only
 
 unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_conf tests/unit/test_decay \
-	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_pool tests/unit/test_records \
+	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_peak tests/unit/test_pool tests/unit/test_records \
 	tests/unit/test_sizeclass tests/unit/test_slab tests/unit/test_tls
 
-module_tests = tests/module/test_limit_caches tests/module/test_ended_threads tests/module/test_exhaustion tests/module/test_huge_blocks tests/module/test_limit_realloc tests/module/test_limit_fill tests/module/test_decay_purge tests/module/test_fork tests/module/test_heap_ends tests/module/test_heap_limits tests/module/test_heaps \
+module_tests = tests/module/test_figures tests/module/test_limit_caches tests/module/test_ended_threads tests/module/test_exhaustion tests/module/test_huge_blocks tests/module/test_limit_realloc tests/module/test_limit_fill tests/module/test_decay_purge tests/module/test_fork tests/module/test_heap_ends tests/module/test_heap_limits tests/module/test_heaps \
 	tests/module/test_limits tests/module/test_loading tests/module/test_misuse \
 	tests/module/test_processes tests/module/test_signals tests/module/test_standard \
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload

@@ -67,14 +67,15 @@ struct alcove_heap_options {
 struct alcove_heap_stats {
     uint64_t live_blocks;   /* allocated and not freed */
     uint64_t live_bytes;    /* usable sizes of those */
-    uint64_t peak_bytes;    /* highest number of bytes in blocks handed out, thread caches included */
+    uint64_t peak_bytes;    /* highest that live_bytes has been, within 16 KiB (or a block, if larger) for each thread that uses
+                             * the heap */
     uint64_t active_bytes;  /* what is charged, and compared with the limit: pages of slabs that blocks were handed out of, the
                              * usable bytes of large blocks in whole pages, and for each block that was to be aligned to 2 MiB
                              * or more (512 pages) a page and 128 bytes of the allocator's own */
     uint64_t cached_bytes;  /* free blocks in thread caches; part of active_bytes */
     uint64_t limit;         /* 0: none */
-    uint64_t total_allocs;  /* allocations ever made */
-    uint64_t total_bytes;   /* usable sizes of those */
+    uint64_t total_allocs;  /* allocations ever made. A realloc that moves a block is one, and a free; one in place is neither */
+    uint64_t total_bytes;   /* usable sizes of those, and what blocks have grown by in place */
     uint64_t total_frees;   /* blocks ever freed */
     uint64_t limit_refused; /* allocations that failed because of the limit */
 };

@@ -25,7 +25,10 @@ ALCOVE_PUBLIC(heap_create)(const struct alcove_heap_options *options, uint32_t *
 API int
 ALCOVE_PUBLIC(heap_destroy)(uint32_t heap)
 {
-    if (heap == ALCOVE_HEAP_DEFAULT || heap_of(heap) == NULL)
+    struct heap *h = heap_of(heap);
+    if (heap == ALCOVE_HEAP_DEFAULT || h == NULL)
+        return EINVAL;
+    if (!heap_close(h))
         return EINVAL;
     thread_drop_heap(heap);
     return heap_destroy(heap);

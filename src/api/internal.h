@@ -27,6 +27,9 @@ void *alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed);
  * is counted. */
 void *alloc_try(size_t size, struct heap *h);
 
+/* Allocate `size` bytes, with room for `room`, above SMALL_MAX. NULL: none is to be had just so, and errno stays as it was. */
+void *alloc_growing(size_t size, size_t room, struct heap *h);
+
 /* Free a block that the hot path could not push. `caller` is the heap of the module that
  * released it: it may then be foreign, and goes to its owner. ALCOVE_HEAP_NONE: called
  * by our own name, so it must be ours. */

@@ -9,6 +9,7 @@
 #include "heap/large.h"
 #include "heap/slab.h"
 #include "pages/pool.h"
+#include "thread/peak.h"
 
 /* Move a block's contents to another, if that was to be had. */
 static void *
@@ -55,15 +56,8 @@ stays(const struct run *r, const void *block, size_t size)
 static void *
 move_growing(struct heap *h, void *block, size_t used, size_t size)
 {
-    void *to = NULL;
-    if (is_creeping(used, size) && large_allowed(h, room_for(size)))
-        to = move(block, used, size, alloc_try(room_for(size), h));
-    if (to == NULL)
-        return move(block, used, size, entry_malloc(size, h->index));
-    struct run *r = entry_run(pagemap_get_hot(to));
-    if (r->kind != RUN_SLAB)
-        large_make_room(h, r, size);
-    return to;
+    void *to = is_creeping(used, size) ? alloc_growing(size, room_for(size), h) : NULL;
+    return move(block, used, size, to != NULL ? to : entry_malloc(size, h->index));
 }
 
 /* Move a block to a smaller one. If none is to be had it stays, and as little of it as pages can be taken from. */
@@ -79,13 +73,22 @@ move_to_less(struct heap *h, struct run *r, void *block, size_t used, size_t siz
     return to != NULL ? move(block, size, size, to) : block;
 }
 
+static inline bool
+use_room(struct heap *h, struct run *r, size_t size)
+{
+    if (!large_use_room(h, r, size))
+        return false;
+    peak_check(h);
+    return true;
+}
+
 static void *
 resize_large(struct run *r, void *block, size_t size)
 {
     size_t used = r->usable;
     struct heap *h = heap_of(r->heap);
     void *to = NULL;
-    if (size > used && large_use_room(h, r, size))
+    if (size > used && use_room(h, r, size))
         return block;
     if (is_creeping(used, size)) {
         size_t room = room_for(size);
@@ -93,8 +96,10 @@ resize_large(struct run *r, void *block, size_t size)
     }
     if (to == NULL)
         to = large_resize(h, r, size, size);
-    if (to != NULL)
+    if (to != NULL) {
+        peak_check(h);
         return to;
+    }
     return size < used ? move_to_less(h, r, block, used, size) : move_growing(h, block, used, size);
 }
 
@@ -154,7 +159,7 @@ reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
     if (likely(r != NULL) && likely(caller == ALCOVE_HEAP_NONE || r->heap == caller)) {
         if (stays(r, block, size))
             return block;
-        if (r->kind == RUN_LARGE && block == (void *)r->base && size > r->usable && large_use_room(heap_of(r->heap), r, size))
+        if (r->kind == RUN_LARGE && block == (void *)r->base && size > r->usable && use_room(heap_of(r->heap), r, size))
             return block;
     }
     return reallocate_slow(block, size, heap, caller);

@@ -8,6 +8,7 @@
 #include "heap/slab.h"
 #include "pages/pool.h"
 #include "thread/ending.h"
+#include "thread/peak.h"
 
 static void *
 failed(struct heap *h)
@@ -43,8 +44,12 @@ alloc_uncached(struct heap *h, unsigned bin, bool *zeroed)
         block = large_take(h, bin, bin_size(bin), PAGE_SIZE, zeroed);
     else if (slab_take(h, bin, &block, 1) == 0)
         block = NULL;
-    if (block != NULL)
-        heap_count_uncached(h, bin, bin_size(bin));
+    if (block == NULL)
+        return NULL;
+    heap_count_uncached(h, bin);
+    if (bin <= SMALL_BINS)
+        heap_count_live(h, (int64_t)bin_size(bin));
+    peak_check(h);
     return block;
 }
 
@@ -69,7 +74,7 @@ refill(struct heap *h, struct thread *t, struct cache *c, unsigned bin, bool *ze
 {
     if (c == NULL)
         return alloc_uncached(h, bin, zeroed);
-    if (bin <= SMALL_BINS ? slab_forbidden(h, bin) : !large_allowed(h, bin_size(bin)))
+    if (bin <= SMALL_BINS ? slab_forbidden(h, bin) : !heap_allows(h, (bin_size(bin) + PAGE_MASK) & ~PAGE_MASK))
         return NULL;
     lock_take(&t->set.lock); /* while a batch is moved: a fork must not see half of it */
     cache_enter(c);
@@ -91,12 +96,16 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
         struct cache_bin *b = &c->bins[bin];
         cache_enter(c);
         bool turn = cache_count_slow(b);
+        bool tick = turn && cache_tick_is_due(c, cache_turn(c, bin));
         if (turn)
             cache_turn_after(b, COUNTDOWN);
         block = cache_pop_inside(c, b);
+        if (block != NULL && turn)
+            peak_allocated(c, bin, 0);
         cache_leave(c);
-        if (turn) {
+        if (tick)
             thread_tick(t);
+        if (turn) {
             c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
         }
     }
@@ -125,8 +134,10 @@ alloc_pages(struct heap *h, size_t size, size_t alignment, bool *zeroed)
         reclaim(h, t);
         block = large_take(h, 0, size, alignment, zeroed);
     }
-    if (block != NULL)
-        heap_count_uncached(h, 0, block_usable(block));
+    if (block != NULL) {
+        heap_count_uncached(h, 0);
+        peak_check(h);
+    }
     errno = saved;
     return block;
 }
@@ -169,14 +180,52 @@ alloc_try(size_t size, struct heap *h)
     return size <= CACHED_MAX ? alloc_bin(h, bin_of_size(size), &zeroed) : alloc_pages(h, size, PAGE_SIZE, &zeroed);
 }
 
+/* The same from what a cache keeps; NULL if that is nothing. */
+static struct run *
+pop_growing(struct cache *c, size_t size, size_t room)
+{
+    if (c == NULL || room > CACHED_MAX)
+        return NULL;
+    unsigned bin = bin_of_size(room);
+    struct cache_bin *b = &c->bins[bin];
+    void *block = b->top[-1];
+    if (block == NULL)
+        return NULL;
+    b->top--;
+    struct run *r = entry_run(pagemap_get_hot(block));
+    large_make_room(c->heap, r, size);
+    peak_allocated(c, bin, 0);
+    return r;
+}
+
+void *
+alloc_growing(size_t size, size_t room, struct heap *h)
+{
+    int saved = errno;
+    struct thread *t = thread_get();
+    struct cache *c = t != NULL ? cache_set_get(&t->set, h) : NULL;
+    if (c != NULL && cache_tick_is_due(c, 1))
+        thread_tick(t);
+    struct run *r = pop_growing(c, size, room);
+    if (r == NULL) {
+        r = large_take_growing(h, size, room);
+        peak_check(h);
+    }
+    if (r != NULL)
+        heap_count_uncached(h, r->bin);
+    errno = saved;
+    return r != NULL ? (void *)r->base : NULL;
+}
+
 /* Give a block back past the cache. */
 static void
 free_uncached(struct heap *h, struct run *r, void *block)
 {
-    if (r->kind == RUN_SLAB)
-        slab_give(h, r->bin, &block, 1);
-    else
+    unsigned bin = r->bin;
+    if (r->kind != RUN_SLAB)
         large_give(h, r);
+    else if (slab_give(h, bin, &block, 1) == 1)
+        heap_count_live(h, -(int64_t)bin_size(bin));
 }
 
 /* Push a block into a bin that may be full. */
@@ -267,13 +316,14 @@ free_slow(void *block, uint32_t caller)
     }
     struct visit visit = visit_begin(r->heap);
     struct heap *h = heap_of(r->heap);
-    if (t != NULL && r->bin == 0)
-        large_end_room(h, r);
+    bool had_room = t != NULL && r->bin == 0 && large_end_room(h, r);
     struct cache *c = t != NULL && r->bin != 0 ? cache_set_get(&t->set, h) : NULL;
     if (c != NULL && cache_has(&c->bins[r->bin], block))
         message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin), h->name);
     else if (c == NULL || !push_slow(t, c, r->bin, block))
         free_uncached(h, r, block);
+    else if (had_room) /* as a block of its bin it is larger than what was live */
+        peak_freed(c, r->bin);
     visit_end(visit);
     errno = saved;
 }

@@ -19,6 +19,7 @@
 
 enum lock_rank {
     LOCK_INIT = 1, /* first use, attach, detach */
+    LOCK_FIGURES,  /* that heaps whose figures are read stay */
     LOCK_HEAPS,    /* which heap numbers are taken */
     LOCK_THREADS,  /* the list of thread records */
     LOCK_RECORD,   /* a cache set */

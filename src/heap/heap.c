@@ -1,4 +1,4 @@
-/* Heaps. `heaps_lock` guards which numbers are taken. */
+/* Heaps. `heaps_lock` guards which numbers are taken, `figures_lock` that what others read of them stays. */
 #include "heap/heap.h"
 
 #include <errno.h>
@@ -10,11 +10,13 @@
 
 static struct lock heaps_lock = LOCK_INITIAL(LOCK_HEAPS);
 static _Atomic(struct heap *) heaps[ALCOVE_HEAP_MAX];
-static uint32_t heaps_made, heaps_end; /* how many there are; no heap has this number or a higher one */
+static _Atomic uint32_t heaps_made; /* how many there are */
+static uint32_t heaps_end;             /* no heap has this number or a higher one */
 static uint32_t heaps_last;            /* the number that was given last: those that were given up longest ago come first */
 static _Atomic uint64_t ended[ALCOVE_HEAP_MAX / 64]; /* a bit for each number whose heap has ended */
 static _Atomic(struct heap *) done;
 static _Atomic uint32_t endings;
+static struct lock figures_lock = LOCK_INITIAL(LOCK_FIGURES);
 
 #define LIMIT_MAX ((uint64_t)1 << (ALCOVE_LG_VADDR - 1)) /* no process has more addresses */
 
@@ -217,6 +219,11 @@ heaps_done(void)
 void
 heap_forget(struct heap *h)
 {
+    if (!lock_try(&figures_lock)) {
+        heap_is_done(h);
+        return;
+    }
+    lock_drop(&figures_lock); /* nobody finds it any more */
     lock_take(&heaps_lock);
     atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
     heaps_made--;
@@ -234,7 +241,8 @@ forget_all(void)
         if (atomic_load_explicit(&ended[i], memory_order_relaxed) != 0) /* else not to be touched */
             atomic_store_explicit(&ended[i], 0, memory_order_relaxed);
     atomic_store_explicit(&done, NULL, memory_order_relaxed);
-    heaps_end = heaps_made = heaps_last = 0;
+    heaps_end = heaps_last = 0;
+    heaps_made = 0;
 }
 
 void
@@ -266,16 +274,40 @@ heap_limit_set(uint32_t index, uint64_t limit)
     return 0;
 }
 
-void heaps_hold(void) { lock_take(&heaps_lock); }
-void heaps_let_go(void) { lock_drop(&heaps_lock); }
+bool
+heap_close(struct heap *h)
+{
+    bool closes = !heap_is_ending(h);
+    lock_take(&figures_lock);
+    h->closing = closes;
+    lock_drop(&figures_lock);
+    return closes;
+}
+
+struct heap *
+figures_hold(uint32_t index)
+{
+    lock_take(&figures_lock);
+    struct heap *h = heap_of(index);
+    if (h != NULL && !h->closing) {
+        atomic_fetch_add(&h->lookers, 1);
+        return h;
+    }
+    lock_drop(&figures_lock);
+    return NULL;
+}
+
+void
+figures_let_go(struct heap *h)
+{
+    atomic_fetch_sub(&h->lookers, 1);
+    lock_drop(&figures_lock);
+}
 
 uint32_t
 heap_count(void)
 {
-    lock_take(&heaps_lock);
-    uint32_t n = heaps_made;
-    lock_drop(&heaps_lock);
-    return n;
+    return atomic_load_explicit(&heaps_made, memory_order_relaxed);
 }
 
 void
@@ -332,44 +364,17 @@ heap_discharge(struct heap *h, size_t bytes)
 }
 
 void
-heap_count_out(struct heap *h, size_t bytes)
+heap_count_uncached(struct heap *h, unsigned bin)
 {
-    uint64_t now = atomic_fetch_add_explicit(&h->out_bytes, bytes, memory_order_relaxed) + bytes;
-    uint64_t peak = atomic_load_explicit(&h->peak, memory_order_relaxed);
-    while (now > peak && !atomic_compare_exchange_weak_explicit(&h->peak, &peak, now, memory_order_relaxed,
-                                                                memory_order_relaxed))
-        ;
-}
-
-void
-heap_count_back(struct heap *h, size_t bytes)
-{
-    atomic_fetch_sub_explicit(&h->out_bytes, bytes, memory_order_relaxed);
+    heap_count_retired(h, bin, 1);
 }
 
 void
 heap_count_retired(struct heap *h, unsigned bin, uint64_t allocations)
 {
-    struct lock *lock = bin <= SMALL_BINS ? &h->bins[bin].lock : &h->large_lock;
-    lock_take(lock);
-    *(bin <= SMALL_BINS ? &h->bins[bin].uncached : &h->large_uncached[large_counter(bin)]) += allocations;
-    lock_drop(lock);
-}
-
-void
-heap_count_uncached(struct heap *h, unsigned bin, size_t size)
-{
-    if (bin != 0 && bin <= SMALL_BINS) {
-        lock_take(&h->bins[bin].lock);
-        h->bins[bin].uncached++;
-        lock_drop(&h->bins[bin].lock);
-    } else {
-        lock_take(&h->large_lock);
-        h->large_uncached[large_counter(bin)]++;
-        if (bin == 0)
-            h->nobin_total_bytes += size;
-        lock_drop(&h->large_lock);
-    }
+    bool small = bin != 0 && bin <= SMALL_BINS;
+    atomic_fetch_add_explicit(small ? &h->bins[bin].uncached : &h->large_uncached[large_counter(bin)], allocations,
+                              memory_order_relaxed);
 }
 
 /* Across a fork every lock is held, in the order of the ranks. */
@@ -377,7 +382,7 @@ heap_count_uncached(struct heap *h, unsigned bin, size_t size)
 bool
 heap_fork_holds(void)
 {
-    bool holds = lock_is_mine(&heaps_lock);
+    bool holds = lock_is_mine(&figures_lock) || lock_is_mine(&heaps_lock);
     for (uint32_t i = 0; i < heaps_end && !holds; i++) {
         const struct heap *h = heap_of(i);
         if (h == NULL)
@@ -392,6 +397,7 @@ heap_fork_holds(void)
 void
 heap_fork_prepare(void)
 {
+    lock_take(&figures_lock);
     lock_take(&heaps_lock);
 }
 
@@ -420,6 +426,7 @@ heap_fork_done(void)
         lock_drop(&h->large_lock);
     }
     lock_drop(&heaps_lock);
+    lock_drop(&figures_lock);
 }
 
 void
@@ -432,6 +439,9 @@ heap_fork_child(void)
         for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
             lock_init(&h->bins[bin].lock, LOCK_BIN);
         lock_init(&h->large_lock, LOCK_LARGE);
+        atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
+        atomic_store_explicit(&h->lookers, 0, memory_order_relaxed);
     }
     lock_init(&heaps_lock, LOCK_HEAPS);
+    lock_init(&figures_lock, LOCK_FIGURES);
 }

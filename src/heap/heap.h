@@ -5,6 +5,7 @@
  *
  * Glossary
  *   out     a block that is allocated, or kept in a thread's cache: not in a slab's bitmap
+ *   live    a block that is allocated and not freed: out, and in no thread's cache
  *   touched a page of a slab that blocks were handed out of, since the slab was made or the page trimmed
  *   active  bytes charged: touched pages, large blocks, and metadata that is out of proportion to
  *           them (heap/large.h). What the limit is compared with
@@ -34,8 +35,8 @@ struct heap_bin {
     struct run *last;    /* of those */
     struct run *fresh;   /* whose free blocks all need pages that are not touched */
     struct run *full;    /* without free blocks */
-    uint64_t out;        /* blocks */
-    uint64_t uncached;   /* allocations that went past the thread caches, ever */
+    uint64_t out;        /* blocks; as all counters it is read without the lock: counter_add() */
+    _Atomic uint64_t uncached; /* allocations that went past the thread caches, ever */
 } __attribute__((aligned(64)));
 
 struct heap {
@@ -46,9 +47,9 @@ struct heap {
     struct lock large_lock;
     struct run *large;                    /* large and huge blocks, cached ones too */
     uint64_t large_out[1 + LARGE_BINS];   /* blocks; the last: without a bin */
-    uint64_t large_uncached[1 + LARGE_BINS]; /* allocations past the thread caches, ever */
+    _Atomic uint64_t large_uncached[1 + LARGE_BINS]; /* allocations past the thread caches, ever */
     _Atomic uint64_t nobin_out_bytes;
-    uint64_t nobin_total_bytes;
+    _Atomic uint64_t gone_bytes; /* all bytes ever allocated, less those of bins' blocks at that time, less nobin_out_bytes */
 
     /* What keeps it: each of its runs, each cache, and its creator until it is to end. */
     _Atomic uint32_t holds;
@@ -58,7 +59,13 @@ struct heap {
 
     _Atomic uint64_t active, limit, refused;
     _Atomic bool guarded; /* it has or had a limit: what threads keep free of it may be taken from them (thread/cache_set.h) */
-    _Atomic uint64_t out_bytes, peak;
+    _Atomic uint64_t live;       /* bytes, as far as is known of the caches: thread/peak.h */
+    _Atomic uint64_t peak;       /* the most that was live, */
+    _Atomic uint64_t peak_due;   /* and how much is to be live before somebody looks whether it was more */
+    atomic_flag peak_looked_for; /* by some thread, now */
+    _Atomic uint32_t caches;     /* that were ever made */
+    _Atomic uint32_t lookers;    /* threads that look at other threads' caches: none goes meanwhile */
+    bool closing;                /* guarded by the lock of the figures */
     uint32_t index;
     char name[HEAP_NAME_MAX];
 };
@@ -87,12 +94,16 @@ bool heap_has_ended(uint32_t index);
 struct heap *heaps_done(void);
 /* Put one back on that list. */
 void heap_is_done(struct heap *h);
-/* Forget one of them for good. No thread may be inside. */
+/* Forget one of them for good. No thread may be inside. While its figures are read it is put back. */
 void heap_forget(struct heap *h);
 
-/* Between these two no heap is made or destroyed, so that what heap_of() gave stays. */
-void heaps_hold(void);
-void heaps_let_go(void);
+/* Let nobody read a heap's figures any more: it is going to be destroyed, and before that its caches are. False: it is ending. */
+bool heap_close(struct heap *h);
+
+/* A heap that stays, with its caches, until figures_let_go(), for who reads figures. NULL: there is none, and nothing to let go.
+ * Who holds it waits for nobody, and of those who allocate nobody waits for it. */
+struct heap *figures_hold(uint32_t index);
+void figures_let_go(struct heap *h);
 
 /* How many there are. */
 uint32_t heap_count(void);
@@ -108,12 +119,37 @@ bool heap_allows(const struct heap *h, size_t bytes);
 bool heap_is_near_limit(const struct heap *h);
 void heap_discharge(struct heap *h, size_t bytes);
 
-/* Count bytes of blocks handed out; keeps the peak. */
-void heap_count_out(struct heap *h, size_t bytes);
-void heap_count_back(struct heap *h, size_t bytes);
+/* A counter that only one thread at a time changes, since a lock guards that, while others may read it. */
+static inline void
+counter_add(uint64_t *counter, uint64_t n)
+{
+    __atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
 
-/* Count an allocation of `size` bytes that went past the thread caches. */
-void heap_count_uncached(struct heap *h, unsigned bin, size_t size);
+static inline uint64_t
+counter_read(const uint64_t *counter)
+{
+    return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+/* So many bytes more are live, or less. Returns how many are. */
+static inline uint64_t
+heap_count_live(struct heap *h, int64_t bytes)
+{
+    return atomic_fetch_add_explicit(&h->live, (uint64_t)bytes, memory_order_relaxed) + (uint64_t)bytes;
+}
+
+/* Is it time to look how much is live really? */
+static inline bool
+heap_peak_is_due(const struct heap *h)
+{
+    /* Threads that free may have counted before one that allocated has: then it seems to be less than nothing. */
+    return (int64_t)atomic_load_explicit(&h->live, memory_order_relaxed) >
+           (int64_t)atomic_load_explicit(&h->peak_due, memory_order_relaxed);
+}
+
+/* Count an allocation that went past the thread caches. */
+void heap_count_uncached(struct heap *h, unsigned bin);
 
 /* Take over the allocations that a cache counted, which is going. */
 void heap_count_retired(struct heap *h, unsigned bin, uint64_t allocations);

@@ -9,12 +9,22 @@ is_huge(size_t bytes, size_t alignment)
     return bytes > LARGE_MAX || alignment >= CHUNK_SIZE;
 }
 
+/* Count a block that comes or goes, or is going to change or has changed: its lock is held. */
 static void
 count(struct heap *h, struct run *r, int64_t sign)
 {
-    h->large_out[large_counter(r->bin)] += (uint64_t)sign;
+    counter_add(&h->large_out[large_counter(r->bin)], (uint64_t)sign);
     if (r->bin == 0)
         atomic_fetch_add_explicit(&h->nobin_out_bytes, (uint64_t)(sign * (int64_t)r->usable), memory_order_relaxed);
+}
+
+/* A block has changed where it is. What it gained is part of the bytes that were ever allocated, and what it lost stays so. */
+static void
+count_gone(struct heap *h, unsigned old_bin, size_t old, unsigned bin, size_t now)
+{
+    uint64_t counted = (bin == 0 ? now : 0) - (uint64_t)(old_bin == 0 ? old : 0);
+    uint64_t gained = now > old ? now - old : 0;
+    atomic_fetch_add_explicit(&h->gone_bytes, gained - counted, memory_order_relaxed);
 }
 
 /* Bytes of whole pages; 0: too many. */
@@ -40,20 +50,15 @@ bin_of(size_t size)
     return size <= CACHED_MAX ? bin_of_size(size) : 0;
 }
 
-bool
-large_allowed(const struct heap *h, size_t size)
+/* Of `bytes` of whole pages `usable` are charged, and count. */
+static struct run *
+run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t alignment)
 {
-    return heap_allows(h, bytes_of(bin_of(size), size));
-}
-
-void *
-large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *zeroed)
-{
-    size_t bytes = bytes_of(bin, size), metadata = metadata_of(alignment);
-    if (bytes == 0 || alignment > PTRDIFF_MAX || bytes > PTRDIFF_MAX - alignment || !heap_charge(h, bytes + metadata))
+    size_t metadata = metadata_of(alignment);
+    if (bytes == 0 || alignment > PTRDIFF_MAX || bytes > PTRDIFF_MAX - alignment || !heap_charge(h, usable + metadata))
         return NULL;
     if (!heap_hold(h)) {
-        heap_discharge(h, bytes + metadata);
+        heap_discharge(h, usable + metadata);
         return NULL;
     }
     bool huge = is_huge(bytes, alignment);
@@ -61,19 +66,45 @@ large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *ze
     struct run *r = huge ? pool_take_huge(h->pool, bytes, alignment, use)
                          : pool_take(h->pool, bytes >> PAGE_LG, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, use);
     if (r == NULL) {
-        heap_discharge(h, bytes + metadata);
+        heap_discharge(h, usable + metadata);
         heap_let_go(h);
         return NULL;
     }
-    r->usable = bytes;
+    r->usable = usable;
     r->metadata = metadata;
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
     lock_drop(&h->large_lock);
-    heap_count_out(h, bytes);
+    heap_count_live(h, (int64_t)usable);
+    return r;
+}
+
+void *
+large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *zeroed)
+{
+    size_t bytes = bytes_of(bin, size);
+    struct run *r = run_take(h, bin, bytes, bytes, alignment);
+    if (r == NULL)
+        return NULL;
     *zeroed = r->zeroed != 0;
     return (void *)r->base;
+}
+
+/* What a block of `size` bytes that will grow on may use, of what there is. */
+static size_t
+usable_of_growing(size_t size, size_t most)
+{
+    size_t usable = large_usable_of_growing(size);
+    return usable < most ? usable : most;
+}
+
+struct run *
+large_take_growing(struct heap *h, size_t size, size_t room)
+{
+    unsigned bin = bin_of(room);
+    size_t bytes = bytes_of(bin, room), usable = usable_of_growing(size, bytes);
+    return run_take(h, usable < bytes ? 0 : bin, bytes, usable, PAGE_SIZE);
 }
 
 static void
@@ -91,7 +122,9 @@ large_give(struct heap *h, struct run *r)
     run_list_remove(&h->large, r);
     count(h, r, -1);
     lock_drop(&h->large_lock);
-    heap_count_back(h, bytes);
+    if (r->bin == 0)
+        atomic_fetch_add_explicit(&h->gone_bytes, bytes, memory_order_relaxed);
+    heap_count_live(h, -(int64_t)bytes);
     heap_discharge(h, bytes + metadata);
     run_give(h, r);
     heap_let_go(h);
@@ -107,24 +140,13 @@ resize_pages(struct heap *h, struct run *r, size_t bytes, unsigned bin)
     return huge ? pool_resize_huge(h->pool, r, bytes) : pool_resize(h->pool, r, bytes >> PAGE_LG, (uint8_t)bin);
 }
 
-/* The same, but at most what there is. */
-static size_t
-usable_of_growing(size_t size, size_t most)
-{
-    size_t usable = large_usable_of_growing(size);
-    return usable < most ? usable : most;
-}
-
 /* Count that the usable size has become another. */
 static void
 count_change(struct heap *h, size_t old, size_t now)
 {
-    if (now > old) {
-        heap_count_out(h, now - old);
-    } else if (now < old) {
-        heap_count_back(h, old - now);
+    heap_count_live(h, (int64_t)now - (int64_t)old);
+    if (now < old)
         heap_discharge(h, old - now);
-    }
 }
 
 void *
@@ -139,6 +161,7 @@ large_resize(struct heap *h, struct run *r, size_t size, size_t room)
         bin = 0;
     if (usable > old && !heap_charge(h, usable - old))
         return NULL;
+    unsigned old_bin = r->bin;
     /* Off the list meanwhile, so that nobody counts half of a change. */
     lock_take(&h->large_lock);
     run_list_remove(&h->large, r);
@@ -151,10 +174,12 @@ large_resize(struct heap *h, struct run *r, size_t size, size_t room)
     run_list_push(&h->large, r);
     count(h, r, 1);
     lock_drop(&h->large_lock);
-    if (done)
+    if (done) {
+        count_gone(h, old_bin, old, r->bin, usable);
         count_change(h, old, usable);
-    else if (usable > old)
+    } else if (usable > old) {
         heap_discharge(h, usable - old);
+    }
     return done ? (void *)r->base : NULL;
 }
 
@@ -170,14 +195,15 @@ recount(struct heap *h, struct run *r, unsigned bin, size_t usable)
     lock_drop(&h->large_lock);
 }
 
-void
+bool
 large_make_room(struct heap *h, struct run *r, size_t size)
 {
     size_t old = r->usable, usable = usable_of_growing(size, old);
     if (usable == old)
-        return;
+        return false;
     recount(h, r, 0, usable);
     count_change(h, old, usable);
+    return true;
 }
 
 bool
@@ -194,7 +220,7 @@ large_use_room(struct heap *h, struct run *r, size_t size)
     }
     r->usable = usable;
     atomic_fetch_add_explicit(&h->nobin_out_bytes, usable - old, memory_order_relaxed);
-    heap_count_out(h, usable - old);
+    heap_count_live(h, (int64_t)(usable - old));
     return true;
 }
 
@@ -206,7 +232,8 @@ large_end_room(struct heap *h, struct run *r)
         return false;
     if (!heap_charge(h, bytes - old))
         return false;
+    atomic_fetch_add_explicit(&h->gone_bytes, old, memory_order_relaxed);
     recount(h, r, bin_of_size(bytes), bytes);
-    heap_count_out(h, bytes - old);
+    heap_count_live(h, (int64_t)(bytes - old));
     return true;
 }

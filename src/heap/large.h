@@ -12,13 +12,12 @@
 
 #include "heap/heap.h"
 
-/* Would the heap's limit allow another block of this size, above SMALL_MAX, as things are now? What threads keep free
- * counts as used. */
-bool large_allowed(const struct heap *h, size_t size);
-
 /* A block of at least `size` bytes. bin: the class it belongs to, 0 for none (size is then
  * rounded to one). *zeroed: its pages read as zero. NULL: no memory, or the heap's limit. */
 void *large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *zeroed);
+
+/* One of `size` bytes that will grow on, with pages for `room`. It has a bin only if there is no room beyond what it may use. */
+struct run *large_take_growing(struct heap *h, size_t size, size_t room);
 
 /* Give it back. */
 void large_give(struct heap *h, struct run *run);
@@ -34,8 +33,9 @@ large_usable_of_growing(size_t size)
     return (size + size / 4 + PAGE_MASK) & ~PAGE_MASK;
 }
 
-/* Make what a block has beyond `size` and a little more its room. */
-void large_make_room(struct heap *h, struct run *run, size_t size);
+/* Make what a block of a bin, not allocated yet, has beyond `size` and a little more its room. False: that is nothing, and it
+ * has its bin still. */
+bool large_make_room(struct heap *h, struct run *run, size_t size);
 
 /* Grow into the room. False: there is none, or the limit forbids it. */
 bool large_use_room(struct heap *h, struct run *run, size_t size);

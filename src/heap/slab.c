@@ -271,11 +271,10 @@ slab_take(struct heap *h, unsigned bin, void **out, unsigned want)
             run_list_push(slab->free == 0 ? &b->full : &b->fresh, slab);
         }
     }
-    b->out += got;
+    counter_add(&b->out, got);
     lock_drop(&b->lock);
     if (got < want)
         memmove(out, end, got * sizeof *out);
-    heap_count_out(h, got * size);
     return got;
 }
 
@@ -362,7 +361,7 @@ prefetch_records(void **blocks, unsigned count)
     }
 }
 
-void
+unsigned
 slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
 {
     struct heap_bin *b = &h->bins[bin];
@@ -415,15 +414,15 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
             empties++;
         }
     }
-    b->out -= given;
+    counter_add(&b->out, -(uint64_t)given);
     b->slabs -= empties;
     __atomic_store_n(&b->given, 1, __ATOMIC_RELAXED);
     lock_drop(&b->lock);
-    heap_count_back(h, given * size);
     if (empty != NULL) {
         heap_discharge(h, bytes);
         heap_give_pages(h, empty);
         while (empties-- > 0)
             heap_let_go(h);
     }
+    return given;
 }

@@ -1,6 +1,6 @@
 /*
  * Slabs: runs cut into blocks of one size class. Which of them are free is a bitmap in the run's record. A heap is charged
- * for a slab's pages one by one, when blocks are first taken out of them.
+ * for a slab's pages one by one, when blocks are first taken out of them. Whoever takes blocks or gives them counts what is live.
  */
 #ifndef HEAP_SLAB_H
 #define HEAP_SLAB_H
@@ -12,8 +12,8 @@
  * memory, or the heap's limit is reached. */
 unsigned slab_take(struct heap *h, unsigned bin, void **out, unsigned want);
 
-/* Give blocks of one bin back. One that cannot be free now is reported and left alone. */
-void slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count);
+/* Give blocks of one bin back. One that cannot be free now is reported and left alone. Returns how many were given. */
+unsigned slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count);
 
 /* Would slab_take() give nothing because of the limit, as things are now? Takes no lock: who fails again and again is in
  * nobody's way. */

@@ -25,7 +25,7 @@ static struct {
     struct lock lock;
     struct base_block *blocks;
     char *next, *end; /* the part of the newest block that was never used */
-    size_t bytes;
+    size_t bytes; /* read without the lock */
     struct base_spare *spares[BINS];    /* records of up to 32 KiB, by size class */
     struct base_spare *large_spares[8]; /* larger ones, by power of two above it */
 } base = { .lock = LOCK_INITIAL(LOCK_BASE) };
@@ -75,7 +75,7 @@ take(size_t size, bool *fresh)
         block->size = bytes;
         block->next = base.blocks;
         base.blocks = block;
-        base.bytes += bytes;
+        __atomic_store_n(&base.bytes, base.bytes + bytes, __ATOMIC_RELAXED);
         base.next = (char *)block + 128;
         base.end = (char *)block + bytes;
         p = base.next;
@@ -113,10 +113,7 @@ base_free(void *record, size_t size)
 size_t
 base_bytes(void)
 {
-    lock_take(&base.lock);
-    size_t bytes = base.bytes;
-    lock_drop(&base.lock);
-    return bytes;
+    return __atomic_load_n(&base.bytes, __ATOMIC_RELAXED);
 }
 
 void
@@ -126,7 +123,7 @@ base_release(void)
     struct base_block *block = base.blocks;
     base.blocks = NULL;
     base.next = base.end = NULL;
-    base.bytes = 0;
+    __atomic_store_n(&base.bytes, 0, __ATOMIC_RELAXED);
     memset(base.spares, 0, sizeof base.spares);
     memset(base.large_spares, 0, sizeof base.large_spares);
     lock_drop(&base.lock);

@@ -1,7 +1,7 @@
 /*
  * Figures. Nothing is counted on the hot path but the pops that a cache counts down; blocks are
  * counted where a batch of them leaves or enters a heap. What is live is what is out of the heap less
- * what caches hold.
+ * what caches hold. Readers hold one lock, of the figures, and nobody who allocates waits for that.
  */
 #include "stats/stats.h"
 
@@ -13,6 +13,7 @@
 #include "heap/large.h"
 #include "pages/base.h"
 #include "pages/pool.h"
+#include "thread/peak.h"
 #include "thread/record.h"
 #include "thread/tls.h"
 
@@ -25,38 +26,30 @@ struct heap_counts {
 static void
 count_heap(struct heap *h, struct heap_counts *n)
 {
-    for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
-        struct heap_bin *b = &h->bins[bin];
-        lock_take(&b->lock);
-        n->out[bin] = b->out;
-        n->uncached[bin] = b->uncached;
-        lock_drop(&b->lock);
+    for (unsigned bin = 0; bin < BINS; bin++) {
+        bool small = bin != 0 && bin <= SMALL_BINS;
+        n->out[bin] = counter_read(small ? &h->bins[bin].out : &h->large_out[large_counter(bin)]);
+        n->uncached[bin] = atomic_load_explicit(small ? &h->bins[bin].uncached : &h->large_uncached[large_counter(bin)],
+                                                memory_order_relaxed);
     }
-    lock_take(&h->large_lock);
-    for (unsigned bin = SMALL_BINS + 1; bin < BINS; bin++) {
-        n->out[bin] = h->large_out[large_counter(bin)];
-        n->uncached[bin] = h->large_uncached[large_counter(bin)];
-    }
-    n->out[0] = h->large_out[large_counter(0)];
-    n->uncached[0] = h->large_uncached[large_counter(0)];
     n->nobin_out_bytes = atomic_load_explicit(&h->nobin_out_bytes, memory_order_relaxed);
-    n->nobin_total_bytes = h->nobin_total_bytes;
-    lock_drop(&h->large_lock);
+    n->nobin_total_bytes = n->nobin_out_bytes + atomic_load_explicit(&h->gone_bytes, memory_order_relaxed);
 }
 
-#define COUNT_TRIES 4
+#define COUNT_TRIES 1000
 
 /* Count what is out of a heap and what of that is cached. Threads that collect their caches move blocks back between
- * the two counts, even if none uses the heap: count again then. */
+ * the two counts, even if none uses the heap: count again then. One that is stopped in the middle of that is not waited for. */
 static void
 count_all(struct heap *h, struct heap_counts *n, struct thread_sums *caches)
 {
-    thread_sum(h->index, caches);
+    bool steady = thread_sum(h->index, caches);
     for (int i = 0; i < COUNT_TRIES; i++) {
         struct thread_sums before = *caches;
+        bool was_steady = steady;
         count_heap(h, n);
-        thread_sum(h->index, caches);
-        if (memcmp(&before, caches, sizeof before) == 0)
+        steady = thread_sum(h->index, caches);
+        if (was_steady && steady && memcmp(&before, caches, sizeof before) == 0)
             return;
     }
 }
@@ -92,12 +85,24 @@ sum_up(struct heap *h, struct alcove_heap_stats *out)
 int
 stats_heap(uint32_t heap, struct alcove_heap_stats *out)
 {
-    heaps_hold();
-    struct heap *h = heap_of(heap);
-    if (h != NULL && out != NULL)
-        sum_up(h, out);
-    heaps_let_go();
-    return h != NULL && out != NULL ? 0 : EINVAL;
+    struct heap *h = out != NULL ? figures_hold(heap) : NULL;
+    if (h == NULL)
+        return EINVAL;
+    peak_look(h);
+    sum_up(h, out);
+    figures_let_go(h);
+    return 0;
+}
+
+int
+stats_peak_reset(uint32_t heap)
+{
+    struct heap *h = figures_hold(heap);
+    if (h == NULL)
+        return EINVAL;
+    peak_reset(h);
+    figures_let_go(h);
+    return 0;
 }
 
 void

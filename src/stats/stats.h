@@ -6,6 +6,8 @@
 
 /* As table->heap_stats() and table->info(). */
 int stats_heap(uint32_t heap, struct alcove_heap_stats *out);
+/* Begin a new peak: what is live now. 0; EINVAL: no such heap. */
+int stats_peak_reset(uint32_t heap);
 void stats_info(struct alcove_info *out);
 
 #endif

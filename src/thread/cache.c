@@ -7,6 +7,7 @@
 #include "ground/system.h"
 #include "heap/large.h"
 #include "heap/slab.h"
+#include "thread/peak.h"
 
 /* What a bin may keep at most; bench/README.md compares. */
 #define SMALL_KEEP_BYTES ((size_t)128 << 10)
@@ -25,8 +26,10 @@ static void *no_blocks[2];
 static void
 bin_clear(struct cache_bin *b)
 {
-    b->top = b->end = &no_blocks[1];
+    /* In this order, for cache_count_seen(): it then does not hold what fitted. */
     b->capacity = 0;
+    __atomic_store_n(&b->top, &no_blocks[1], __ATOMIC_RELEASE);
+    __atomic_store_n(&b->end, &no_blocks[1], __ATOMIC_RELEASE);
 }
 
 void
@@ -37,7 +40,10 @@ cache_init(struct cache *c, struct heap *h, struct arrays *arrays)
         bin_clear(&c->bins[bin]);
         cache_turn_after(&c->bins[bin], COUNTDOWN);
     }
+    c->to_tick = COUNTDOWN + 1;
     c->heap = h;
+    if (h != NULL) /* else it is a closed one */
+        atomic_fetch_add_explicit(&h->caches, 1, memory_order_relaxed);
     c->arrays = arrays;
 }
 
@@ -57,12 +63,6 @@ cache_allocations_seen(const struct cache_bin *b)
             return due - (uint64_t)(int64_t)after;
         system_cpu_pause();
     }
-}
-
-static unsigned
-bin_count(const struct cache_bin *b)
-{
-    return b->capacity - (unsigned)(b->end - b->top);
 }
 
 /* Arrays have room for a power of two of pointers, the first of them the null pointer. */
@@ -98,7 +98,7 @@ static bool
 bin_grow(struct cache *c, unsigned bin, bool used_again)
 {
     struct cache_bin *b = &c->bins[bin];
-    unsigned most = capacity_most(bin), count = bin_count(b);
+    unsigned most = capacity_most(bin), count = cache_count(b);
     if (b->capacity >= most || !(used_again || batch_is_short(b, bin)))
         return false;
     unsigned capacity = b->capacity == 0 ? 7 : b->capacity * 2 + 1;
@@ -116,23 +116,26 @@ bin_grow(struct cache *c, unsigned bin, bool used_again)
     b->top = array + 1 + count;
     b->end = array + 1 + capacity;
     b->capacity = (uint16_t)capacity;
+    counter_add(&c->has_array[bin / 64], ~c->has_array[bin / 64] & (uint64_t)1 << (bin % 64));
     return true;
 }
 
 static void
-bin_drop_array(struct cache *c, struct cache_bin *b)
+bin_drop_array(struct cache *c, unsigned bin)
 {
+    struct cache_bin *b = &c->bins[bin];
     if (b->capacity == 0)
         return;
     arrays_give(c->arrays, b->end - b->capacity - 1, array_bytes(b->capacity));
     bin_clear(b);
+    counter_add(&c->has_array[bin / 64], -((uint64_t)1 << (bin % 64)));
 }
 
 void
 cache_fini(struct cache *c)
 {
     for (unsigned bin = 1; bin < BINS; bin++)
-        bin_drop_array(c, &c->bins[bin]);
+        bin_drop_array(c, bin);
 }
 
 /* Give the `count` blocks that were pushed first back to the heap. */
@@ -141,9 +144,11 @@ bin_flush(struct cache *c, unsigned bin, unsigned count)
 {
     struct cache_bin *b = &c->bins[bin];
     void **bottom = b->end - b->capacity;
-    unsigned left = bin_count(b) - count;
+    unsigned left = cache_count(b) - count;
     if (bin <= SMALL_BINS) {
-        slab_give(c->heap, bin, bottom, count);
+        unsigned given = slab_give(c->heap, bin, bottom, count);
+        /* Before another thread sees that they have gone from here, and takes them for live. */
+        heap_count_live(c->heap, -(int64_t)(given * bin_size(bin)));
     } else {
         for (unsigned i = 0; i < count; i++) {
             struct run *r = entry_run(pagemap_get(pagemap, bottom[i]));
@@ -158,6 +163,7 @@ bin_flush(struct cache *c, unsigned bin, unsigned count)
     b->top = bottom + left;
     if (c->guarded)
         cache_held_add(c, -count);
+    peak_freed(c, bin);
 }
 
 void
@@ -166,7 +172,7 @@ cache_retire(struct cache *c)
     for (unsigned bin = 1; bin < BINS; bin++) {
         struct cache_bin *b = &c->bins[bin];
         if (b->capacity != 0)
-            bin_flush(c, bin, bin_count(b));
+            bin_flush(c, bin, cache_count(b));
         if (cache_allocations(b) != 0)
             heap_count_retired(c->heap, bin, cache_allocations(b));
     }
@@ -177,13 +183,20 @@ void *
 cache_refill(struct cache *c, unsigned bin, bool *zeroed)
 {
     struct cache_bin *b = &c->bins[bin];
-    if (bin > SMALL_BINS)
-        return large_take(c->heap, bin, bin_size(bin), PAGE_SIZE, zeroed);
+    if (bin > SMALL_BINS) {
+        void *block = large_take(c->heap, bin, bin_size(bin), PAGE_SIZE, zeroed);
+        if (block != NULL)
+            peak_allocated(c, bin, 0);
+        return block;
+    }
     uint16_t now = (uint16_t)cache_allocations(b);
     bin_grow(c, bin, now != c->empty_at[bin]);
     if (b->capacity == 0) {
         void *block;
-        return slab_take(c->heap, bin, &block, 1) == 1 ? block : NULL;
+        if (slab_take(c->heap, bin, &block, 1) == 0)
+            return NULL;
+        peak_allocated(c, bin, 1);
+        return block;
     }
     unsigned got = slab_take(c->heap, bin, b->top, (b->capacity + 1) / 2);
     c->empty_at[bin] = (uint16_t)(now + got);
@@ -192,7 +205,9 @@ cache_refill(struct cache *c, unsigned bin, bool *zeroed)
     b->top += got - 1;
     if (c->guarded)
         cache_held_add(c, got - 1);
-    return *b->top;
+    void *block = *b->top;
+    peak_allocated(c, bin, got);
+    return block;
 }
 
 bool
@@ -217,8 +232,8 @@ cache_collect(struct cache *c, bool all)
         struct cache_bin *b = &c->bins[bin];
         uint16_t mark = (uint16_t)cache_allocations(b);
         if (b->capacity != 0 && (all || mark == b->mark)) {
-            bin_flush(c, bin, bin_count(b));
-            bin_drop_array(c, b);
+            bin_flush(c, bin, cache_count(b));
+            bin_drop_array(c, bin);
         }
         b->mark = mark;
     }
@@ -228,7 +243,7 @@ void
 cache_empty(struct cache *c)
 {
     for (unsigned bin = 1; bin < BINS; bin++) {
-        unsigned count = bin_count(&c->bins[bin]);
+        unsigned count = cache_count(&c->bins[bin]);
         if (count != 0)
             bin_flush(c, bin, count);
     }
@@ -239,7 +254,7 @@ cache_guard(struct cache *c)
 {
     uint32_t held = 0;
     for (unsigned bin = 1; bin < BINS; bin++)
-        held += bin_count(&c->bins[bin]);
+        held += cache_count(&c->bins[bin]);
     c->held = held;
     lock_init(&c->guard, LOCK_CACHE);
     c->guarded = true;

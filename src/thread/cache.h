@@ -48,6 +48,14 @@ struct cache {
     bool guarded;
     uint32_t held; /* if guarded: free blocks in it, or more while some are being given back. Read by others without the lock */
     struct lock guard;
+    uint64_t has_array[(BINS + 63) / 64]; /* bins, as bits; others may read it */
+    /* For thread/peak.c: blocks that are known to be cached, and so are not counted as live; anybody may set that. By how many
+     * bytes more is live by this cache than when all its bins were looked at, and how many may be popped from one since. */
+    _Atomic uint16_t known[BINS];
+    int64_t grown, unseen;
+    /* Allocations to the next work of the slow path, and low bits of those at a bin's last turn. */
+    int32_t to_tick;
+    uint16_t turn_at[BINS];
 };
 
 _Static_assert(sizeof(struct cache_bin) == 1 << ENTRY_BIN_SHIFT, "a page map entry has a bin's place in a cache");
@@ -98,7 +106,23 @@ cache_allocations(const struct cache_bin *bin)
     return bin->due - (uint64_t)(int64_t)bin->countdown;
 }
 
-/* The same, for other threads: they may look while a turn is being set, of which a countdown below 0 tells. */
+/* Blocks in a bin. */
+static inline unsigned
+cache_count(const struct cache_bin *b)
+{
+    return b->capacity - (unsigned)(b->end - b->top);
+}
+
+/* The same, for other threads. -1: the array is becoming another just now. */
+static inline __attribute__((no_sanitize("thread"))) int
+cache_count_seen(const struct cache_bin *b)
+{
+    int64_t room = __atomic_load_n(&b->end, __ATOMIC_ACQUIRE) - __atomic_load_n(&b->top, __ATOMIC_ACQUIRE);
+    int64_t capacity = __atomic_load_n(&b->capacity, __ATOMIC_RELAXED);
+    return room >= 0 && room <= capacity ? (int)(capacity - room) : -1;
+}
+
+/* cache_allocations() for other threads: they may look while a turn is being set, of which a countdown below 0 tells. */
 uint64_t cache_allocations_seen(const struct cache_bin *bin);
 
 /* Let the slow path have its next turn after `allocations` more: any number, at any time, by the cache's thread. */
@@ -119,6 +143,26 @@ cache_count_slow(struct cache_bin *bin)
     if (bin->countdown >= 0)
         bin->countdown--;
     return bin->countdown < 0;
+}
+
+/* There were so many allocations more. Is it time for what is done at every COUNTDOWN of them? */
+static inline bool
+cache_tick_is_due(struct cache *c, uint16_t allocations)
+{
+    c->to_tick -= allocations;
+    if (c->to_tick > 0)
+        return false;
+    c->to_tick = COUNTDOWN + 1;
+    return true;
+}
+
+/* How many there were since a bin's last turn, which is now. */
+static inline uint16_t
+cache_turn(struct cache *c, unsigned bin)
+{
+    uint16_t now = (uint16_t)cache_allocations(&c->bins[bin]), before = c->turn_at[bin];
+    c->turn_at[bin] = now;
+    return (uint16_t)(now - before);
 }
 
 /* It failed. */

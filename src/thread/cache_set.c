@@ -175,10 +175,18 @@ cache_set_retire_ending(struct cache_set *s)
             link = &c->next;
             continue;
         }
-        *link = c->next;
-        atomic_store_explicit(&s->by_heap[h->index], NULL, memory_order_relaxed);
+        struct cache *hot = atomic_exchange(&s->by_heap[h->index], NULL);
         if (c->guarded)
-            atomic_store_explicit(&s->guarded[h->index], NULL, memory_order_relaxed);
+            atomic_store(&s->guarded[h->index], NULL);
+        if (atomic_load(&h->lookers) != 0) { /* then some other time */
+            if (c->guarded)
+                atomic_store(&s->guarded[h->index], c);
+            atomic_store(&s->by_heap[h->index], hot);
+            s->endings = endings - 1;
+            link = &c->next;
+            continue;
+        }
+        *link = c->next;
         cache_enter(c);
         cache_retire(c);
         cache_leave(c);

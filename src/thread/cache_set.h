@@ -55,7 +55,7 @@ struct cache *cache_set_find(const struct cache_set *s, uint32_t heap);
 /* Its cache for a heap, made if there is none. For its user, who enters it. NULL: no memory. */
 struct cache *cache_set_get(struct cache_set *s, struct heap *h);
 
-/* Drop its cache of a heap that is going to be destroyed, if it has one: blocks in it are forgotten. */
+/* Drop its cache of a heap that is closed and going to be destroyed, if it has one: blocks in it are forgotten. */
 void cache_set_drop(struct cache_set *s, uint32_t heap);
 
 /* Retire its caches of heaps that are ending. For its user, or where it has none. */

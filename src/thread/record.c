@@ -39,7 +39,7 @@ list_remove(struct thread *t)
 void
 record_move(struct thread *t, enum thread_state state)
 {
-    records.live += (state == THREAD_LIVE) - (t->state == THREAD_LIVE);
+    __atomic_store_n(&records.live, records.live + (state == THREAD_LIVE) - (t->state == THREAD_LIVE), __ATOMIC_RELAXED);
     list_remove(t);
     list_add(t, state);
 }
@@ -63,7 +63,7 @@ record_new(struct heap *h)
     if (records.all == NULL)
         records.process = os_process_id();
     t->next = records.all;
-    __atomic_store_n(&records.all, t, __ATOMIC_RELEASE); /* thread_fork_holds() takes no lock */
+    __atomic_store_n(&records.all, t, __ATOMIC_RELEASE); /* for records_first() */
     list_add(t, THREAD_EMPTY);
     return t;
 }
@@ -137,17 +137,21 @@ thread_empty_caches(uint32_t heap)
 uint32_t
 thread_count(void)
 {
-    lock_take(&records.lock);
-    records_find_all_ended();
-    uint32_t n = records.live;
-    lock_drop(&records.lock);
-    return n;
+    if (lock_try(&records.lock)) {
+        records_find_all_ended();
+        lock_drop(&records.lock);
+    }
+    return __atomic_load_n(&records.live, __ATOMIC_RELAXED);
 }
 
 bool
 thread_others_live(void)
 {
-    return thread_count() > (tls_get() != NULL);
+    lock_take(&records.lock);
+    records_find_all_ended();
+    bool others = records.live > (tls_get() != NULL);
+    lock_drop(&records.lock);
+    return others;
 }
 
 /* A slot that a loader lent must be 0 when the next allocator finds it. The loader keeps threads from ending
@@ -174,7 +178,7 @@ bool
 thread_fork_holds(void)
 {
     bool holds = lock_is_mine(&records.lock);
-    for (const struct thread *t = __atomic_load_n(&records.all, __ATOMIC_ACQUIRE); t != NULL && !holds; t = t->next)
+    for (const struct thread *t = records_first(); t != NULL && !holds; t = t->next)
         holds = cache_set_fork_holds(&t->set);
     return holds;
 }

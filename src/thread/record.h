@@ -90,9 +90,11 @@ bool thread_empty_caches(uint32_t heap);
 struct thread_sums {
     uint64_t cached[BINS], allocations[BINS];
 };
-void thread_sum(uint32_t heap, struct thread_sums *out);
+/* False: blocks are just moving between one of them and the heap. */
+bool thread_sum(uint32_t heap, struct thread_sums *out);
 
-/* How many threads have a record. Without a loader, one that has just been joined may still count. */
+/* How many threads have a record. Waits for nobody: without a loader, some that have ended may still count, if others start or
+ * end just now. */
 uint32_t thread_count(void);
 
 /* Does a thread other than the caller have a record? */

@@ -13,7 +13,7 @@ struct records {
     struct thread *all;
     struct record_list lists[THREAD_STATES];
     struct thread *next, *next_young; /* live ones where the two looks for ended threads go on; NULL: at the newest */
-    uint32_t live;
+    uint32_t live;                    /* read without the lock, too */
     unsigned emptied;                 /* records in a row, with others waiting all the time */
     int process;                      /* whose threads they are */
     uint64_t next_look;               /* ms */
@@ -21,6 +21,13 @@ struct records {
 };
 
 extern HIDDEN struct records records;
+
+/* For who follows the list of all without the lock: it only ever becomes longer, at this end. */
+static inline struct thread *
+records_first(void)
+{
+    return __atomic_load_n(&records.all, __ATOMIC_ACQUIRE);
+}
 
 /* No wait for records is longer. */
 #define RECORDS_WAIT_MS 1000

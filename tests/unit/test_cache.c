@@ -164,7 +164,7 @@ test_collecting_all_empties_the_cache(void **unused)
         assert_int_equal(cache->bins[bin].capacity, 0);
     }
     assert_int_equal(atomic_load(&heap->active), 0);
-    assert_int_equal(atomic_load(&heap->out_bytes), 0);
+    assert_int_equal(atomic_load(&heap->live), 0);
 }
 
 static void
@@ -231,7 +231,7 @@ test_double_free_of_a_large_block_is_reported_when_it_goes_back(void **unused)
     assert_int_equal(message_count, 1);
     assert_message("double");
     assert_int_equal(atomic_load(&heap->active), 0);
-    assert_int_equal(atomic_load(&heap->out_bytes), 0);
+    assert_int_equal(atomic_load(&heap->live), 0);
 }
 
 static void
@@ -246,7 +246,7 @@ test_double_free_of_a_small_block_is_reported_when_it_goes_back(void **unused)
     assert_int_equal(message_count, 1);
     assert_message("double free");
     assert_int_equal(atomic_load(&heap->active), 0);
-    assert_int_equal(atomic_load(&heap->out_bytes), 0);
+    assert_int_equal(atomic_load(&heap->live), 0);
 }
 
 static void

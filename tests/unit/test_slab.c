@@ -217,7 +217,7 @@ assert_refused(struct heap *h, unsigned bin, void *block, const char *what)
 {
     struct run *slab = pool_find(block);
     unsigned free_before = slab != NULL ? slab->free : 0;
-    uint64_t out = h->bins[bin].out, active = atomic_load(&h->active), bytes = atomic_load(&h->out_bytes);
+    uint64_t out = h->bins[bin].out, active = atomic_load(&h->active);
     char address[32];
     messages_clear();
     give(h, bin, block);
@@ -228,7 +228,6 @@ assert_refused(struct heap *h, unsigned bin, void *block, const char *what)
     assert_message(address);
     assert_int_equal(h->bins[bin].out, out);
     assert_int_equal(atomic_load(&h->active), active);
-    assert_int_equal(atomic_load(&h->out_bytes), bytes);
     if (slab != NULL)
         assert_int_equal(slab->free, free_before);
 }
@@ -533,19 +532,6 @@ test_blocks_survive_trims(void **unused)
 }
 
 static void
-test_peak_is_the_highest_that_was_out(void **unused)
-{
-    (void)unused;
-    struct heap *h = heap_new(0);
-    void *a = take(h, BIN_64), *b = take(h, BIN_64);
-    give(h, BIN_64, a);
-    give(h, BIN_64, b);
-    take(h, BIN_64);
-    assert_int_equal(atomic_load(&h->peak), 128);
-    assert_int_equal(atomic_load(&h->out_bytes), 64);
-}
-
-static void
 test_heaps_do_not_share_slabs(void **unused)
 {
     (void)unused;
@@ -589,7 +575,6 @@ main(void)
         fresh_test(test_trimmed_page_is_had_by_another_class),
         fresh_test(test_last_page_of_the_limit_serves_any_block_that_needs_no_more),
         fresh_test(test_blocks_survive_trims),
-        fresh_test(test_peak_is_the_highest_that_was_out),
         fresh_test(test_heaps_do_not_share_slabs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,214 @@
+/* The peak of a heap. peak.h has what is known, and when. No lock is taken here, and any may be held. */
+#include "thread/peak.h"
+
+#include "thread/records.h"
+
+#define UNSEEN_BYTES ((int64_t)8 << 10) /* half a batch: of a bin, and of a cache where much is live */
+#define LOOK_BYTES ((uint64_t)8 << 10)   /* the other half, for each cache: what the peak may be higher by before anybody looks */
+#define MISSED_BYTES ((uint64_t)32 << 10) /* that may be live beyond that without a second thread that looks */
+/* Of what may be live without anybody looking: what a cache may grow by before it is looked at, and one of its bins. */
+#define CACHE_SHARE 2
+#define BIN_SHARE 8
+
+/* So many blocks of a bin are known to be cached now, and by so many bytes more is live than was known. */
+static int64_t
+know(struct cache *c, unsigned bin, unsigned count)
+{
+    unsigned known = atomic_exchange_explicit(&c->known[bin], (uint16_t)count, memory_order_relaxed);
+    return ((int64_t)known - (int64_t)count) * (int64_t)bin_size(bin);
+}
+
+/* The same of what a bin holds, which may be another thread's. */
+static inline __attribute__((always_inline)) int64_t
+look_at_bin(struct cache *c, unsigned bin)
+{
+    int count = cache_count_seen(&c->bins[bin]);
+    bool known = count < 0 || count == atomic_load_explicit(&c->known[bin], memory_order_relaxed);
+    return likely(known) ? 0 : know(c, bin, (unsigned)count);
+}
+
+/* Is there anything to look at? */
+static bool
+look_at_cache(struct cache *c)
+{
+    int64_t grown = 0;
+    bool used = false;
+    for (unsigned word = 0; word < sizeof c->has_array / sizeof *c->has_array; word++) {
+        uint64_t bits = counter_read(&c->has_array[word]);
+        used = used || bits != 0;
+        for (; bits != 0; bits &= bits - 1)
+            grown += look_at_bin(c, word * 64 + (unsigned)__builtin_ctzll(bits));
+    }
+    if (grown != 0)
+        heap_count_live(c->heap, grown);
+    return used;
+}
+
+/* While `lookers` says so, it is not given up. */
+static struct cache *
+cache_in(struct thread *t, const struct heap *h)
+{
+    return cache_set_find(&t->set, h->index);
+}
+
+/* Look at all caches of the heap; returns how many are used. */
+static unsigned
+look_at_all(struct heap *h)
+{
+    unsigned used = 0;
+    atomic_fetch_add(&h->lookers, 1);
+    for (struct thread *t = records_first(); t != NULL; t = t->next) {
+        struct cache *c = cache_in(t, h);
+        used += c != NULL && look_at_cache(c);
+    }
+    atomic_fetch_sub(&h->lookers, 1);
+    return used;
+}
+
+/* Look at one bin of all of them. */
+static void
+look_at_bin_of_all(struct heap *h, unsigned bin)
+{
+    int64_t grown = 0;
+    atomic_fetch_add(&h->lookers, 1);
+    for (struct thread *t = records_first(); t != NULL; t = t->next) {
+        struct cache *c = cache_in(t, h);
+        grown += c != NULL ? look_at_bin(c, bin) : 0;
+    }
+    atomic_fetch_sub(&h->lookers, 1);
+    heap_count_live(h, grown);
+}
+
+static uint64_t
+live_now(const struct heap *h)
+{
+    int64_t live = (int64_t)atomic_load_explicit(&h->live, memory_order_relaxed);
+    return live > 0 ? (uint64_t)live : 0;
+}
+
+static void
+peak_next(struct heap *h, uint64_t peak, unsigned caches)
+{
+    atomic_store_explicit(&h->peak_due, peak + LOOK_BYTES * (caches != 0 ? caches : 1), memory_order_relaxed);
+}
+
+/* So many caches were looked at. */
+static void
+peak_raise(struct heap *h, unsigned caches)
+{
+    uint64_t live = live_now(h), peak = atomic_load_explicit(&h->peak, memory_order_relaxed);
+    while (live > peak && !atomic_compare_exchange_weak_explicit(&h->peak, &peak, live, memory_order_relaxed,
+                                                                 memory_order_relaxed))
+        ;
+    peak_next(h, live > peak ? live : peak, caches);
+}
+
+void
+peak_look(struct heap *h)
+{
+    peak_raise(h, look_at_all(h));
+}
+
+void
+peak_reset(struct heap *h)
+{
+    unsigned caches = look_at_all(h);
+    uint64_t live = live_now(h);
+    atomic_store_explicit(&h->peak, live, memory_order_relaxed);
+    peak_next(h, live, caches);
+}
+
+/* How far above what is due. */
+static int64_t
+above(const struct heap *h, uint64_t live)
+{
+    return (int64_t)(live - atomic_load_explicit(&h->peak_due, memory_order_relaxed));
+}
+
+void
+peak_is_due(struct heap *h, unsigned bin)
+{
+    /* One thread is enough, unless it has been stopped. */
+    if (atomic_flag_test_and_set_explicit(&h->peak_looked_for, memory_order_relaxed) &&
+        above(h, live_now(h)) <= (int64_t)MISSED_BYTES)
+        return;
+    /* What one thread allocates and others free is of the same bin: it may be enough to know of that. */
+    if (bin != 0)
+        look_at_bin_of_all(h, bin);
+    if (heap_peak_is_due(h))
+        peak_look(h);
+    atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
+}
+
+/* What may become live before somebody knows: a share of what is below the peak. */
+static int64_t
+share(int64_t below, int part)
+{
+    return below / part > UNSEEN_BYTES ? below / part : UNSEEN_BYTES;
+}
+
+/* Let a bin have a turn before more than so many bytes are popped from it. */
+static void
+limit_unseen(struct cache *c, unsigned bin, int64_t bytes)
+{
+    int64_t size = (int64_t)bin_size(bin);
+    if (atomic_load_explicit(&c->known[bin], memory_order_relaxed) * size > bytes && c->bins[bin].countdown > bytes / size)
+        cache_turn_after(&c->bins[bin], (int32_t)(bytes / size));
+}
+
+/* The same for all bins, if some had leave for more, while less was live. */
+static void
+limit_all_unseen(struct cache *c, int64_t bytes)
+{
+    if (c->unseen < 2 * bytes)
+        return;
+    c->unseen = bytes;
+    for (unsigned bin = 1; bin < BINS; bin++)
+        limit_unseen(c, bin, bytes);
+}
+
+/* As much has grown that it is time to look at a cache's other bins, or is live that there may be a new peak. */
+static __attribute__((noinline)) void
+look_around(struct cache *c, unsigned bin)
+{
+    struct heap *h = c->heap;
+    bool alone = atomic_load_explicit(&h->caches, memory_order_relaxed) == 1;
+    c->grown = 0;
+    if (alone || !heap_peak_is_due(h)) {
+        look_at_cache(c);
+        bin = 0;
+    }
+    if (heap_peak_is_due(h)) {
+        if (alone)
+            peak_raise(h, 1);
+        else
+            peak_is_due(h, bin);
+    }
+    limit_all_unseen(c, share(-above(h, live_now(h)), BIN_SHARE));
+}
+
+/* An event of a bin, when by `more` bytes more is out of the heap than was counted. */
+static void
+count(struct cache *c, unsigned bin, int64_t more)
+{
+    struct heap *h = c->heap;
+    int64_t grown = know(c, bin, cache_count(&c->bins[bin])) + more;
+    int64_t below = -above(h, heap_count_live(h, grown)), unseen = share(below, BIN_SHARE);
+    c->grown = c->grown + grown > 0 ? c->grown + grown : 0;
+    c->unseen = c->unseen > unseen ? c->unseen : unseen;
+    limit_unseen(c, bin, unseen);
+    if (c->grown >= share(below, CACHE_SHARE) || unlikely(below < 0))
+        look_around(c, bin);
+}
+
+void
+peak_allocated(struct cache *c, unsigned bin, unsigned taken)
+{
+    count(c, bin, (int64_t)(taken * bin_size(bin)));
+}
+
+void
+peak_freed(struct cache *c, unsigned bin)
+{
+    count(c, bin, 0);
+}

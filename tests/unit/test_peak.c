@@ -1,0 +1,182 @@
+/* The peak: what is counted as live is what is live, whoever moves blocks, and a peak can be begun anew. */
+#include "unit.h"
+
+#include <errno.h>
+#include <pthread.h>
+
+#include "alcove/alcove.h"
+#include "stats/stats.h"
+#include "thread/peak.h"
+#include "thread/record.h"
+
+#define THREADS 4
+#define BLOCKS 2000
+
+static struct heap *heap;
+static void *kept[THREADS][BLOCKS];
+
+static int
+start(void **unused)
+{
+    uint32_t index;
+    fresh(unused);
+    if (heap_create(&(struct alcove_heap_options){ .name = "tested" }, &index) != 0)
+        return -1;
+    heap = heap_of(index);
+    return 0;
+}
+
+#define peak_test(function) cmocka_unit_test_setup(function, start)
+
+static struct alcove_heap_stats
+figures(void)
+{
+    struct alcove_heap_stats s;
+    assert_int_equal(stats_heap(heap->index, &s), 0);
+    return s;
+}
+
+/* What is known after a look is what the counters of blocks say. */
+static void
+assert_known(void)
+{
+    struct alcove_heap_stats s = figures();
+    assert_int_equal(atomic_load(&heap->live), s.live_bytes);
+    assert_int_equal(s.total_allocs - s.total_frees, s.live_blocks);
+    assert_true(s.peak_bytes >= s.live_bytes && s.total_bytes >= s.live_bytes);
+}
+
+/* Blocks of all kinds come, change their size, and go; what is kept in the end is in `kept`. */
+static void *
+use_heap(void *argument)
+{
+    void **own = argument;
+    uint32_t random = (uint32_t)(uintptr_t)own | 1;
+    for (int i = 0; i < 30000; i++) {
+        random = random * 1664525 + 1013904223;
+        void **block = &own[(random >> 8) % BLOCKS];
+        size_t size = (size_t)16 << (random >> 20) % (i % 50 == 0 ? 18 : 11);
+        size += random % size;
+        if (*block == NULL) {
+            *block = ALCOVE_PUBLIC(heap_malloc)(heap->index, size);
+        } else if (i % 3 == 0) {
+            *block = ALCOVE_PUBLIC(realloc)(*block, size);
+        } else {
+            ALCOVE_PUBLIC(free)(*block);
+            *block = NULL;
+        }
+        if (i % 5000 == 0)
+            ALCOVE_PUBLIC(purge)();
+    }
+    return NULL;
+}
+
+static void
+free_all(void)
+{
+    for (unsigned i = 0; i < THREADS; i++)
+        for (unsigned k = 0; k < BLOCKS; k++) {
+            ALCOVE_PUBLIC(free)(kept[i][k]);
+            kept[i][k] = NULL;
+        }
+}
+
+static void
+test_what_counts_as_live_is_live(void **unused)
+{
+    (void)unused;
+    use_heap(kept[0]);
+    assert_known();
+    free_all();
+    assert_known();
+    ALCOVE_PUBLIC(purge)();
+    assert_int_equal(atomic_load(&heap->live), 0);
+}
+
+static void
+test_what_counts_as_live_is_live_with_threads_that_look(void **unused)
+{
+    (void)unused;
+    pthread_t threads[THREADS];
+    for (unsigned i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, use_heap, kept[i]), 0);
+    for (int i = 0; i < 200; i++)
+        figures();
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_known();
+    free_all();
+    assert_known();
+    assert_int_equal(atomic_load(&heap->live), 0);
+}
+
+static void
+test_peak_is_begun_anew_with_what_is_live(void **unused)
+{
+    (void)unused;
+    void *large = ALCOVE_PUBLIC(heap_malloc)(heap->index, 1 << 20), *small = ALCOVE_PUBLIC(heap_malloc)(heap->index, 100);
+    ALCOVE_PUBLIC(free)(large);
+    assert_true(figures().peak_bytes >= 1 << 20);
+    assert_int_equal(stats_peak_reset(heap->index), 0);
+    assert_int_equal(figures().peak_bytes, ALCOVE_PUBLIC(malloc_usable_size)(small));
+    large = ALCOVE_PUBLIC(heap_malloc)(heap->index, 1 << 19);
+    ALCOVE_PUBLIC(free)(large);
+    assert_in_range(figures().peak_bytes, 1 << 19, (1 << 19) + 200);
+    ALCOVE_PUBLIC(free)(small);
+    assert_int_equal(stats_peak_reset(heap->index + 1), EINVAL);
+}
+
+/* Blocks that are popped from a full cache make no peak known by themselves: the cache has a turn in time. */
+static void
+test_peak_of_what_was_cached(void **unused)
+{
+    (void)unused;
+    for (int round = 0; round < 4; round++)
+        for (int part = 0; part < 2; part++) {
+            size_t size = part == 0 ? 1024 : 100;
+            for (int i = 0; i < 400; i++)
+                kept[0][i] = ALCOVE_PUBLIC(heap_malloc)(heap->index, size);
+            for (int i = 0; i < 400; i++)
+                ALCOVE_PUBLIC(free)(kept[0][i]);
+        }
+    assert_int_equal(stats_peak_reset(heap->index), 0);
+    assert_int_equal(figures().peak_bytes, 0);
+    assert_true(figures().cached_bytes >= 100 << 10);
+    for (int i = 0; i < 90; i++)
+        kept[0][i] = ALCOVE_PUBLIC(heap_malloc)(heap->index, 1024);
+    for (int i = 0; i < 90; i++)
+        ALCOVE_PUBLIC(free)(kept[0][i]);
+    memset(kept, 0, sizeof kept);
+    assert_in_range(figures().peak_bytes, (90 - 16) << 10, 90 << 10);
+}
+
+static void
+test_total_bytes_grow_by_what_a_block_grows_in_place(void **unused)
+{
+    (void)unused;
+    void *block = ALCOVE_PUBLIC(heap_malloc)(heap->index, 3 << 20);
+    uint64_t total = figures().total_bytes;
+    assert_ptr_equal(ALCOVE_PUBLIC(realloc)(block, 2500 << 10), block);
+    assert_int_equal(figures().total_bytes, total);
+    assert_int_equal(figures().total_allocs, 1);
+    size_t before = ALCOVE_PUBLIC(malloc_usable_size)(block);
+    void *now = ALCOVE_PUBLIC(realloc)(block, 3500 << 10);
+    assert_int_equal(figures().total_bytes, total + ALCOVE_PUBLIC(malloc_usable_size)(now) - before);
+    total = figures().total_bytes;
+    ALCOVE_PUBLIC(free)(now);
+    assert_int_equal(figures().total_bytes, total);
+    assert_int_equal(figures().live_bytes, 0);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        peak_test(test_what_counts_as_live_is_live),
+        peak_test(test_what_counts_as_live_is_live_with_threads_that_look),
+        peak_test(test_peak_is_begun_anew_with_what_is_live),
+        peak_test(test_peak_of_what_was_cached),
+        peak_test(test_total_bytes_grow_by_what_a_block_grows_in_place),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
