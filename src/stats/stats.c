@@ -36,7 +36,7 @@ count_heap(struct heap *h, struct heap_counts *n)
     n->nobin_total_bytes = n->nobin_out_bytes + atomic_load_explicit(&h->gone_bytes, memory_order_relaxed);
 }
 
-#define COUNT_TRIES 1000
+#define COUNT_TRIES 100
 
 /* Count what is out of a heap and what of that is cached. Threads that collect their caches move blocks back between
  * the two counts, even if none uses the heap: count again then. One that is stopped in the middle of that is not waited for. */
