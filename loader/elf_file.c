@@ -114,20 +114,20 @@ header_check(const char *path, const ElfW(Ehdr) *header, size_t have, uint64_t f
 static int
 segments_check(const char *path, int fd, const ElfW(Ehdr) *header, uint64_t file_bytes)
 {
-    ElfW(Phdr) segments[PHDRS_MOST];
-    size_t bytes = header->e_phnum * sizeof segments[0];
+    const size_t bytes = header->e_phnum * sizeof(ElfW(Phdr));
     if (header->e_phoff > file_bytes)
         return fail(ALCOVE_EFORMAT, "%s is damaged: its program headers begin at byte %llu, the file has %llu", path,
                     (unsigned long long)header->e_phoff, (unsigned long long)file_bytes);
-    ssize_t got = pread(fd, segments, bytes, (off_t)header->e_phoff);
-    if (got < 0)
-        return fail_errno(ALCOVE_ESYSTEM, errno, "cannot read %s", path);
-    if ((size_t)got < bytes)
-        return fail(ALCOVE_EFORMAT, "%s is truncated: its program headers end at byte %llu, the file has %llu. Copy it again",
-                    path, (unsigned long long)(header->e_phoff + bytes), (unsigned long long)file_bytes);
-    for (size_t i = 0; i < header->e_phnum; i++) {
-        uint64_t end = (uint64_t)segments[i].p_offset + segments[i].p_filesz;
-        if (segments[i].p_type == PT_LOAD && (end > file_bytes || end < segments[i].p_offset))
+    for (size_t i = 0; i < header->e_phnum; i++) { /* one by one: the thread's stack may be small */
+        ElfW(Phdr) segment;
+        ssize_t got = pread(fd, &segment, sizeof segment, (off_t)(header->e_phoff + i * sizeof segment));
+        if (got < 0)
+            return fail_errno(ALCOVE_ESYSTEM, errno, "cannot read %s", path);
+        if ((size_t)got < sizeof segment)
+            return fail(ALCOVE_EFORMAT, "%s is truncated: its program headers end at byte %llu, the file has %llu. Copy it again",
+                        path, (unsigned long long)(header->e_phoff + bytes), (unsigned long long)file_bytes);
+        uint64_t end = (uint64_t)segment.p_offset + segment.p_filesz;
+        if (segment.p_type == PT_LOAD && (end > file_bytes || end < segment.p_offset))
             return fail(ALCOVE_EFORMAT, "%s is truncated: segment %zu ends at byte %llu, the file has %llu. Copy it again",
                         path, i, (unsigned long long)end, (unsigned long long)file_bytes);
     }

@@ -12,26 +12,42 @@
 
 #define MESSAGE_BYTES 1024
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t key;
-static bool have_key;
+static _Atomic int64_t key = -1; /* -1: none was free yet */
 
-static void
-key_create(void)
+/* For threads that have no buffer, since no key is free or no memory: the last message of one of them, and whose. */
+static char shared[MESSAGE_BYTES];
+static _Atomic(pthread_t) shared_by;
+static atomic_bool shared_used;
+
+/* The key, made if there is none. False: none is free. */
+static bool
+key_get(pthread_key_t *out)
 {
-    have_key = pthread_key_create(&key, free) == 0;
+    int64_t known = atomic_load(&key);
+    if (known < 0) {
+        pthread_key_t made;
+        if (pthread_key_create(&made, free) != 0)
+            return false;
+        if (atomic_compare_exchange_strong(&key, &known, (int64_t)made))
+            known = (int64_t)made;
+        else
+            pthread_key_delete(made); /* another thread was first */
+    }
+    *out = (pthread_key_t)known;
+    return true;
 }
 
+/* The thread's own buffer; NULL: it can have none. */
 static char *
-message_buffer(void)
+own_buffer(void)
 {
-    pthread_once(&once, key_create);
-    if (!have_key)
+    pthread_key_t own;
+    if (!key_get(&own))
         return NULL;
-    char *buffer = pthread_getspecific(key);
+    char *buffer = pthread_getspecific(own);
     if (buffer == NULL) {
         buffer = calloc(1, MESSAGE_BYTES);
-        if (buffer != NULL && pthread_setspecific(key, buffer) != 0) {
+        if (buffer != NULL && pthread_setspecific(own, buffer) != 0) {
             free(buffer);
             buffer = NULL;
         }
@@ -39,16 +55,24 @@ message_buffer(void)
     return buffer;
 }
 
+static char *
+message_buffer(void)
+{
+    char *buffer = own_buffer();
+    if (buffer != NULL)
+        return buffer;
+    atomic_store(&shared_by, pthread_self());
+    atomic_store(&shared_used, true);
+    return shared;
+}
+
 int
 fail(int code, const char *format, ...)
 {
-    char *buffer = message_buffer();
-    if (buffer != NULL) {
-        va_list arguments;
-        va_start(arguments, format);
-        vsnprintf(buffer, MESSAGE_BYTES, format, arguments);
-        va_end(arguments);
-    }
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message_buffer(), MESSAGE_BYTES, format, arguments);
+    va_end(arguments);
     return code;
 }
 
@@ -56,21 +80,21 @@ int
 fail_errno(int code, int error, const char *format, ...)
 {
     char *buffer = message_buffer();
-    if (buffer != NULL) {
-        va_list arguments;
-        va_start(arguments, format);
-        vsnprintf(buffer, MESSAGE_BYTES, format, arguments);
-        va_end(arguments);
-        size_t length = strlen(buffer);
-        snprintf(buffer + length, MESSAGE_BYTES - length, ": %s", strerror(error));
-    }
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(buffer, MESSAGE_BYTES, format, arguments);
+    va_end(arguments);
+    size_t length = strlen(buffer);
+    snprintf(buffer + length, MESSAGE_BYTES - length, ": %s", strerror(error));
     return code;
 }
 
 const char *
 ALCOVE_PUBLIC(error_message)(void)
 {
-    pthread_once(&once, key_create);
-    const char *buffer = have_key ? pthread_getspecific(key) : NULL;
-    return buffer != NULL ? buffer : "";
+    int64_t known = atomic_load(&key);
+    const char *own = known >= 0 ? pthread_getspecific((pthread_key_t)known) : NULL;
+    if (own != NULL)
+        return own;
+    return atomic_load(&shared_used) && pthread_equal(atomic_load(&shared_by), pthread_self()) ? shared : "";
 }

@@ -117,7 +117,7 @@ void crossing_outside(uint32_t owner, const void *block, const void *caller);
 void crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usable);
 
 /* --- services.c: what the loader lends to the allocator. */
-/* Once, before the first load: keys, fork handler, staying mapped. 0 or a code with message. */
+/* Before the first load: keys, fork handler, staying mapped. 0 or a code with message, and then it may be called again. */
 int services_start(void);
 void services_fill(struct alcove_services *services);
 extern struct pagemap loader_pagemap;

@@ -54,12 +54,15 @@ thread_started(void)
     return pthread_setspecific(key, (void *)atomic_load(&loader.generation));
 }
 
+static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER; /* of what is done before the first load */
+
 /* The child has one thread, which holds no lock and is in the middle of no call. Locks are not taken
  * before the fork: the allocator's fork handler runs first and holds its own, which are taken after
  * ours elsewhere. */
 static void
 child_started(void)
 {
+    start_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     loader.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     loader.lifetime = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
     loader.users = 0;
@@ -81,18 +84,38 @@ stay_mapped(void)
     dlerror();
 }
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static int start_code;
-static int start_error;
+/* The handler is registered before start_lock is taken, so that a child finds that free. */
+static int
+watch_forks(void)
+{
+    static atomic_bool watched;
+    if (atomic_exchange(&watched, true))
+        return ALCOVE_OK;
+    int error = pthread_atfork(NULL, NULL, child_started);
+    if (error == 0)
+        return ALCOVE_OK;
+    atomic_store(&watched, false);
+    return fail_errno(ALCOVE_ESYSTEM, error, "cannot register a fork handler");
+}
 
-static void
+/* With start_lock held. What has been done is not done again; what failed is, at the next load. */
+static int
 start(void)
 {
-    stay_mapped();
-    start_error = pthread_key_create(&key, thread_ended);
-    if (start_error == 0)
-        start_error = pthread_atfork(NULL, NULL, child_started);
-    start_code = start_error != 0 ? ALCOVE_ESYSTEM : routes_start();
+    static bool have_key, started;
+    if (started)
+        return ALCOVE_OK;
+    if (!have_key) {
+        int error = pthread_key_create(&key, thread_ended);
+        if (error != 0)
+            return fail_errno(ALCOVE_ESYSTEM, error, "no thread key is free, and the loader needs one to learn that a thread ends. "
+                              "Delete one (pthread_key_delete) and load again");
+        have_key = true;
+        stay_mapped();
+    }
+    int code = routes_start();
+    started = code == ALCOVE_OK;
+    return code;
 }
 
 int
@@ -102,10 +125,13 @@ services_start(void)
     if (page > PAGE_SIZE)
         return fail(ALCOVE_ESYSTEM, "alcove is configured for pages of %zu KiB, this system has %zu KiB. Configure it with "
                                     "--with-lg-page=%d", PAGE_SIZE >> 10, page >> 10, __builtin_ctzl(page));
-    pthread_once(&once, start);
-    if (start_error != 0)
-        return fail_errno(ALCOVE_ESYSTEM, start_error, "cannot make a thread key or fork handler");
-    return start_code;
+    int code = watch_forks();
+    if (code != ALCOVE_OK)
+        return code;
+    pthread_mutex_lock(&start_lock);
+    code = start();
+    pthread_mutex_unlock(&start_lock);
+    return code;
 }
 
 void

@@ -32,6 +32,7 @@ module_tests = tests/module/test_figures tests/module/test_limit_caches tests/mo
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload
 
 host_tests = tests/hosts/test_endings tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
+	tests/hosts/test_scarce \
 	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_routing \
 	tests/hosts/test_static_allocator
@@ -62,6 +63,8 @@ tests_hosts_test_program_stub_LDADD = $(host_ldadd)
 tests_hosts_test_program_stub_LDFLAGS = $(AM_LDFLAGS) -no-pie
 tests_hosts_test_routing_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_routing_LDADD = $(host_ldadd)
+tests_hosts_test_scarce_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_scarce_LDADD = $(host_ldadd)
 tests_hosts_test_static_allocator_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_static_allocator_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_hosts_test_static_allocator_LDADD = $(host_ldadd) $(STATIC_ALLOCATOR_LIBS)
