@@ -32,7 +32,7 @@ module_tests = tests/module/test_figures tests/module/test_limit_caches tests/mo
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload
 
 host_tests = tests/hosts/test_endings tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
-	tests/hosts/test_scarce \
+	tests/hosts/test_linked_program tests/hosts/test_scarce \
 	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_routing \
 	tests/hosts/test_static_allocator
@@ -46,6 +46,12 @@ tests_hosts_test_leftovers_LDADD = $(host_ldadd)
 tests_hosts_test_leftovers_LDFLAGS = $(AM_LDFLAGS) -Wl,-z,now
 tests_hosts_test_linked_plugins_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_linked_plugins_LDADD = $(host_ldadd)
+# The allocator first, then the library whose destructor comes later than the allocator's.
+tests_hosts_test_linked_program_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_linked_program_LDADD = $(host_ldadd)
+tests_hosts_test_linked_program_LDFLAGS = $(AM_LDFLAGS) -Wl,--no-as-needed $(needs_allocator) \
+	-Wl,tests/plugins/.libs/late.so -Wl,-rpath,$(abs_top_builddir)/tests/plugins/.libs
+EXTRA_tests_hosts_test_linked_program_DEPENDENCIES = libalcove@S@.la tests/plugins/late.la
 tests_hosts_test_loader_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_loader_LDADD = $(host_ldadd)
 tests_hosts_test_loader_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
@@ -86,7 +92,7 @@ interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/b
 	tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
-	tests/plugins/caller_two.la tests/plugins/keeper.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
+	tests/plugins/caller_two.la tests/plugins/keeper.la tests/plugins/late.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
 	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la
 tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
@@ -98,6 +104,7 @@ tests_plugins_caller_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_caller_two_la_SOURCES = tests/plugins/caller.c
 tests_plugins_caller_two_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_keeper_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_late_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_needs_one_la_SOURCES = tests/plugins/allocating.c
 tests_plugins_needs_one_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_needs_one_la_LDFLAGS = $(plugin_ldflags) $(needs_allocator)
@@ -126,7 +133,7 @@ endif
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
+	tests/plugins/allocating.h tests/plugins/late.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.

@@ -54,6 +54,14 @@ assert_works_in_threads(const struct alcove_table *table)
     }
 }
 
+static bool
+is_mapped(const void *block)
+{
+    unsigned char resident;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    return mincore((void *)((uintptr_t)block & ~(page - 1)), 1, &resident) == 0;
+}
+
 static void
 test_allocator_comes_and_goes_with_the_plugins_that_need_it(void **state)
 {
@@ -70,6 +78,7 @@ test_allocator_comes_and_goes_with_the_plugins_that_need_it(void **state)
         assert_works_in_threads(two.table);
         linked_close(&two);
         assert_int_equal(lines_mapped(allocator_path()), 0);
+        assert_false(is_mapped(two.first)); /* its memory has gone too */
     }
 }
 

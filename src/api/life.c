@@ -1,0 +1,128 @@
+/*
+ * The allocator's life: loading, attaching to a loader, leaving service, and the end of the process. Nothing here
+ * is guarded by a lock: who loads or unloads sees to it that nobody else is inside.
+ */
+#include "api/life.h"
+
+#include <errno.h>
+
+#include "api/origin.h"
+#include "ground/message.h"
+#include "ground/services.h"
+#include "conf/conf.h"
+#include "os/os.h"
+#include "pages/base.h"
+#include "pages/pool.h"
+#include "stats/stats.h"
+#include "thread/fork.h"
+#include "thread/record.h"
+
+struct alcove_services services;
+
+/* Code of all thunks (api/thunks.S). */
+extern HIDDEN const char thunks_begin[], thunks_end[];
+
+int
+life_attach(const struct alcove_services *lent)
+{
+    if (lent == NULL || lent->abi_version != ALCOVE_ABI_VERSION || lent->size != sizeof *lent ||
+        (lent->pagemap != NULL && (lent->lg_page != ALCOVE_LG_PAGE || lent->lg_vaddr != ALCOVE_LG_VADDR)))
+        return EINVAL;
+    if (heap_count() != 0)
+        return EBUSY;
+    services = *lent;
+    if (services.tls_offset != 0 && services.thread_started != NULL)
+        tls_lend(services.tls_offset);
+    if (services.pagemap != NULL)
+        pagemap_lend(services.pagemap);
+    return 0;
+}
+
+static bool detached;
+
+int
+life_detach(void)
+{
+    detached = true;
+    thread_release_all(false);
+    heap_release_all();
+    pool_release();
+    base_release();
+    return 0;
+}
+
+int
+life_detach_leaving(void)
+{
+    detached = true;
+    thread_release_all(true);
+    heap_leave_all();
+    pool_leave();
+    base_release();
+    return 0;
+}
+
+/* dlclose, and nobody has detached us. */
+static void
+unload(void)
+{
+    struct alcove_info info;
+    stats_info(&info);
+    /* There libc is a copy, whose atexit functions exit() does not call: only dlclose and the end of the process know of us,
+     * and look alike. */
+    if (origin_is_namespace() && (info.live_blocks != 0 || thread_others_live()))
+        return;
+    if (info.live_blocks == 0) {
+        life_detach();
+        return;
+    }
+    if (conf.verbose)
+        message("unloaded with %llu live block%s of %llu bytes, which stay mapped for ever; free them before dlclose",
+                (unsigned long long)info.live_blocks, info.live_blocks == 1 ? "" : "s", (unsigned long long)info.live_bytes);
+    life_detach_leaving();
+}
+
+/*
+ * dlclose or the end of the process? At dlclose libc calls a library's destructors, then its atexit functions.
+ * When the process ends it is the other way round. Then other threads may be in the middle of a call, and
+ * destructors of others may still free: nothing is done. But what is there from the start of the process has its
+ * constructors run before the program tells libc of the end of all libraries, so that there the order is as at dlclose.
+ * It cannot be closed, and is never taken out of service.
+ *
+ * The constructor comes before those of C++ objects, if we are linked into a library that has such: their
+ * destructors, which are atexit functions too, then run before ours.
+ *
+ * What atexit() calls, by name: an atexit that somebody interposes may not know our library from the program.
+ */
+extern int __cxa_atexit(void (*function)(void *), void *argument, void *library);
+extern HIDDEN void *__dso_handle;
+static bool closing, stays;
+
+static void __attribute__((destructor))
+destruct(void)
+{
+    closing = true;
+}
+
+static void
+at_exit(void *unused)
+{
+    (void)unused;
+    if (closing && !stays && !detached && services.abi_version == 0)
+        unload();
+}
+
+/* Runs when the library is loaded, before any call. */
+static void __attribute__((constructor(101)))
+load(void)
+{
+    __cxa_atexit(at_exit, NULL, &__dso_handle);
+    stays = origin_is_start();
+    tls_init();
+    conf_read();
+    pool_init(conf.dirty_decay_ms);
+    fork_init();
+    /* The system maps what lies near a page that is touched, and so most thunks near this code. */
+    os_forget(thunks_begin, thunks_end);
+}
+
