@@ -4,6 +4,7 @@
  */
 #include "loader.h"
 
+#include "ground/versions.h"
 #include "pages/pagemap.h"
 
 #include <dlfcn.h>
@@ -20,6 +21,11 @@ _Atomic(const struct alcove_table *) loader_table;
 
 #define SYMBOL_BYTES 256
 #define DRAIN_WAITS 5000 /* times 1 ms for another thread's unload */
+
+_Static_assert(sizeof(struct alcove_load_options) == ALCOVE_LOAD_OPTIONS_FIRST, "its first version stays");
+_Static_assert(sizeof(struct alcove_module_options) == ALCOVE_MODULE_OPTIONS_FIRST, "its first version stays");
+_Static_assert(sizeof(struct alcove_module_stats) == 512, "it never becomes longer");
+_Static_assert(sizeof(struct alcove_report) == 512, "it never becomes longer");
 
 #define ENVIRONMENT_NAME ALCOVE_ENV_PREFIX "MODULE"
 
@@ -52,6 +58,29 @@ installed_open(int flags, int *code)
     return handle;
 }
 
+/* What every table of this ABI version has. */
+static const struct {
+    size_t offset;
+    const char *name;
+} needed[] = {
+#define NEEDED(function) {offsetof(struct alcove_table, function), #function}
+    NEEDED(attach), NEEDED(detach), NEEDED(thread_exit), NEEDED(info), NEEDED(malloc), NEEDED(calloc), NEEDED(realloc),
+    NEEDED(free), NEEDED(aligned_alloc), NEEDED(posix_memalign), NEEDED(malloc_usable_size), NEEDED(heap_create),
+    NEEDED(heap_destroy), NEEDED(heap_limit), NEEDED(heap_stats), NEEDED(heap_malloc), NEEDED(heap_calloc),
+    NEEDED(heap_aligned_alloc), NEEDED(heap_realloc), NEEDED(entry), NEEDED(owner), NEEDED(purge), NEEDED(detach_leaving),
+#undef NEEDED
+};
+
+/* The name of a function that the table should have and has not; NULL: all are there. */
+static const char *
+table_lacks(const struct alcove_table *table)
+{
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        if (*(void *const *)((const char *)table + needed[i].offset) == NULL)
+            return needed[i].name;
+    return NULL;
+}
+
 /* The table of a library, if it has one that fits. NULL: *code and the message are set. */
 static const struct alcove_table *
 table_find(void *handle, const char *path, const char *prefix, int *code)
@@ -62,6 +91,7 @@ table_find(void *handle, const char *path, const char *prefix, int *code)
         return NULL;
     }
     const struct alcove_table *table = dlsym(handle, symbol);
+    const char *lacking = NULL;
     if (table == NULL) {
         dlerror();
         *code = fail(ALCOVE_EABI, "%s is not an allocator with the prefix \"%s\": it has no symbol %s", path, prefix, symbol);
@@ -69,12 +99,29 @@ table_find(void *handle, const char *path, const char *prefix, int *code)
         *code = fail(ALCOVE_EABI, "%s has ABI version %u, this loader needs %u. Install the two from one release", path,
                      (unsigned)table->abi_version, ALCOVE_ABI_VERSION);
         table = NULL;
-    } else if (table->size < sizeof *table) {
-        *code = fail(ALCOVE_EABI, "%s has a table of %u bytes, this loader needs %zu. Install the two from one release", path,
-                     (unsigned)table->size, sizeof *table);
+    } else if (table->size < ALCOVE_TABLE_FIRST) {
+        *code = fail(ALCOVE_EABI, "%s has a table of %u bytes, and the first one of ABI version %u had %u. Install another allocator",
+                     path, (unsigned)table->size, ALCOVE_ABI_VERSION, ALCOVE_TABLE_FIRST);
+        table = NULL;
+    } else if ((lacking = table_lacks(table)) != NULL) {
+        *code = fail(ALCOVE_EABI, "%s has no %s in its table. Install another allocator", path, lacking);
         table = NULL;
     }
     return table;
+}
+
+/* A table that is at least as long as ours: an earlier, shorter one is copied, and functions that it lacks are NULL. With
+ * the lock held, and no allocator loaded. */
+static const struct alcove_table *
+table_complete(const struct alcove_table *table)
+{
+    static struct alcove_table complete;
+    if (table->size >= sizeof complete)
+        return table;
+    memset(&complete, 0, sizeof complete);
+    memcpy(&complete, table, table->size);
+    complete.size = sizeof complete;
+    return &complete;
 }
 
 /* With the lock held: make the table the one allocator. */
@@ -96,9 +143,10 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
     }
     loader.id = (alcove_allocator *)(loader.serial << 4 | 1);
     loader.handle = handle;
-    loader.table = table;
+    loader.table = table_complete(table);
+    loader.origin = table;
     loader.references = 1;
-    atomic_store(&loader_table, table);
+    atomic_store(&loader_table, loader.table);
     return ALCOVE_OK;
 }
 
@@ -119,6 +167,7 @@ allocator_detach(bool leaving)
         guards_remove();
     loader.id = NULL;
     loader.table = NULL;
+    loader.origin = NULL;
     loader.handle = NULL;
     loader.references = 0;
     return ALCOVE_OK;
@@ -204,19 +253,42 @@ allocator_open(const struct alcove_load_options *options, alcove_allocator **out
 }
 
 int
-ALCOVE_PUBLIC(load)(alcove_allocator **out, const struct alcove_load_options *options)
+options_fail(const char *function, uint32_t size, size_t known)
+{
+    return fail(ALCOVE_EINVAL, "%s: options with a size of %u bytes are not understood: this loader knows the first %zu, and all must "
+                               "be 0 behind those. Set size to that of the struct, or to 0", function, (unsigned)size, known);
+}
+
+/* Read and check a caller's options; NULL: all are 0. */
+static int
+load_options_read(struct alcove_load_options *options, const struct alcove_load_options *given)
 {
     static const struct alcove_load_options defaults;
+    if (given == NULL)
+        given = &defaults;
+    if (!options_read(options, sizeof *options, given, given->size, ALCOVE_LOAD_OPTIONS_FIRST))
+        return options_fail("load", given->size, sizeof *options);
+    if (options->flags != 0)
+        return fail(ALCOVE_EINVAL, "load: the options have flags 0x%x; none are known", (unsigned)options->flags);
+    return ALCOVE_OK;
+}
+
+int
+ALCOVE_PUBLIC(load)(alcove_allocator **out, const struct alcove_load_options *given)
+{
+    struct alcove_load_options options;
     if (out == NULL)
         return fail(ALCOVE_EINVAL, "load: `out` is NULL; pass the address of a handle");
-    int code = services_start();
+    int code = load_options_read(&options, given);
+    if (code == ALCOVE_OK)
+        code = services_start();
     bool again = code == ALCOVE_OK;
     while (again) {
         if (!passage_enter())
             return fail(ALCOVE_EBUSY, "another thread has been unloading the allocator for %d ms. Let it finish first",
                         DRAIN_WAITS);
         alcove_allocator *id = NULL;
-        code = allocator_open(options != NULL ? options : &defaults, &id);
+        code = allocator_open(&options, &id);
         again = passage_leave() && code == ALCOVE_EBUSY;
         if (code != ALCOVE_OK)
             continue;
@@ -227,6 +299,34 @@ ALCOVE_PUBLIC(load)(alcove_allocator **out, const struct alcove_load_options *op
             ALCOVE_PUBLIC(unload)(id, ALCOVE_UNLOAD_RELEASE);
     }
     return code;
+}
+
+struct alcove_heap_options
+heap_options(const char *name, uint64_t limit)
+{
+    return (struct alcove_heap_options){
+        .size = sizeof(struct alcove_heap_options),
+        .limit = limit,
+        .name = name,
+        .seal = loader.table->heap_unseal != NULL ? &loader : NULL, /* an earlier allocator knows of no seals */
+    };
+}
+
+void
+heap_give_up(uint32_t heap)
+{
+    if (loader.table->heap_unseal != NULL)
+        loader.table->heap_unseal(heap, &loader);
+    if (loader.table->heap_end != NULL) /* else the heap stays until the allocator goes */
+        loader.table->heap_end(heap);
+}
+
+void
+heap_drop(uint32_t heap)
+{
+    if (loader.table->heap_unseal != NULL)
+        loader.table->heap_unseal(heap, &loader);
+    loader.table->heap_destroy(heap);
 }
 
 int

@@ -53,7 +53,7 @@ struct module {
     uint32_t imports_routed;
     unsigned users;       /* calls that use `handle` without the lock */
     bool closing;
-    void *entries[ALCOVE_ENTRY_COUNT];
+    void *entries[ALCOVE_ENTRY_COUNT]; /* NULL: the allocator does not know that name */
     char name[NAME_BYTES];
 };
 
@@ -62,7 +62,8 @@ struct loader {
     pthread_mutex_t lock;
     alcove_allocator *id;   /* NULL: none is loaded */
     void *handle;           /* dlopen's */
-    const struct alcove_table *table;
+    const struct alcove_table *table;  /* as long as ours: the allocator's own, or else a copy (load.c) */
+    const struct alcove_table *origin; /* in the allocator */
     unsigned references;    /* calls of load that unload has to match */
     unsigned passing;       /* calls of load and unload with a dlopen reference of their own */
     bool draining;          /* a detached allocator is mapped until `passing` is 0 */
@@ -123,8 +124,14 @@ void services_fill(struct alcove_services *services);
 extern struct pagemap loader_pagemap;
 
 /* --- load.c */
+/* Options of a caller that options_read() could not read. */
+int options_fail(const char *function, uint32_t size, size_t known);
 /* With the lock held: 0 if it is the loaded allocator, else ECLOSED with a message. */
 int allocator_check(const alcove_allocator *allocator);
+/* With the lock held: options for heaps that only we can end or destroy, and how. */
+struct alcove_heap_options heap_options(const char *name, uint64_t limit);
+void heap_give_up(uint32_t heap); /* it ends when nobody uses it any more */
+void heap_drop(uint32_t heap);    /* now */
 
 #pragma GCC visibility pop
 #endif

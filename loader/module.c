@@ -4,6 +4,8 @@
  */
 #include "routes.h"
 
+#include "ground/versions.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
@@ -29,7 +31,7 @@ struct routing {
 static const char *
 module_refusal(const struct object *object)
 {
-    if (object_holds(object, (uintptr_t)loader.table))
+    if (object_holds(object, (uintptr_t)loader.origin))
         return "it is the allocator";
     if (object_holds(object, (uintptr_t)&loader))
         return "it holds the loader";
@@ -103,7 +105,7 @@ heap_create_fail(const struct module *module, int error)
 static int
 module_route(struct module *module, const struct alcove_module_options *options)
 {
-    struct alcove_heap_options heap = {.size = sizeof heap, .limit = options->limit, .name = module->name};
+    struct alcove_heap_options heap = heap_options(module->name, options->limit);
     int error = loader.table->heap_create(&heap, &module->heap);
     if (error != 0) {
         module->heap = ALCOVE_HEAP_NONE;
@@ -111,24 +113,16 @@ module_route(struct module *module, const struct alcove_module_options *options)
     }
     crossings_start(module->heap, module->name, options->policy);
 
-    int code = ALCOVE_OK;
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT && code == ALCOVE_OK; which++) {
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
         module->entries[which] = loader.table->entry((enum alcove_entry)which, module->heap);
-        if (module->entries[which] == NULL)
-            code = fail(ALCOVE_ENOMEM, "the allocator has no entry %d for heap %u", which, (unsigned)module->heap);
-    }
-    if (code == ALCOVE_OK) {
-        struct routing routing = {.dynamic = module->dynamic, .to = &module->entries};
-        dl_iterate_phdr(object_route, &routing);
-        module->imports_routed = routing.count;
-        if (routing.error != 0) {
-            module_unroute(module);
-            code = fail_errno(ALCOVE_ESYSTEM, routing.error, "cannot rewrite the imports of %s", module->name);
-        }
-    }
-    if (code != ALCOVE_OK)
-        loader.table->heap_end(module->heap); /* threads of a library that was mapped before may have come in */
-    return code;
+    struct routing routing = {.dynamic = module->dynamic, .to = &module->entries};
+    dl_iterate_phdr(object_route, &routing);
+    module->imports_routed = routing.count;
+    if (routing.error == 0)
+        return ALCOVE_OK;
+    module_unroute(module);
+    heap_give_up(module->heap); /* threads of a library that was mapped before may have come in */
+    return fail_errno(ALCOVE_ESYSTEM, routing.error, "cannot rewrite the imports of %s", module->name);
 }
 
 /* With the lock held: may this object become a module? */
@@ -194,9 +188,17 @@ module_wait_enter(const struct module *module)
     }
 }
 
+/* Read and check a caller's options; NULL: all are 0. */
 static int
-options_check(const struct alcove_module_options *options)
+module_options_read(struct alcove_module_options *options, const struct alcove_module_options *given)
 {
+    static const struct alcove_module_options defaults;
+    if (given == NULL)
+        given = &defaults;
+    if (!options_read(options, sizeof *options, given, given->size, ALCOVE_MODULE_OPTIONS_FIRST))
+        return options_fail("module_open", given->size, sizeof *options);
+    if (options->flags != 0)
+        return fail(ALCOVE_EINVAL, "module_open: the options have flags 0x%x; none are known", (unsigned)options->flags);
     if ((unsigned)options->policy > ALCOVE_POLICY_OFF)
         return fail(ALCOVE_EINVAL, "there is no policy %u: 0 guards, 1 is strict, 2 is off", (unsigned)options->policy);
     return limit_check(options->limit);
@@ -219,17 +221,15 @@ module_enter(struct module *module, const char *path, const struct alcove_module
 }
 
 int
-ALCOVE_PUBLIC(module_open)(alcove_allocator *allocator, const char *path, const struct alcove_module_options *options,
+ALCOVE_PUBLIC(module_open)(alcove_allocator *allocator, const char *path, const struct alcove_module_options *given,
                            alcove_module **out)
 {
-    static const struct alcove_module_options defaults;
-    if (options == NULL)
-        options = &defaults;
+    struct alcove_module_options options;
     if (out == NULL)
         return fail(ALCOVE_EINVAL, "module_open: `out` is NULL; pass the address of a handle");
     if (path == NULL || path[0] == 0)
         return fail(ALCOVE_EINVAL, "module_open: there is no path; name a shared library");
-    int code = options_check(options);
+    int code = module_options_read(&options, given);
     if (code != ALCOVE_OK)
         return code;
 
@@ -246,14 +246,14 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *allocator, const char *path, const 
         code = fail(ALCOVE_ENOMEM, "no memory for the record of %s", path);
     } else {
         module->heap = ALCOVE_HEAP_NONE;
-        module_name(module, path, options->name);
-        code = module_load(module, path, options->dlopen_flags);
+        module_name(module, path, options.name);
+        code = module_load(module, path, options.dlopen_flags);
     }
     bool loaded = code == ALCOVE_OK;
     alcove_module *id = NULL;
     int guard_code = loaded ? module_wait_enter(module) : loader_enter();
     if (loaded)
-        code = guard_code != ALCOVE_OK ? guard_code : module_enter(module, path, options);
+        code = guard_code != ALCOVE_OK ? guard_code : module_enter(module, path, &options);
     if (code == ALCOVE_OK)
         id = module->id;
     loader.users--;
@@ -305,6 +305,7 @@ ALCOVE_PUBLIC(module_stats)(alcove_module *id, struct alcove_module_stats *out)
     struct module *module = module_find(id, &code);
     if (module != NULL) {
         memset(out, 0, sizeof *out);
+        out->size = FIGURES_SIZE(struct alcove_module_stats);
         out->name = module->name;
         out->imports_routed = module->imports_routed;
         if (module->heap != ALCOVE_HEAP_NONE)
@@ -354,9 +355,9 @@ module_settle(struct module *module, unsigned flags, struct alcove_report *repor
     loader.table->heap_stats(module->heap, &report->heap);
     crossings_read(module->heap, &report->released_outside, &report->released_foreign);
     if (flags & ALCOVE_CLOSE_DROP) {
-        loader.table->heap_destroy(module->heap);
+        heap_drop(module->heap);
     } else {
-        loader.table->heap_end(module->heap); /* an empty one may have a thread inside, too */
+        heap_give_up(module->heap); /* an empty one may have a thread inside, too */
         report->kept = report->heap.live_blocks != 0;
     }
 }
@@ -387,6 +388,7 @@ ALCOVE_PUBLIC(module_close)(alcove_module *id, unsigned flags, struct alcove_rep
 
     loader_enter();
     memset(report, 0, sizeof *report);
+    report->size = FIGURES_SIZE(struct alcove_report);
     module_settle(module, flags, report);
     struct module **link = &loader.modules;
     while (*link != module)

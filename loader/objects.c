@@ -131,7 +131,7 @@ object_guard(struct dl_phdr_info *info, size_t size, void *argument)
     }
     if (!object_read(&object, info) || !snapshot_has(scan->snapshot, object.dynamic))
         return ITERATE_AGAIN;
-    if (object_holds(&object, (uintptr_t)loader.table)) /* the allocator may call what it is lent */
+    if (object_holds(&object, (uintptr_t)loader.origin)) /* the allocator may call what it is lent */
         return ITERATE_AGAIN;
     uint32_t count = 0;
     int error = routes_claim(&object, route_guard, &count);
@@ -148,7 +148,8 @@ loader_enter(void)
         pthread_mutex_lock(&loader.lock);
         if (loader.table == NULL)
             return ALCOVE_OK;
-        loader.table->tick();
+        if (loader.table->tick != NULL)
+            loader.table->tick();
         if (!objects_added())
             return ALCOVE_OK;
         pthread_mutex_unlock(&loader.lock);

@@ -10,6 +10,7 @@ libalcore_la_SOURCES = \
 	src/ground/attributes.h src/ground/conf.h src/ground/defaults.c src/ground/lock.h src/ground/lock.c src/ground/lock_counts.h \
 	src/ground/message.h src/ground/message.c src/ground/options.def src/ground/page.h src/ground/services.h \
 	src/ground/sizeclass.h src/ground/sizeclass.c src/ground/static_tls.h src/ground/system.h src/ground/system_linux.c \
+	src/ground/versions.h \
 	src/os/os.h src/os/os_linux.c \
 	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c \
 	src/pages/giants.h src/pages/giants.c src/pages/hooks.c src/pages/huge.c src/pages/purge.c \

@@ -11,6 +11,7 @@
 # lines more, its CPPFLAGS and LDADD, as those that are here.
 # tests/hosts/interpreters/ has a script for each interpreter, and an extension in C for those that cannot
 # call C themselves; test_interpreters.sh compiles it and runs the script.
+# first_table.h is a copy of the ABI's first version, and is never changed.
 # A small library that a test opens is a name in plugin_libraries and a line with its LDFLAGS.
 #
 # A test finds in its environment:
@@ -31,13 +32,15 @@ module_tests = tests/module/test_figures tests/module/test_limit_caches tests/mo
 	tests/module/test_processes tests/module/test_signals tests/module/test_standard \
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload
 
-host_tests = tests/hosts/test_endings tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
+host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
 	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_routing \
 	tests/hosts/test_static_allocator
 # Plugins call back into test_endings and test_loader; test_program_stub is about programs that are not PIE; test_leftovers
 # compares where imports lead, which is to change by nothing but the allocator.
+tests_hosts_test_abi_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_abi_LDADD = $(host_ldadd)
 tests_hosts_test_endings_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_endings_LDADD = $(host_ldadd)
 tests_hosts_test_endings_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
@@ -92,7 +95,8 @@ interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/b
 	tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
-	tests/plugins/caller_two.la tests/plugins/keeper.la tests/plugins/late.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
+	tests/plugins/caller_two.la tests/plugins/first_table.la tests/plugins/keeper.la tests/plugins/lacking_table.la \
+	tests/plugins/late.la tests/plugins/newer_table.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
 	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la
 tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
@@ -103,8 +107,16 @@ tests_plugins_blocks_two_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_caller_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_caller_two_la_SOURCES = tests/plugins/caller.c
 tests_plugins_caller_two_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_first_table_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_first_table_la_LDFLAGS = $(plugin_ldflags) -export-symbols-regex '^first_table$$'
+tests_plugins_first_table_la_LIBADD = libalcore.la
 tests_plugins_keeper_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_lacking_table_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_lacking_table_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_late_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_newer_table_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_newer_table_la_LDFLAGS = $(plugin_ldflags) -export-symbols-regex '^newer_table$$'
+tests_plugins_newer_table_la_LIBADD = libalcore.la
 tests_plugins_needs_one_la_SOURCES = tests/plugins/allocating.c
 tests_plugins_needs_one_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_needs_one_la_LDFLAGS = $(plugin_ldflags) $(needs_allocator)
@@ -133,7 +145,7 @@ endif
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/late.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
+	tests/plugins/allocating.h tests/plugins/first_table.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.

@@ -1,8 +1,21 @@
 /*
- * The one symbol that a loader looks up in the allocator module, <prefix>table,
- * and what it finds there. Everything here is plain C with fixed layout: a table
- * is accepted when its ABI version is the reader's and its size is at least the
- * reader's. Fields are only ever added at the end, which raises the size.
+ * The one symbol that a loader looks up in the allocator, <prefix>table, and what it finds there. Everything
+ * here is plain C with fixed layout.
+ *
+ * Loader, allocator and host may be of different versions. Within one ABI version, members are only ever
+ * added at the end, and every struct says how long it is:
+ *   the table      works with any reader if it is as long as the first one of its ABI version
+ *                  (ALCOVE_TABLE_FIRST). A function is there if it lies within `size` and is not NULL
+ *   the services   likewise (ALCOVE_SERVICES_FIRST). What is not there is not lent, and what the allocator
+ *                  does not know it does without
+ *   options        are filled by the caller. A `size` of 0 stands for the struct's first version. A shorter
+ *                  one has zero in what is missing, and a longer one must have zero in what the callee does
+ *                  not know, for it would not be done. Sizes are multiples of 8
+ *   figures        are filled by the callee, which sets `size` to how many bytes it knew. The struct never
+ *                  becomes longer: there is room at its end, where new members come, and what the callee
+ *                  did not know reads as zero. The caller need not clear anything
+ *   lists          have a stride, the size that the caller knows of one element
+ *   entries        that the allocator does not know are NULL, and imports of that name are left alone
  *
  * Glossary
  *   allocator  a loaded copy of the module
@@ -23,7 +36,7 @@
 extern "C" {
 #endif
 
-#define ALCOVE_ABI_VERSION 1u
+#define ALCOVE_ABI_VERSION 2u
 
 /* Heap numbers run from 0 to ALCOVE_HEAP_MAX - 1. */
 #define ALCOVE_HEAP_MAX 4096u
@@ -56,15 +69,19 @@ enum alcove_entry {
 
 /* Options of a heap. All zero is the default. */
 struct alcove_heap_options {
-    uint32_t size;    /* sizeof(struct alcove_heap_options), or 0 for this version's */
+    uint32_t size;    /* sizeof(struct alcove_heap_options); 0: ALCOVE_HEAP_OPTIONS_FIRST, and what follows that is not read */
     uint32_t flags;   /* none yet: 0 */
     uint64_t limit;   /* most that active_bytes may be, 64 KiB to 2^47; 0: no limit */
     const char *name; /* copied, at most 63 bytes are kept; NULL: "heap N" */
+    const void *seal; /* an address of the creator's own: until heap_unseal() with the same one, nobody can end or destroy the
+                       * heap; NULL: anybody can */
 };
+#define ALCOVE_HEAP_OPTIONS_FIRST 24u
 
 /* Figures of one heap. Read without stopping anyone: each figure is true of some moment
  * during the call, and exact when no thread is using the heap. */
 struct alcove_heap_stats {
+    uint64_t size;          /* bytes of this struct that the allocator knew */
     uint64_t live_blocks;   /* allocated and not freed */
     uint64_t live_bytes;    /* usable sizes of those */
     uint64_t peak_bytes;    /* highest that live_bytes has been, within 16 KiB (or a block, if larger) for each thread that uses
@@ -78,18 +95,34 @@ struct alcove_heap_stats {
     uint64_t total_bytes;   /* usable sizes of those, and what blocks have grown by in place */
     uint64_t total_frees;   /* blocks ever freed */
     uint64_t limit_refused; /* allocations that failed because of the limit */
+    uint64_t room[21];      /* for figures to come */
+};
+
+/* Figures of one size class of a heap. The last one in a list is of blocks that are larger than any class. */
+struct alcove_bin_stats {
+    uint64_t block_size;    /* usable bytes of a block; 0: they differ */
+    uint64_t slabs;         /* that blocks of this size are cut from; 0 also for blocks with pages of their own */
+    uint64_t live_blocks;   /* allocated and not freed */
+    uint64_t live_bytes;    /* usable sizes of those */
+    uint64_t cached_blocks; /* free, in thread caches */
+    uint64_t total_allocs;  /* allocations ever made */
+    uint64_t total_bytes;   /* usable sizes of those */
 };
 
 /* What the page map says of an address. */
 struct alcove_owner {
+    uint32_t size;    /* bytes of this struct that the allocator knew */
     uint32_t heap;    /* ALCOVE_HEAP_NONE: not ours */
     uint32_t live;    /* 1: a block starts or lies here (cached free blocks count), 0: no block */
+    uint32_t room_32; /* for what is to come */
     void *block;      /* start of the block that holds the address; NULL if none */
     size_t usable;    /* its usable size in bytes */
+    uint64_t room[4]; /* for what is to come */
 };
 
 /* The allocator as a whole. */
 struct alcove_info {
+    uint64_t size;          /* bytes of this struct that the allocator knew */
     const char *tls;        /* "static" or "dynamic": how the thread's record is reached */
     const char *version;
     const char *prefix;
@@ -101,13 +134,14 @@ struct alcove_info {
     uint64_t live_bytes;
     uint32_t heaps;         /* heaps that exist, heap 0 included */
     uint32_t threads;       /* thread records in use; without a loader one that was just joined may still count */
+    uint64_t room[21];      /* for figures to come */
 };
 
-/* What the loader lends. It must outlive the allocator. Each member may be zero: the allocator
- * then does without. */
+/* What the loader lends. It must outlive the allocator. Each member may be zero, or lie beyond `size`: the
+ * allocator then does without. */
 struct alcove_services {
-    uint32_t abi_version; /* ALCOVE_ABI_VERSION */
-    uint32_t size;        /* sizeof(struct alcove_services) */
+    uint32_t abi_version; /* ALCOVE_ABI_VERSION. Version 1 had the same services, and is accepted too */
+    uint32_t size;        /* sizeof(struct alcove_services), at least ALCOVE_SERVICES_FIRST */
 
     /* --with-lg-page and --with-lg-vaddr of the lender: the page map's shape. The allocator's must be the same. */
     uint32_t lg_page, lg_vaddr;
@@ -132,13 +166,16 @@ struct alcove_services {
      * caller: the heap of the module; owner: the block's heap, or ALCOVE_HEAP_NONE if foreign. */
     void (*crossed)(uint32_t caller, uint32_t owner, void *block, size_t usable);
 };
+#define ALCOVE_SERVICES_FIRST 16u /* up to the page map's shape */
 
+/* The functions may be called by any thread, but attach and detach, and none by a signal handler. */
 struct alcove_table {
     uint32_t abi_version; /* ALCOVE_ABI_VERSION */
-    uint32_t size;        /* sizeof(struct alcove_table) */
+    uint32_t size;        /* sizeof(struct alcove_table), at least ALCOVE_TABLE_FIRST */
 
     /* Take over a loader's services. Must be the first call into a freshly loaded allocator; the
-     * struct is copied. Returns 0; EINVAL: another ABI, or a page map of another shape; EBUSY: the allocator is in use already. */
+     * struct is copied. Returns 0; EINVAL: a later ABI version, too short, or a page map of another shape; EBUSY: the allocator
+     * is in use already. */
     int (*attach)(const struct alcove_services *services);
 
     /* Prepare for dlclose: drain every thread's record, clear the slots of the threads that live,
@@ -163,7 +200,8 @@ struct alcove_table {
     /* heap_create: 0 and the number in *heap; EINVAL: options not understood or an impossible limit;
      * EAGAIN: ALCOVE_HEAP_MAX heaps exist; ENOMEM.
      * heap_destroy: drops the heap with all its blocks, in time proportional to its pages. No
-     * thread may use the heap or its blocks any more. 0; EINVAL: no such heap, or heap 0.
+     * thread may use the heap or its blocks any more. 0; EINVAL: no such heap, or heap 0; EPERM: it is
+     * sealed, as the heaps of a loader's modules are.
      * heap_limit: sets the limit (0: none). What threads keep free in their caches does not stand in its way: it is taken
      * back before an allocation is refused. Only what a thread kept before the heap's first limit, if that was not one of
      * its options, counts as used until the thread next calls for that heap and its cache does not serve. From the
@@ -181,7 +219,8 @@ struct alcove_table {
     /* A block for realloc(NULL) comes from `heap`; an existing one stays with its owner. */
     void *(*heap_realloc)(uint32_t heap, void *block, size_t size);
 
-    /* The function, of the signature of libc's `which`, that works on `heap`. NULL: no such heap or entry. */
+    /* The function, of the signature of libc's `which`, that works on `heap`. NULL: no such heap, or an entry that this
+     * allocator does not know: then imports of that name are left alone. */
     void *(*entry)(enum alcove_entry which, uint32_t heap);
 
     /* Whose is this address? Never touches it. Fills *out and returns 1 if it is the allocator's, else 0. */
@@ -194,17 +233,35 @@ struct alcove_table {
      * free them; a lent page map keeps in mind where they are. */
     int (*detach_leaving)(void);
 
+    /* What follows came after the first table of this ABI version. */
+
     /* Let a heap end as soon as it can: when its last block has been released and no thread can be inside of it any more. Its pages
      * go back to the system as they become free. Blocks that are live stay valid, and count for it. Functions of entry() that
      * somebody still has go on to work: what they allocate is the default heap's, until the number is given to another heap;
      * numbers that were given up longest ago are given first. A thread that used the heap and sleeps since keeps it until it
-     * calls again, or ends. 0; EINVAL: no such heap, heap 0, or it is ending already. */
+     * calls again, or ends. 0; EINVAL: no such heap, heap 0, or it is ending already; EPERM: it is sealed. */
     int (*heap_end)(uint32_t heap);
 
     /* A turn for whoever has nothing else to call: what this thread keeps in vain is given back, heaps that are done are forgotten,
      * and dirty pages decay, as it is time. Cheap when it is not. */
     void (*tick)(void);
+
+    /* Figures of a heap by size class, from the smallest on.
+     * bins: room for *count elements that are `stride` bytes apart: sizeof(struct alcove_bin_stats), a multiple of 8. Of each
+     * as much is written as both sides know, and the rest of the stride is zero. May be NULL if *count is 0.
+     * *count: how many there is room for; set to how many there are.
+     * If no thread uses the heap, their sums are the figures of heap_stats. Returns 0; EINVAL: no such heap, no count, no
+     * room, or an impossible stride: nothing is written then. */
+    int (*heap_bins)(uint32_t heap, struct alcove_bin_stats *bins, uint32_t stride, uint32_t *count);
+
+    /* Begin a new peak: peak_bytes becomes what is live now. 0; EINVAL: no such heap. */
+    int (*heap_peak_reset)(uint32_t heap);
+
+    /* Take the seal away that a heap was made with, so that it can be ended or destroyed. 0; EINVAL: no such heap; EPERM: it has
+     * another seal, or none. */
+    int (*heap_unseal)(uint32_t heap, const void *seal);
 };
+#define ALCOVE_TABLE_FIRST 192u /* up to detach_leaving */
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "api/internal.h"
+#include "ground/versions.h"
 #include "heap/slab.h"
 #include "pages/pool.h"
 #include "stats/stats.h"
@@ -16,10 +17,23 @@ no_such_heap(void)
     return NULL;
 }
 
+static bool
+is_sealed(uint32_t heap)
+{
+    const struct heap *h = heap_of(heap);
+    return h != NULL && atomic_load_explicit(&h->seal, memory_order_relaxed) != NULL;
+}
+
 API int
 ALCOVE_PUBLIC(heap_create)(const struct alcove_heap_options *options, uint32_t *heap)
 {
-    return heap_create(options, heap);
+    static const struct alcove_heap_options defaults;
+    struct alcove_heap_options known;
+    if (options == NULL)
+        options = &defaults;
+    if (!options_read(&known, sizeof known, options, options->size, ALCOVE_HEAP_OPTIONS_FIRST))
+        return EINVAL;
+    return heap_create(&known, heap);
 }
 
 API int
@@ -28,6 +42,8 @@ ALCOVE_PUBLIC(heap_destroy)(uint32_t heap)
     struct heap *h = heap_of(heap);
     if (heap == ALCOVE_HEAP_DEFAULT || h == NULL)
         return EINVAL;
+    if (is_sealed(heap))
+        return EPERM;
     if (!heap_close(h))
         return EINVAL;
     thread_drop_heap(heap);
@@ -37,7 +53,16 @@ ALCOVE_PUBLIC(heap_destroy)(uint32_t heap)
 API int
 ALCOVE_PUBLIC(heap_end)(uint32_t heap)
 {
-    return thread_end_heap(heap);
+    return is_sealed(heap) ? EPERM : thread_end_heap(heap);
+}
+
+API int
+ALCOVE_PUBLIC(heap_unseal)(uint32_t heap, const void *seal)
+{
+    struct heap *h = heap_of(heap);
+    if (h == NULL)
+        return EINVAL;
+    return seal != NULL && atomic_compare_exchange_strong(&h->seal, &seal, NULL) ? 0 : EPERM;
 }
 
 API int
@@ -50,6 +75,18 @@ API int
 ALCOVE_PUBLIC(heap_stats)(uint32_t heap, struct alcove_heap_stats *out)
 {
     return stats_heap(heap, out);
+}
+
+API int
+ALCOVE_PUBLIC(heap_bins)(uint32_t heap, struct alcove_bin_stats *bins, uint32_t stride, uint32_t *count)
+{
+    return stats_bins(heap, bins, stride, count);
+}
+
+API int
+ALCOVE_PUBLIC(heap_peak_reset)(uint32_t heap)
+{
+    return stats_peak_reset(heap);
 }
 
 API void *
@@ -74,7 +111,7 @@ API int
 ALCOVE_PUBLIC(owner)(const void *address, struct alcove_owner *out)
 {
     struct run *r = pool_find(address);
-    *out = (struct alcove_owner){ .heap = ALCOVE_HEAP_NONE };
+    *out = (struct alcove_owner){ .size = FIGURES_SIZE(struct alcove_owner), .heap = ALCOVE_HEAP_NONE };
     if (r == NULL)
         return 0;
     out->heap = r->heap;

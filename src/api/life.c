@@ -5,6 +5,7 @@
 #include "api/life.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "api/origin.h"
 #include "ground/message.h"
@@ -22,15 +23,21 @@ struct alcove_services services;
 /* Code of all thunks (api/thunks.S). */
 extern HIDDEN const char thunks_begin[], thunks_end[];
 
+_Static_assert(offsetof(struct alcove_services, tls_offset) == ALCOVE_SERVICES_FIRST, "the first version of the services stays");
+
 int
 life_attach(const struct alcove_services *lent)
 {
-    if (lent == NULL || lent->abi_version != ALCOVE_ABI_VERSION || lent->size != sizeof *lent ||
-        (lent->pagemap != NULL && (lent->lg_page != ALCOVE_LG_PAGE || lent->lg_vaddr != ALCOVE_LG_VADDR)))
+    if (lent == NULL || lent->abi_version == 0 || lent->abi_version > ALCOVE_ABI_VERSION || lent->size < ALCOVE_SERVICES_FIRST ||
+        lent->size % 8 != 0)
+        return EINVAL;
+    struct alcove_services known = { 0 };
+    memcpy(&known, lent, lent->size < sizeof known ? lent->size : sizeof known);
+    if (known.pagemap != NULL && (known.lg_page != ALCOVE_LG_PAGE || known.lg_vaddr != ALCOVE_LG_VADDR))
         return EINVAL;
     if (heap_count() != 0)
         return EBUSY;
-    services = *lent;
+    services = known;
     if (services.tls_offset != 0 && services.thread_started != NULL)
         tls_lend(services.tls_offset);
     if (services.pagemap != NULL)

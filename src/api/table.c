@@ -5,6 +5,16 @@
 #include "api/life.h"
 #include "stats/stats.h"
 
+/* Whoever was built with an earlier table or struct finds everything where it was. */
+#define STAYS(type, member, offset) _Static_assert(offsetof(type, member) == (offset), #member " stays where it is")
+#define SIZE_STAYS(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " never becomes longer")
+
+STAYS(struct alcove_table, heap_end, ALCOVE_TABLE_FIRST);
+STAYS(struct alcove_heap_options, seal, ALCOVE_HEAP_OPTIONS_FIRST);
+SIZE_STAYS(struct alcove_heap_stats, 256);
+SIZE_STAYS(struct alcove_info, 256);
+SIZE_STAYS(struct alcove_owner, 64);
+
 /* Code of the thunks: for each entry ALCOVE_HEAP_MAX of them, one behind the other. */
 #define THUNKS(name) extern const char thunks_##name[] __attribute__((visibility("hidden")));
 ALCOVE_ENTRIES(THUNKS)
@@ -50,4 +60,7 @@ API const struct alcove_table ALCOVE_PUBLIC(table) = {
     .detach_leaving = life_detach_leaving,
     .heap_end = ALCOVE_PUBLIC(heap_end),
     .tick = ALCOVE_PUBLIC(tick),
+    .heap_bins = ALCOVE_PUBLIC(heap_bins),
+    .heap_peak_reset = ALCOVE_PUBLIC(heap_peak_reset),
+    .heap_unseal = ALCOVE_PUBLIC(heap_unseal),
 };

@@ -57,7 +57,7 @@ limit_store(struct heap *h, uint64_t limit)
 }
 
 static int
-heap_make(uint32_t index, const char *name, uint64_t limit)
+heap_make(uint32_t index, const char *name, uint64_t limit, const void *seal)
 {
     struct heap *h = base_alloc_zeroed(sizeof *h); /* not to be touched where nothing is set */
     if (h == NULL)
@@ -71,6 +71,7 @@ heap_make(uint32_t index, const char *name, uint64_t limit)
     if (heap_has_ended(index))
         atomic_fetch_and_explicit(&ended[index / 64], ~((uint64_t)1 << index % 64), memory_order_relaxed);
     h->index = index;
+    atomic_store_explicit(&h->seal, seal, memory_order_relaxed);
     name_heap(h, name);
     atomic_store_explicit(&heaps[index], h, memory_order_release);
     heaps_made++;
@@ -87,7 +88,7 @@ heap_default(void)
         return h;
     lock_take(&heaps_lock);
     if (heap_of(ALCOVE_HEAP_DEFAULT) == NULL)
-        heap_make(ALCOVE_HEAP_DEFAULT, "default", 0);
+        heap_make(ALCOVE_HEAP_DEFAULT, "default", 0, NULL);
     lock_drop(&heaps_lock);
     return heap_of(ALCOVE_HEAP_DEFAULT);
 }
@@ -103,7 +104,7 @@ heap_create(const struct alcove_heap_options *options, uint32_t *index)
 {
     struct alcove_heap_options none = { 0 };
     const struct alcove_heap_options *o = options != NULL ? options : &none;
-    if (index == NULL || o->flags != 0 || (o->size != 0 && o->size != sizeof *o) || !limit_is_possible(o->limit))
+    if (index == NULL || o->flags != 0 || !limit_is_possible(o->limit))
         return EINVAL;
     lock_take(&heaps_lock);
     int error = EAGAIN;
@@ -111,7 +112,7 @@ heap_create(const struct alcove_heap_options *options, uint32_t *index)
         uint32_t i = heaps_last % (ALCOVE_HEAP_MAX - 1) + 1;
         heaps_last = i;
         if (atomic_load_explicit(&heaps[i], memory_order_relaxed) == NULL) {
-            error = heap_make(i, o->name, o->limit);
+            error = heap_make(i, o->name, o->limit, o->seal);
             *index = i;
         }
     }

@@ -67,6 +67,7 @@ struct heap {
     _Atomic uint32_t lookers;    /* threads that look at other threads' caches: none goes meanwhile */
     bool closing;                /* guarded by the lock of the figures */
     uint32_t index;
+    const void *_Atomic seal; /* while it has one, nobody can end or destroy it */
     char name[HEAP_NAME_MAX];
 };
 
@@ -76,7 +77,7 @@ struct heap *heap_of(uint32_t index);
 /* The default heap, made when first asked for. NULL: no memory. */
 struct heap *heap_default(void);
 
-/* As table->heap_create() and so on. Before a heap is destroyed, no thread may have a cache of it. */
+/* As table->heap_create() and so on; the options are all of this version's. Before a heap is destroyed, no thread may have a cache of it. */
 int heap_create(const struct alcove_heap_options *options, uint32_t *index);
 int heap_destroy(uint32_t index); /* EINVAL also for one that is ending: it goes by itself */
 int heap_limit_set(uint32_t index, uint64_t limit);

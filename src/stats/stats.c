@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "config.h"
+#include "ground/versions.h"
 #include "heap/heap.h"
 #include "heap/large.h"
 #include "pages/base.h"
@@ -17,7 +18,7 @@
 #include "thread/record.h"
 #include "thread/tls.h"
 
-/* Blocks out of the heap and uncached allocations, by bin; those without a bin at index 0. */
+/* Blocks out of the heap, and allocations that went past the caches, by bin; those without a bin at index 0. */
 struct heap_counts {
     uint64_t out[BINS], uncached[BINS];
     uint64_t nobin_out_bytes, nobin_total_bytes;
@@ -36,6 +37,17 @@ count_heap(struct heap *h, struct heap_counts *n)
     n->nobin_total_bytes = n->nobin_out_bytes + atomic_load_explicit(&h->gone_bytes, memory_order_relaxed);
 }
 
+/* What caches hold, as one number that another distribution hardly has: a copy to compare with would need more
+ * stack than a thread with a small one has. */
+static uint64_t
+sums_digest(const struct thread_sums *sums)
+{
+    uint64_t digest = 0;
+    for (unsigned bin = 0; bin < BINS; bin++)
+        digest = (digest ^ sums->cached[bin] ^ sums->allocations[bin] << 32) * 0x9e3779b97f4a7c15u;
+    return digest;
+}
+
 #define COUNT_TRIES 100
 
 /* Count what is out of a heap and what of that is cached. Threads that collect their caches move blocks back between
@@ -44,14 +56,32 @@ static void
 count_all(struct heap *h, struct heap_counts *n, struct thread_sums *caches)
 {
     bool steady = thread_sum(h->index, caches);
+    uint64_t before, now = sums_digest(caches);
     for (int i = 0; i < COUNT_TRIES; i++) {
-        struct thread_sums before = *caches;
         bool was_steady = steady;
+        before = now;
         count_heap(h, n);
         steady = thread_sum(h->index, caches);
-        if (was_steady && steady && memcmp(&before, caches, sizeof before) == 0)
+        now = sums_digest(caches);
+        if (was_steady && steady && now == before)
             return;
     }
+}
+
+/* Figures of one bin, or of what has none, from what was counted. */
+static struct alcove_bin_stats
+bin_figures(unsigned bin, const struct heap_counts *n, const struct thread_sums *caches)
+{
+    if (bin == 0)
+        return (struct alcove_bin_stats){ .live_blocks = n->out[0], .live_bytes = n->nobin_out_bytes,
+                                          .total_allocs = n->uncached[0], .total_bytes = n->nobin_total_bytes };
+    /* Read at different moments, caches may seem to hold more than is out. */
+    uint64_t cached = caches->cached[bin] < n->out[bin] ? caches->cached[bin] : n->out[bin];
+    struct alcove_bin_stats b = { .block_size = bin_size(bin), .live_blocks = n->out[bin] - cached, .cached_blocks = cached,
+                                  .total_allocs = caches->allocations[bin] + n->uncached[bin] };
+    b.live_bytes = b.live_blocks * b.block_size;
+    b.total_bytes = b.total_allocs * b.block_size;
+    return b;
 }
 
 static void
@@ -61,19 +91,14 @@ sum_up(struct heap *h, struct alcove_heap_stats *out)
     struct heap_counts n;
     count_all(h, &n, &caches);
     memset(out, 0, sizeof *out);
-    out->live_blocks = n.out[0];
-    out->live_bytes = n.nobin_out_bytes;
-    out->total_allocs = n.uncached[0];
-    out->total_bytes = n.nobin_total_bytes;
-    for (unsigned bin = 1; bin < BINS; bin++) {
-        /* Read at different moments, caches may seem to hold more than is out. */
-        uint64_t cached = caches.cached[bin] < n.out[bin] ? caches.cached[bin] : n.out[bin];
-        uint64_t live = n.out[bin] - cached, allocs = caches.allocations[bin] + n.uncached[bin];
-        out->live_blocks += live;
-        out->live_bytes += live * bin_size(bin);
-        out->cached_bytes += cached * bin_size(bin);
-        out->total_allocs += allocs;
-        out->total_bytes += allocs * bin_size(bin);
+    out->size = FIGURES_SIZE(struct alcove_heap_stats);
+    for (unsigned bin = 0; bin < BINS; bin++) {
+        struct alcove_bin_stats b = bin_figures(bin, &n, &caches);
+        out->live_blocks += b.live_blocks;
+        out->live_bytes += b.live_bytes;
+        out->cached_bytes += b.cached_blocks * b.block_size;
+        out->total_allocs += b.total_allocs;
+        out->total_bytes += b.total_bytes;
     }
     out->total_frees = out->total_allocs > out->live_blocks ? out->total_allocs - out->live_blocks : 0;
     out->active_bytes = atomic_load_explicit(&h->active, memory_order_relaxed);
@@ -105,10 +130,49 @@ stats_peak_reset(uint32_t heap)
     return 0;
 }
 
+static uint64_t
+bin_slabs(const struct heap *h, unsigned bin)
+{
+    if (bin == 0 || bin > SMALL_BINS)
+        return 0;
+    return __atomic_load_n(&h->bins[bin].slabs, __ATOMIC_RELAXED);
+}
+
+/* All bins by size, and last what has none. */
+static void
+list_bins(struct heap *h, char *out, size_t stride, uint32_t room)
+{
+    struct thread_sums caches;
+    struct heap_counts n;
+    count_all(h, &n, &caches);
+    for (uint32_t i = 0; i < room; i++) {
+        unsigned bin = (i + 1) % BINS;
+        struct alcove_bin_stats b = bin_figures(bin, &n, &caches);
+        b.slabs = bin_slabs(h, bin);
+        memset(out + i * stride, 0, stride);
+        memcpy(out + i * stride, &b, stride < sizeof b ? stride : sizeof b);
+    }
+}
+
+int
+stats_bins(uint32_t heap, struct alcove_bin_stats *bins, uint32_t stride, uint32_t *count)
+{
+    if (count == NULL || (bins == NULL && *count != 0) || stride == 0 || stride % 8 != 0)
+        return EINVAL;
+    struct heap *h = figures_hold(heap);
+    if (h == NULL)
+        return EINVAL;
+    list_bins(h, (char *)bins, stride, *count < BINS ? *count : BINS);
+    *count = BINS;
+    figures_let_go(h);
+    return 0;
+}
+
 void
 stats_info(struct alcove_info *out)
 {
     memset(out, 0, sizeof *out);
+    out->size = FIGURES_SIZE(struct alcove_info);
     out->tls = tls_offset != TLS_DYNAMIC ? "static" : "dynamic";
     out->version = ALCOVE_VERSION;
     out->prefix = ALCOVE_PREFIX;

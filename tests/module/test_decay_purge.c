@@ -1,6 +1,7 @@
 /* Memory that is not used goes back to the system: at once when asked, by itself after the decay time. */
 #include "module.h"
 
+#include <pthread.h>
 #include <time.h>
 
 #define RANGE ((size_t)64 << 20)
@@ -155,6 +156,43 @@ test_dirty_pages_decay_while_others_are_used(void **unused)
     assert_true(info_now().dirty_bytes <= RANGE / 100);
 }
 
+/* Nobody allocates or frees: whoever has nothing else to call gives the turn. */
+static void
+test_dirty_pages_decay_by_ticks_alone(void **unused)
+{
+    (void)unused;
+    use_and_free(BLOCK);
+    for (int i = 0; i < 3000 && info_now().dirty_bytes != 0; i++) {
+        nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+        table->tick();
+    }
+    assert_int_equal(info_now().dirty_bytes, 0);
+}
+
+static void *
+tick_until_all_has_decayed(void *unused)
+{
+    for (int i = 0; i < 3000 && info_now().dirty_bytes != 0; i++) {
+        nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+        table->tick();
+    }
+    return unused;
+}
+
+/* By a thread that never used the allocator, and has no record after it either. */
+static void
+test_dirty_pages_decay_by_ticks_of_a_stranger(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    use_and_free(BLOCK);
+    uint32_t threads = info_now().threads;
+    assert_int_equal(pthread_create(&thread, NULL, tick_until_all_has_decayed, NULL), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(info_now().dirty_bytes, 0);
+    assert_int_equal(info_now().threads, threads);
+}
+
 int
 main(void)
 {
@@ -171,6 +209,8 @@ main(void)
     };
     const struct CMUnitTest decays[] = {
         cmocka_unit_test(test_dirty_pages_decay_while_others_are_used),
+        cmocka_unit_test(test_dirty_pages_decay_by_ticks_alone),
+        cmocka_unit_test(test_dirty_pages_decay_by_ticks_of_a_stranger),
         cmocka_unit_test(test_purge_leaves_live_blocks_alone),
     };
     int failed = cmocka_run_group_tests(keeps, open_that_keeps, close_it);

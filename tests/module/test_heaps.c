@@ -8,7 +8,7 @@ test_new_heap_is_empty(void **unused)
 {
     (void)unused;
     uint32_t heap = heap_new(0);
-    struct alcove_heap_stats s = stats_of(heap), nothing = { 0 };
+    struct alcove_heap_stats s = stats_of(heap), nothing = { .size = s.size };
     assert_memory_equal(&s, &nothing, sizeof s);
     heap_end(heap);
 }
@@ -42,6 +42,7 @@ test_options_that_are_not_understood_are_refused(void **unused)
     uint32_t heap = 4711, before = info_now().heaps;
     assert_int_equal(table->heap_create(&(struct alcove_heap_options){ .flags = 1 }, &heap), EINVAL);
     assert_int_equal(table->heap_create(&(struct alcove_heap_options){ .size = 4 }, &heap), EINVAL);
+    assert_int_equal(table->heap_create(&(struct alcove_heap_options){ .size = UINT32_MAX - 7 }, &heap), EINVAL);
     assert_int_equal(table->heap_create(NULL, NULL), EINVAL);
     assert_int_equal(heap, 4711);
     assert_int_equal(info_now().heaps, before);
@@ -60,6 +61,136 @@ test_heap_that_does_not_exist_is_refused(void **unused)
         assert_null(table->entry(ALCOVE_ENTRY_malloc, numbers[i]));
     }
     assert_int_equal(table->heap_stats(0, NULL), EINVAL);
+}
+
+/* Blocks in a sealed heap cannot be lost to somebody else's idea of its number. */
+static void
+test_sealed_heap_is_left_alone_until_it_is_unsealed(void **unused)
+{
+    (void)unused;
+    static const char seal, other;
+    struct alcove_heap_options options = { .size = sizeof options, .name = "sealed", .seal = &seal };
+    uint32_t heap;
+    assert_int_equal(table->heap_create(&options, &heap), 0);
+    char *block = table->heap_malloc(heap, 100);
+    memset(block, 1, 100);
+    assert_int_equal(table->heap_destroy(heap), EPERM);
+    assert_int_equal(table->heap_end(heap), EPERM);
+    assert_int_equal(table->heap_unseal(heap, &other), EPERM);
+    assert_int_equal(table->heap_unseal(heap, NULL), EPERM);
+    assert_int_equal(table->heap_destroy(heap), EPERM);
+    assert_int_equal(block[99], 1);
+    assert_int_equal(stats_of(heap).live_blocks, 1);
+    assert_int_equal(table->heap_unseal(heap, &seal), 0);
+    heap_end(heap);
+    assert_int_equal(table->heap_unseal(heap, &seal), EINVAL);
+    heap = heap_new(0);
+    assert_int_equal(table->heap_unseal(heap, &seal), EPERM); /* it has none */
+    assert_int_equal(table->heap_unseal(heap, NULL), EPERM);
+    heap_end(heap);
+}
+
+#define BINS_MOST 256
+
+/* Blocks of every kind: cut from slabs, with pages of their own, larger than any class; some freed, some cached. */
+static void
+blocks_of_every_kind(uint32_t heap, void **blocks, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        size_t size = i % 16 == 15 ? (size_t)(i + 1) << 17 : i % 4 == 3 ? (size_t)i << 9 : i * 7 % 3000;
+        assert_non_null(blocks[i] = table->heap_malloc(heap, size));
+    }
+    for (unsigned i = 0; i < count; i += 2)
+        table->free(blocks[i]);
+}
+
+static void
+test_figures_by_bin_add_up(void **unused)
+{
+    (void)unused;
+    enum { COUNT = 200 };
+    void *blocks[COUNT];
+    struct alcove_bin_stats bins[BINS_MOST], sum = { 0 };
+    uint32_t heap = heap_new(0), count = BINS_MOST;
+    blocks_of_every_kind(heap, blocks, COUNT);
+    struct alcove_heap_stats s = stats_of(heap);
+    assert_int_equal(table->heap_bins(heap, bins, sizeof *bins, &count), 0);
+    assert_in_range(count, 2, BINS_MOST);
+    uint64_t cached_bytes = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        assert_true(i == 0 || bins[i].block_size > bins[i - 1].block_size || i == count - 1);
+        assert_true(i == count - 1 || bins[i].live_bytes == bins[i].live_blocks * bins[i].block_size);
+        sum.slabs += bins[i].slabs;
+        sum.live_blocks += bins[i].live_blocks;
+        sum.live_bytes += bins[i].live_bytes;
+        sum.total_allocs += bins[i].total_allocs;
+        sum.total_bytes += bins[i].total_bytes;
+        cached_bytes += bins[i].cached_blocks * bins[i].block_size;
+    }
+    assert_int_equal(bins[count - 1].block_size, 0);
+    assert_true(bins[count - 1].live_blocks != 0);
+    assert_true(sum.slabs != 0);
+    assert_int_equal(sum.live_blocks, COUNT / 2);
+    assert_int_equal(sum.live_blocks, s.live_blocks);
+    assert_int_equal(sum.live_bytes, s.live_bytes);
+    assert_int_equal(sum.total_allocs, s.total_allocs);
+    assert_int_equal(sum.total_bytes, s.total_bytes);
+    assert_int_equal(cached_bytes, s.cached_bytes);
+    heap_end(heap);
+}
+
+/* By a caller whose struct is shorter or longer, or who has room for fewer. */
+static void
+test_figures_by_bin_of_any_stride(void **unused)
+{
+    (void)unused;
+    static uint64_t longer[BINS_MOST][16], shorter[BINS_MOST];
+    uint32_t heap = heap_new(0), all = 0, count = BINS_MOST;
+    assert_non_null(table->heap_malloc(heap, 16));
+    assert_int_equal(table->heap_bins(heap, NULL, sizeof(struct alcove_bin_stats), &all), 0);
+    memset(longer, -1, sizeof longer);
+    assert_int_equal(table->heap_bins(heap, (struct alcove_bin_stats *)longer, sizeof *longer, &count), 0);
+    assert_int_equal(count, all);
+    assert_int_equal(longer[0][0], 16);
+    assert_int_equal(longer[0][2], 1); /* live */
+    for (uint32_t i = 0; i < count; i++)
+        for (unsigned k = sizeof(struct alcove_bin_stats) / 8; k < 16; k++)
+            assert_int_equal(longer[i][k], 0);
+    assert_true(longer[count][0] == UINT64_MAX);
+    memset(shorter, -1, sizeof shorter);
+    count = 3;
+    assert_int_equal(table->heap_bins(heap, (struct alcove_bin_stats *)shorter, 8, &count), 0);
+    assert_int_equal(count, all);
+    assert_int_equal(shorter[2], 48);
+    assert_true(shorter[3] == UINT64_MAX);
+    struct alcove_bin_stats bins[1];
+    count = 1;
+    assert_int_equal(table->heap_bins(heap, bins, 12, &count), EINVAL);
+    assert_int_equal(table->heap_bins(heap, bins, 0, &count), EINVAL);
+    assert_int_equal(table->heap_bins(heap, NULL, sizeof *bins, &count), EINVAL);
+    assert_int_equal(table->heap_bins(heap, bins, sizeof *bins, NULL), EINVAL);
+    assert_int_equal(table->heap_bins(ALCOVE_HEAP_MAX, bins, sizeof *bins, &count), EINVAL);
+    assert_int_equal(count, 1);
+    heap_end(heap);
+}
+
+static void
+test_peak_begins_anew(void **unused)
+{
+    (void)unused;
+    uint32_t heap = heap_new(0);
+    void *large = table->heap_malloc(heap, (size_t)8 << 20), *small = table->heap_malloc(heap, 1000);
+    table->free(large);
+    assert_true(stats_of(heap).peak_bytes >= (size_t)8 << 20);
+    assert_int_equal(table->heap_peak_reset(heap), 0);
+    struct alcove_heap_stats s = stats_of(heap);
+    assert_int_equal(s.peak_bytes, s.live_bytes);
+    large = table->heap_malloc(heap, (size_t)4 << 20);
+    assert_in_range(stats_of(heap).peak_bytes, (size_t)4 << 20, ((size_t)8 << 20) - 1);
+    table->free(large);
+    table->free(small);
+    assert_int_equal(table->heap_peak_reset(ALCOVE_HEAP_NONE), EINVAL);
+    heap_end(heap);
 }
 
 static void
@@ -290,7 +421,7 @@ test_number_of_a_destroyed_heap_is_used_again_for_an_empty_one(void **unused)
     assert_int_not_equal(next, heap); /* those that were given up longest ago come first */
     heap_end(next);
     uint32_t again = heap_new_of_number(heap);
-    struct alcove_heap_stats s = stats_of(again), nothing = { 0 };
+    struct alcove_heap_stats s = stats_of(again), nothing = { .size = s.size };
     assert_memory_equal(&s, &nothing, sizeof s);
     void *block = table->heap_malloc(again, 64);
     assert_int_equal(owner_of(block).heap, again);
@@ -505,6 +636,10 @@ main(void)
         cmocka_unit_test(test_options_may_be_missing),
         cmocka_unit_test(test_options_that_are_not_understood_are_refused),
         cmocka_unit_test(test_heap_that_does_not_exist_is_refused),
+        cmocka_unit_test(test_sealed_heap_is_left_alone_until_it_is_unsealed),
+        cmocka_unit_test(test_figures_by_bin_add_up),
+        cmocka_unit_test(test_figures_by_bin_of_any_stride),
+        cmocka_unit_test(test_peak_begins_anew),
         cmocka_unit_test(test_default_heap_cannot_be_destroyed),
         cmocka_unit_test(test_figures_are_exact),
         cmocka_unit_test(test_realloc_keeps_the_figures_exact),

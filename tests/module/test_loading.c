@@ -515,7 +515,7 @@ test_first_load_has_static_tls(void **unused)
     assert_int_equal(dlclose(handle), 0);
 }
 
-/* What a loader of another version, or for other pages, lends is refused, and nothing is changed by that. */
+/* What a loader of a later ABI version, or for other pages, lends is refused, and nothing is changed by that. */
 static void
 test_services_that_do_not_fit_are_refused(void **unused)
 {
@@ -529,7 +529,7 @@ test_services_that_do_not_fit_are_refused(void **unused)
                                     .lg_page = ALCOVE_LG_PAGE, .lg_vaddr = ALCOVE_LG_VADDR };
     struct alcove_services bad[] = { good, good, good, good };
     bad[0].abi_version++;
-    bad[1].size -= 8;
+    bad[1].size = ALCOVE_SERVICES_FIRST - 8;
     bad[2].pagemap = bad[3].pagemap = somewhere;
     bad[2].lg_page++;
     bad[3].lg_vaddr--;

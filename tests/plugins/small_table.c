@@ -1,5 +1,5 @@
-/* An allocator whose table ends before that of this loader's ABI. */
+/* An allocator whose table is shorter than the first one of this ABI version. */
 #include <alcove/table.h>
 
 extern const struct alcove_table alcove_table;
-const struct alcove_table alcove_table = {.abi_version = ALCOVE_ABI_VERSION, .size = sizeof alcove_table - 8};
+const struct alcove_table alcove_table = {.abi_version = ALCOVE_ABI_VERSION, .size = ALCOVE_TABLE_FIRST - 8};

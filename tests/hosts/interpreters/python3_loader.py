@@ -9,24 +9,26 @@ SQLITE = "libsqlite3.so.0"
 
 
 class LoadOptions(ctypes.Structure):
-    _fields_ = [("path", ctypes.c_char_p), ("prefix", ctypes.c_char_p), ("search", ctypes.c_void_p),
+    _fields_ = [("size", ctypes.c_uint32), ("flags", ctypes.c_uint32), ("path", ctypes.c_char_p), ("prefix", ctypes.c_char_p), ("search", ctypes.c_void_p),
                 ("context", ctypes.c_void_p)]
 
 
 class HeapStats(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in (
-        "live_blocks", "live_bytes", "peak_bytes", "active_bytes", "cached_bytes", "limit", "total_allocs",
-        "total_bytes", "total_frees", "limit_refused")]
+        "size", "live_blocks", "live_bytes", "peak_bytes", "active_bytes", "cached_bytes", "limit", "total_allocs",
+        "total_bytes", "total_frees", "limit_refused")] + [("room", ctypes.c_uint64 * 21)]
 
 
 class ModuleStats(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("heap", HeapStats), ("released_outside", ctypes.c_uint64),
-                ("released_foreign", ctypes.c_uint64), ("imports_routed", ctypes.c_uint32)]
+    _fields_ = [("size", ctypes.c_uint64), ("name", ctypes.c_char_p), ("heap", HeapStats), ("released_outside", ctypes.c_uint64),
+                ("released_foreign", ctypes.c_uint64), ("imports_routed", ctypes.c_uint32), ("room_32", ctypes.c_uint32),
+                ("room", ctypes.c_uint64 * 27)]
 
 
 class Report(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char * 64), ("heap", HeapStats), ("released_outside", ctypes.c_uint64),
-                ("released_foreign", ctypes.c_uint64), ("kept", ctypes.c_int)]
+    _fields_ = [("size", ctypes.c_uint64), ("name", ctypes.c_char * 64), ("heap", HeapStats), ("released_outside", ctypes.c_uint64),
+                ("released_foreign", ctypes.c_uint64), ("kept", ctypes.c_int), ("room_int", ctypes.c_int),
+                ("room", ctypes.c_uint64 * 20)]
 
 
 loader = ctypes.CDLL(os.path.join(os.environ["ALCOVE_TEST_BUILDDIR"], ".libs", "libalcove-loader.so"))
@@ -66,7 +68,7 @@ def mapped(name):
 
 def load():
     allocator, module = ctypes.c_void_p(), ctypes.c_void_p()
-    allocator_load(allocator, LoadOptions(path.encode(), None, None, None))
+    allocator_load(allocator, LoadOptions(path=path.encode()))
     module_open(allocator, SQLITE.encode(), None, module)
     return allocator, module
 
