@@ -52,12 +52,26 @@ stays(const struct run *r, const void *block, size_t size)
            large_usable_of_growing(size) >= r->usable;
 }
 
+/* A block and the one that it moves to are one block: the peak must not see both. Of small ones it does not matter. */
+static int64_t
+live_twice(size_t used)
+{
+    return used >= CREEP_MIN ? (int64_t)used : 0;
+}
+
 /* Move a block to pages with room, if it is expected to grow on and the room is to be had. */
 static void *
 move_growing(struct heap *h, void *block, size_t used, size_t size)
 {
+    int64_t twice = live_twice(used);
+    if (twice != 0)
+        heap_count_live(h, -twice);
     void *to = is_creeping(used, size) ? alloc_growing(size, room_for(size), h) : NULL;
-    return move(block, used, size, to != NULL ? to : entry_malloc(size, h->index));
+    if (to == NULL)
+        to = entry_malloc(size, h->index);
+    if (twice != 0)
+        heap_count_live(h, twice);
+    return move(block, used, size, to);
 }
 
 /* Move a block to a smaller one. If none is to be had it stays, and as little of it as pages can be taken from. */
