@@ -15,6 +15,7 @@
 #define MAP_FIXED_NOREPLACE 0 /* then the address is a hint */
 #endif
 
+#include "ground/fault.h"
 #include "ground/page.h"
 #include "ground/system.h"
 
@@ -37,21 +38,33 @@ check_pages(void)
     system_write_error(text, (size_t)length);
 }
 
+/* The calls that the system may refuse, and a test can have refused. */
+
 static void *
-map_anywhere(size_t size)
+call_map(enum fault_call call, void *hint, size_t size, int flags)
 {
-    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    if (pages_too_large || fault(call))
+        return MAP_FAILED;
+    return mmap(hint, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+}
+
+static bool
+call_unmap(void *address, size_t size)
+{
+    return !fault(FAULT_UNMAP) && munmap(address, size) == 0;
+}
+
+static bool
+call_advise(enum fault_call call, void *address, size_t size, int advice)
+{
+    return !fault(call) && madvise(address, size, advice) == 0;
 }
 
 bool
 os_map_at(void *address, size_t size)
 {
     int saved = errno;
-    void *p = pages_too_large ? MAP_FAILED
-                              : mmap(address, size, PROT_READ | PROT_WRITE,
-                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    void *p = call_map(FAULT_MAP_AT, address, size, MAP_FIXED_NOREPLACE);
     if (p != MAP_FAILED && p != address) { /* a system that does not know the flag takes it for a hint */
         os_give_up(p, size);
         p = MAP_FAILED;
@@ -64,7 +77,7 @@ bool
 os_unmap(void *address, size_t size)
 {
     int saved = errno;
-    bool done = munmap(address, size) == 0;
+    bool done = call_unmap(address, size);
     errno = saved;
     return done;
 }
@@ -100,7 +113,7 @@ refused_try_again(void)
         uintptr_t address = atomic_load(&refused[i].address);
         if (address <= BUSY || !atomic_compare_exchange_strong(&refused[i].address, &address, BUSY))
             continue;
-        if (munmap((void *)address, refused[i].size) == 0) {
+        if (call_unmap((void *)address, refused[i].size)) {
             atomic_fetch_sub(&refused_count, 1);
             address = 0;
         }
@@ -113,8 +126,8 @@ os_give_up(void *address, size_t size)
 {
     int saved = errno;
     refused_try_again();
-    if (munmap(address, size) != 0) {
-        madvise(address, size, MADV_DONTNEED);
+    if (!call_unmap(address, size)) {
+        call_advise(FAULT_PURGE, address, size, MADV_DONTNEED);
         refused_remember(address, size);
     }
     errno = saved;
@@ -130,19 +143,19 @@ map_aligned(size_t size, size_t alignment)
     uintptr_t hint = atomic_load_explicit(&below, memory_order_relaxed);
     if (hint > size && alignment > SYSTEM_PAGE_LEAST) {
         hint = (hint - size) & ~(alignment - 1);
-        char *p = mmap((void *)hint, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        char *p = call_map(FAULT_MAP, (void *)hint, size, 0);
         if (p == MAP_FAILED || ((uintptr_t)p & (alignment - 1)) == 0)
             return p != MAP_FAILED ? p : NULL;
         os_give_up(p, size);
     }
-    char *p = map_anywhere(size);
-    if (p == NULL || ((uintptr_t)p & (alignment - 1)) == 0)
-        return p;
+    char *p = call_map(FAULT_MAP, NULL, size, 0);
+    if (p == MAP_FAILED || ((uintptr_t)p & (alignment - 1)) == 0)
+        return p != MAP_FAILED ? p : NULL;
     /* Map more than is wanted and cut off both ends. */
     os_give_up(p, size);
     size_t more = size + alignment - SYSTEM_PAGE_LEAST;
-    p = more < size ? NULL : map_anywhere(more);
-    if (p == NULL)
+    p = more < size ? MAP_FAILED : call_map(FAULT_MAP, NULL, more, 0);
+    if (p == MAP_FAILED)
         return NULL;
     size_t head = -(uintptr_t)p & (alignment - 1), tail = more - head - size;
     if (head != 0)
@@ -156,7 +169,7 @@ void *
 os_map(size_t size, size_t alignment)
 {
     int saved = errno;
-    char *p = pages_too_large ? NULL : map_aligned(size, alignment);
+    char *p = map_aligned(size, alignment);
     if (p != NULL && alignment > SYSTEM_PAGE_LEAST)
         atomic_store_explicit(&below, (uintptr_t)p, memory_order_relaxed);
     errno = saved;
@@ -168,7 +181,7 @@ os_purge(void *address, size_t size)
 {
     int saved = errno;
     /* Locked pages (mlockall) cannot be dropped, only cleared. */
-    if (madvise(address, size, MADV_DONTNEED) != 0)
+    if (!call_advise(FAULT_PURGE, address, size, MADV_DONTNEED))
         memset(address, 0, size);
     errno = saved;
 }
@@ -179,7 +192,7 @@ os_forget(const void *begin, const void *end)
     int saved = errno;
     uintptr_t from = ((uintptr_t)begin + PAGE_MASK) & ~PAGE_MASK, to = (uintptr_t)end & ~PAGE_MASK;
     if (from < to)
-        madvise((void *)from, to - from, MADV_DONTNEED);
+        call_advise(FAULT_HINT, (void *)from, to - from, MADV_DONTNEED);
     errno = saved;
 }
 
@@ -187,7 +200,7 @@ void
 os_huge_pages(void *address, size_t size, bool use)
 {
     int saved = errno;
-    madvise(address, size, use ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    call_advise(FAULT_HINT, address, size, use ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
     errno = saved;
 }
 
@@ -195,7 +208,7 @@ bool
 os_resize(void *address, size_t old_size, size_t new_size)
 {
     int saved = errno;
-    bool done = mremap(address, old_size, new_size, 0) != MAP_FAILED;
+    bool done = !fault(FAULT_RESIZE) && mremap(address, old_size, new_size, 0) != MAP_FAILED;
     errno = saved;
     return done;
 }
@@ -204,7 +217,8 @@ bool
 os_move(void *from, size_t old_size, void *to, size_t new_size)
 {
     int saved = errno;
-    bool done = mremap(from, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
+    bool done = !fault(FAULT_MOVE) && !(fault(FAULT_MOVE_LATE) && munmap(to, new_size) == 0) &&
+                mremap(from, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
     if (!done) /* the system may have unmapped what was there before it found that it cannot */
         os_map_at(to, new_size);
     errno = saved;
@@ -235,7 +249,7 @@ bool
 os_thread_has_ended(int id)
 {
     int saved = errno;
-    bool ended = syscall(SYS_tgkill, getpid(), id, 0) != 0 && errno == ESRCH;
+    bool ended = !fault(FAULT_THREAD) && syscall(SYS_tgkill, getpid(), id, 0) != 0 && errno == ESRCH;
     errno = saved;
     return ended;
 }

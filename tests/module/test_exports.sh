@@ -20,6 +20,9 @@ report test_module_exports_its_table \
 grep -qx '#define ALCOVE_DEBUG 1' "$ALCOVE_TEST_BUILDDIR/config.h" && wanted=1 || wanted=0
 report test_module_exports_lock_counts_in_debug_builds_only \
     "$([ "$(exported "$module" | grep -cx "${prefix}lock_counts")" = $wanted ] || echo "not $wanted of ${prefix}lock_counts in $module")"
+grep -qx '#define ALCOVE_FAULT_INJECTION 1' "$ALCOVE_TEST_BUILDDIR/config.h" && wanted=1 || wanted=0
+report test_module_exports_its_fault_plan_in_fault_builds_only \
+    "$([ "$(exported "$module" | grep -cx "${prefix}fault_plan")" = $wanted ] || echo "not $wanted of ${prefix}fault_plan in $module")"
 report test_loader_exports_only_prefixed_names "$(exported "$loader" | grep -v "^$prefix")"
 report test_module_has_no_static_tls_flag "$(absent STATIC_TLS "$(readelf -dW "$module")")"
 report test_module_has_no_tpoff_relocation "$(absent TPOFF "$(readelf -rW "$module")")"
