@@ -81,7 +81,7 @@ move_to_less(struct heap *h, struct run *r, void *block, size_t used, size_t siz
     void *to = alloc_try(size, h);
     if (to == NULL && r->kind != RUN_SLAB) {
         size_t least = (r->kind == RUN_HUGE ? LARGE_MAX : SMALL_MAX) + 1;
-        if (used > least && large_resize(h, r, least, least) != NULL)
+        if (used > least && size < least && large_resize(h, r, least, least) != NULL)
             to = alloc_try(size, h);
     }
     return to != NULL ? move(block, size, size, to) : block;
