@@ -37,7 +37,7 @@ void os_huge_pages(void *address, size_t size, bool use);
 bool os_resize(void *address, size_t old_size, size_t new_size);
 
 /* Move a mapping into `to`, a range from os_map() of new_size bytes; the rest stays zero. False if the system refuses, or the
- * range is more than one mapping: nothing is changed. */
+ * range is more than one mapping: it is as it was, and `to` was given up. */
 bool os_move(void *from, size_t old_size, void *to, size_t new_size);
 
 /* Milliseconds of a clock that only goes forward; cheap, a few milliseconds coarse. */

@@ -219,8 +219,9 @@ os_move(void *from, size_t old_size, void *to, size_t new_size)
     int saved = errno;
     bool done = !fault(FAULT_MOVE) && !(fault(FAULT_MOVE_LATE) && munmap(to, new_size) == 0) &&
                 mremap(from, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
-    if (!done) /* the system may have unmapped what was there before it found that it cannot */
-        os_map_at(to, new_size);
+    /* The system may have unmapped what was there before it found that it cannot; then the addresses are anyone's. */
+    if (!done && (madvise(to, new_size, MADV_NORMAL) == 0 || errno != ENOMEM))
+        os_give_up(to, new_size);
     errno = saved;
     return done;
 }

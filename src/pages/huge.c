@@ -129,15 +129,12 @@ move(struct pool *pool, struct run *r, size_t pages)
     struct run *to = span_reserve(pool, bytes, CHUNK_SIZE);
     if (to == NULL)
         return false;
-    if (!os_move((void *)r->base, old, (void *)to->base, bytes)) {
-        purge_run(pool, to);
-        purge_done(pool);
-        return false;
-    }
-    pool->mapped -= old;
-    r->base = to->base;
+    bool done = os_move((void *)r->base, old, (void *)to->base, bytes);
+    if (done)
+        r->base = to->base;
+    pool->mapped -= done ? old : bytes;
     run_record_free(&pool->free, to);
-    return true;
+    return done;
 }
 
 /* Give up what is behind the first so many pages. */
