@@ -55,6 +55,7 @@ life_detach(void)
     heap_release_all();
     pool_release();
     base_release();
+    os_give_up_refused();
     return 0;
 }
 
@@ -66,6 +67,7 @@ life_detach_leaving(void)
     heap_leave_all();
     pool_leave();
     base_release();
+    os_give_up_refused();
     return 0;
 }
 

@@ -22,6 +22,9 @@ bool os_unmap(void *address, size_t size);
 
 /* Give address space back, now or later: what the system refuses is purged, and tried again at later calls. */
 void os_give_up(void *address, size_t size);
+/* Try that again now. How many bytes are refused still. */
+void os_give_up_refused(void);
+size_t os_refused_bytes(void);
 
 /* Drop the contents of pages that stay mapped: they read as zero afterwards. */
 void os_purge(void *address, size_t size);

@@ -82,42 +82,40 @@ os_unmap(void *address, size_t size)
     return done;
 }
 
-/* What the system refused to unmap. A slot is taken while its address is not 0; BUSY: by somebody who looks at it. What
- * there is no slot for is purged, and its addresses are lost. */
-#define REFUSED_MOST 32
-#define BUSY ((uintptr_t)1)
-static struct {
-    _Atomic uintptr_t address;
+/* What the system refused to unmap, in a list that lies in itself. */
+struct refused {
+    struct refused *next;
     size_t size;
-} refused[REFUSED_MOST];
-static _Atomic unsigned refused_count;
+};
+static _Atomic(struct refused *) refused;
+static _Atomic size_t refused_bytes;
+
+#define REFUSED_TRIES 16 /* that fail, in one turn */
 
 static void
-refused_remember(void *address, size_t size)
+refused_push(struct refused *r)
 {
-    for (unsigned i = 0; i < REFUSED_MOST; i++) {
-        uintptr_t none = 0;
-        if (!atomic_compare_exchange_strong(&refused[i].address, &none, BUSY))
-            continue;
-        refused[i].size = size;
-        atomic_store(&refused[i].address, (uintptr_t)address);
-        atomic_fetch_add(&refused_count, 1);
-        return;
-    }
+    r->next = atomic_load_explicit(&refused, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak(&refused, &r->next, r))
+        ;
 }
 
+/* What was not tried this time comes first the next. */
 static void
 refused_try_again(void)
 {
-    for (unsigned i = 0; i < REFUSED_MOST && atomic_load_explicit(&refused_count, memory_order_relaxed) != 0; i++) {
-        uintptr_t address = atomic_load(&refused[i].address);
-        if (address <= BUSY || !atomic_compare_exchange_strong(&refused[i].address, &address, BUSY))
-            continue;
-        if (call_unmap((void *)address, refused[i].size)) {
-            atomic_fetch_sub(&refused_count, 1);
-            address = 0;
+    if (atomic_load_explicit(&refused, memory_order_relaxed) == NULL)
+        return;
+    unsigned tries = REFUSED_TRIES;
+    for (struct refused *r = atomic_exchange(&refused, NULL), *next; r != NULL; r = next) {
+        size_t size = r->size;
+        next = r->next;
+        if (tries > 0 && call_unmap(r, size)) {
+            atomic_fetch_sub(&refused_bytes, size);
+        } else {
+            tries -= tries > 0;
+            refused_push(r);
         }
-        atomic_store(&refused[i].address, address);
     }
 }
 
@@ -128,9 +126,26 @@ os_give_up(void *address, size_t size)
     refused_try_again();
     if (!call_unmap(address, size)) {
         call_advise(FAULT_PURGE, address, size, MADV_DONTNEED);
-        refused_remember(address, size);
+        struct refused *r = address;
+        r->size = size;
+        atomic_fetch_add(&refused_bytes, size);
+        refused_push(r);
     }
     errno = saved;
+}
+
+void
+os_give_up_refused(void)
+{
+    int saved = errno;
+    refused_try_again();
+    errno = saved;
+}
+
+size_t
+os_refused_bytes(void)
+{
+    return atomic_load_explicit(&refused_bytes, memory_order_relaxed);
 }
 
 /* Where the next mapping would lie below the last one: there most have the alignment that is asked for at once, and are

@@ -3,6 +3,7 @@
  * released afterwards with the lock held, when nothing is left in them, so that a fork finds each page in one of two places:
  * among `purging`, still mapped, or gone.
  */
+#include "os/os.h"
 #include "pages/giants.h"
 #include "pages/pool.h"
 
@@ -139,6 +140,7 @@ purge_to(struct pool *pool, size_t limit)
             purge_oldest(pool, pool->free.dirty - limit);
     } while (purge_batch(pool) && too_much_is_dirty(pool, limit));
     release_clean(pool);
+    os_give_up_refused();
 }
 
 void

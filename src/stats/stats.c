@@ -12,6 +12,7 @@
 #include "ground/versions.h"
 #include "heap/heap.h"
 #include "heap/large.h"
+#include "os/os.h"
 #include "pages/base.h"
 #include "pages/pool.h"
 #include "thread/peak.h"
@@ -179,7 +180,7 @@ stats_info(struct alcove_info *out)
     out->metadata_bytes = base_bytes() + pagemap_bytes();
     struct pool_figures pages;
     pool_figures_get(&pages);
-    out->mapped_bytes = pages.mapped + out->metadata_bytes;
+    out->mapped_bytes = pages.mapped + out->metadata_bytes + os_refused_bytes();
     out->dirty_bytes = pages.dirty;
     out->heaps = heap_count() + (heap_of(ALCOVE_HEAP_DEFAULT) == NULL); /* it is there, only not made yet */
     out->threads = thread_count();
