@@ -191,14 +191,24 @@ os_map(size_t size, size_t alignment)
     return p;
 }
 
-void
+bool
 os_purge(void *address, size_t size)
 {
     int saved = errno;
-    /* Locked pages (mlockall) cannot be dropped, only cleared. */
-    if (!call_advise(FAULT_PURGE, address, size, MADV_DONTNEED))
-        memset(address, 0, size);
+    bool done = call_advise(FAULT_PURGE, address, size, MADV_DONTNEED);
     errno = saved;
+    return done;
+}
+
+void
+os_clear(void *address, size_t size)
+{
+    if (os_purge(address, size))
+        return;
+    /* Pages that were never written to are not to become resident. */
+    for (uint64_t *word = address; (char *)word < (char *)address + size; word++)
+        if (*word != 0)
+            *word = 0;
 }
 
 void

@@ -41,8 +41,7 @@ static bool
 system_purge(void *unused, void *address, size_t size)
 {
     (void)unused;
-    os_purge(address, size);
-    return true;
+    return os_purge(address, size);
 }
 
 static bool

@@ -115,7 +115,7 @@ pagemap_release(void)
             continue;
         if (pagemap != &own) {
             if (atomic_load_explicit(&pagemap->left, memory_order_relaxed) == 0)
-                os_purge(leaf, PAGEMAP_LEAF_BYTES);
+                os_clear(leaf, PAGEMAP_LEAF_BYTES);
             continue;
         }
         atomic_store_explicit(&pagemap->root[i], NULL, memory_order_relaxed);

@@ -8,38 +8,30 @@
 
 struct pool pool_default; /* made by pool_init(): what is not touched of it is not resident */
 
-/* A span that was reserved just now, in no list. */
-static struct run *
-span_reserved(struct pool *pool, void *p, size_t bytes)
-{
-    struct run *r = run_record_new(&pool->free);
-    /* Entries are set at the start of each of its chunks and at the end of the last, or at its start only. */
-    size_t pages = bytes >> PAGE_LG;
-    if (r == NULL || pagemap_reserve((uintptr_t)p, bytes <= GIANT_BYTES ? pages : 1) != 0) {
-        if (r != NULL)
-            run_record_free(&pool->free, r);
-        pool->hooks->release(pool->context, p, bytes);
-        return NULL;
-    }
-    pool->mapped += bytes;
-    *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1, .one_mapping = 1 };
-    return r;
-}
-
 struct run *
 span_reserve(struct pool *pool, size_t bytes, size_t alignment)
 {
-    if (bytes > PTRDIFF_MAX)
+    struct run *r = bytes <= PTRDIFF_MAX ? run_record_new(&pool->free) : NULL; /* first: what is reserved is not always taken back */
+    if (r == NULL)
         return NULL;
     void *p = pool->hooks->reserve(pool->context, bytes, alignment);
-    if (p == NULL) {
+    if (p == NULL && (pool->free.dirty != 0 || pool->free.clean_chunks != 0 || pool->refused != NULL)) {
         /* What is kept for later may stand in the way. */
-        if (pool->free.dirty == 0 && pool->free.clean_chunks == 0)
-            return NULL;
         purge_to(pool, 0);
         p = pool->hooks->reserve(pool->context, bytes, alignment);
     }
-    return p != NULL ? span_reserved(pool, p, bytes) : NULL;
+    if (p == NULL) {
+        run_record_free(&pool->free, r);
+        return NULL;
+    }
+    size_t pages = bytes >> PAGE_LG;
+    pool->mapped += bytes;
+    *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1, .one_mapping = 1 };
+    /* Entries are set at the start of each of its chunks and at the end of the last, or at its start only. */
+    if (pagemap_reserve(r->base, bytes <= GIANT_BYTES ? pages : 1) == 0)
+        return r;
+    span_release(pool, r, 0);
+    return NULL;
 }
 
 struct run *
@@ -378,6 +370,7 @@ pool_end(struct pool *pool)
         pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG);
         pool->mapped -= r->pages << PAGE_LG;
     }
+    release_refused(pool);
     lock_drop(&pool->lock);
     lock_take(&pool_default.lock);
     struct pool *before = &pool_default;
@@ -408,6 +401,9 @@ pool_figures_get(struct pool_figures *out)
 static void
 forget(void)
 {
+    for (struct run *r = pool_default.refused; r != NULL; r = r->next)
+        os_give_up((void *)r->base, r->pages << PAGE_LG);
+    pool_default.refused = NULL;
     giants_forget();
     pagemap_release();
     pool_default.next = NULL;

@@ -45,6 +45,7 @@ struct pool {
     void *context;           /* the hooks' first argument */
     size_t mapped;           /* bytes reserved */
     struct run *purging;     /* free runs whose pages are just being purged, without the lock */
+    struct run *refused;     /* spans that the hooks refuse to take back, and that can have no entries; they are offered again */
     struct run *batch;       /* those of them that the holder of the lock is going to purge, linked by `older` */
     struct decay decay;
     struct free_runs free;
@@ -129,7 +130,12 @@ void pool_fork_child(void);
 struct run *span_take(struct pool *pool, size_t chunks, size_t alignment);
 struct run *span_reserve(struct pool *pool, size_t bytes, size_t alignment);
 
-/* purge.c: Purge the dirty runs that have been free longest until at most `limit` pages are dirty. Drops the lock meanwhile. */
+/* purge.c: Give a span back that is in no list and has no entries; if the hooks refuse, it is free, with `touched` pages that may
+ * be resident, or is kept in `refused`. */
+bool span_release(struct pool *pool, struct run *r, size_t touched);
+/* Offer again what was refused. */
+void release_refused(struct pool *pool);
+/* Purge the dirty runs that have been free longest until at most `limit` pages are dirty. Drops the lock meanwhile. */
 void purge_to(struct pool *pool, size_t limit);
 /* Have a run or span that is in no list and has no entries purged by the next purge_done(), which drops the lock meanwhile. */
 void purge_run(struct pool *pool, struct run *r);

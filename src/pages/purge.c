@@ -51,9 +51,8 @@ purge_oldest(struct pool *pool, size_t excess)
     purge_run(pool, cut);
 }
 
-/* Release a clean span that is in no list and has no entries, or keep it if the hooks refuse. */
-static bool
-span_release(struct pool *pool, struct run *r)
+bool
+span_release(struct pool *pool, struct run *r, size_t touched)
 {
     if (pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG)) {
         pool->mapped -= r->pages << PAGE_LG;
@@ -61,27 +60,45 @@ span_release(struct pool *pool, struct run *r)
         return true;
     }
     /* Of a giant not all tables are there. */
-    if (pagemap_reserve(r->base, r->pages) == 0)
-        free_spans_add(&pool->free, r, 0);
+    if (pagemap_reserve(r->base, r->pages) == 0) {
+        free_spans_add(&pool->free, r, touched);
+    } else {
+        r->touched = touched;
+        r->next = pool->refused;
+        pool->refused = r;
+    }
     return false;
+}
+
+void
+release_refused(struct pool *pool)
+{
+    struct run *r = pool->refused, *next;
+    pool->refused = NULL;
+    for (; r != NULL; r = next) {
+        next = r->next;
+        span_release(pool, r, r->touched);
+    }
 }
 
 /* Release clean spans but for a few chunks; what was refused before is tried again. */
 static void
 release_clean(struct pool *pool)
 {
+    release_refused(pool);
     while (pool->free.clean_chunks > SPARE_CHUNKS) {
         struct run *r = free_spans_find(&pool->free, SPAN_CLEAN, 1, CHUNK_SIZE);
         free_runs_remove(&pool->free, r);
         run_clear_ends(r);
-        if (!span_release(pool, r))
+        if (!span_release(pool, r, 0))
             return;
     }
 }
 
-/* A purged run is free again; `purged`: its pages read as zero. */
-static void
-purge_end(struct pool *pool, struct run *r, bool purged)
+/* A run that was to be purged is free again; `purged`: its pages read as zero. `offer` it to the hooks, if it is a span. False: it
+ * is dirty still. */
+static bool
+purge_end(struct pool *pool, struct run *r, bool purged, bool offer)
 {
     bool whole = run_is_span(r);
     run_list_remove(&pool->purging, r);
@@ -89,10 +106,11 @@ purge_end(struct pool *pool, struct run *r, bool purged)
     r->kind = whole ? (purged ? SPAN_CLEAN : SPAN_DIRTY) : (purged ? RUN_CLEAN : RUN_DIRTY);
     if (!whole)
         free_runs_add(&pool->free, r);
-    else if (r->pages > GIANT_PAGES)
-        span_release(pool, r);
+    else if (offer)
+        return span_release(pool, r, purged ? 0 : r->pages) || purged;
     else
         free_spans_add(&pool->free, r, purged ? 0 : r->pages);
+    return purged;
 }
 
 /* Purge what purge_run() was given. False: nothing could be. */
@@ -111,8 +129,8 @@ purge_batch(struct pool *pool)
     while (batch != NULL) {
         struct run *r = batch;
         batch = r->older;
-        any = any || r->zeroed;
-        purge_end(pool, r, r->zeroed);
+        /* Locked pages (mlockall) cannot be purged, but they can be released. */
+        any |= purge_end(pool, r, r->zeroed, !r->zeroed || r->pages > GIANT_PAGES);
     }
     release_clean(pool);
     return any;
@@ -148,5 +166,5 @@ purge_forked(struct pool *pool)
 {
     pool->batch = NULL;
     while (pool->purging != NULL)
-        purge_end(pool, pool->purging, false);
+        purge_end(pool, pool->purging, false, pool->purging->pages > GIANT_PAGES);
 }

@@ -56,8 +56,7 @@ void
 arrays_purge(struct arrays *a)
 {
     size_t used = ((size_t)(a->next - a->begin) + PAGE_MASK) & ~(size_t)PAGE_MASK;
-    if (used == 0)
-        return;
-    os_purge(a->begin, used);
+    if (used == 0 || !os_purge(a->begin, used))
+        return; /* refused: they are spare ones, and purged the next time */
     arrays_init(a, a->begin, (size_t)(a->end - a->begin));
 }
