@@ -312,6 +312,14 @@ heap_count(void)
 }
 
 void
+heap_clear_uncharged(struct heap *h, const struct run *r, size_t charged)
+{
+    size_t pages = charged >> PAGE_LG;
+    if (!r->zeroed && r->pages > pages && atomic_load_explicit(&h->limit, memory_order_relaxed) != 0)
+        pages_purge(h->pool, r->base + charged, r->pages - pages);
+}
+
+void
 heap_give_pages(struct heap *h, struct run *runs)
 {
     if (heap_is_ending(h)) {

@@ -109,6 +109,10 @@ void figures_let_go(struct heap *h);
 /* How many there are. */
 uint32_t heap_count(void);
 
+/* Pages of a new run that are not charged yet, from `charged` bytes on, may be resident from an earlier use: where there is a
+ * limit, to which what is resident is held, they are purged. */
+void heap_clear_uncharged(struct heap *h, const struct run *run, size_t charged);
+
 /* Give runs of its back to the pool, and at once to the system if it is ending. */
 void heap_give_pages(struct heap *h, struct run *runs);
 

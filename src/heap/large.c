@@ -72,6 +72,7 @@ run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t align
     }
     r->usable = usable;
     r->metadata = metadata;
+    heap_clear_uncharged(h, r, usable);
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
@@ -168,8 +169,11 @@ large_resize(struct heap *h, struct run *r, size_t size, size_t room)
     count(h, r, -1);
     lock_drop(&h->large_lock);
     bool done = resize_pages(h, r, bytes, bin);
-    if (done)
+    if (done) {
         r->usable = usable;
+        r->zeroed = 0; /* what it got may be dirty */
+        heap_clear_uncharged(h, r, usable);
+    }
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
@@ -202,6 +206,8 @@ large_make_room(struct heap *h, struct run *r, size_t size)
     if (usable == old)
         return false;
     recount(h, r, 0, usable);
+    r->zeroed = 0; /* it may have been another block's */
+    heap_clear_uncharged(h, r, usable); /* before that is discharged */
     count_change(h, old, usable);
     return true;
 }
