@@ -26,7 +26,8 @@ void os_give_up(void *address, size_t size);
 void os_give_up_refused(void);
 size_t os_refused_bytes(void);
 
-/* Drop the contents of pages that stay mapped: they read as zero afterwards. False: the system refuses, and they are as they were. */
+/* Drop the contents of pages that stay mapped: they read as zero afterwards. False: the system refuses; they are as they
+ * were. */
 bool os_purge(void *address, size_t size);
 
 /* The same, but what cannot be dropped is set to zero, and stays resident. */

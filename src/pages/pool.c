@@ -11,7 +11,8 @@ struct pool pool_default; /* made by pool_init(): what is not touched of it is n
 struct run *
 span_reserve(struct pool *pool, size_t bytes, size_t alignment)
 {
-    struct run *r = bytes <= PTRDIFF_MAX ? run_record_new(&pool->free) : NULL; /* first: what is reserved is not always taken back */
+    /* The record first: what is reserved is not always taken back. */
+    struct run *r = bytes <= PTRDIFF_MAX ? run_record_new(&pool->free) : NULL;
     if (r == NULL)
         return NULL;
     void *p = pool->hooks->reserve(pool->context, bytes, alignment);

@@ -95,8 +95,8 @@ release_clean(struct pool *pool)
     }
 }
 
-/* A run that was to be purged is free again; `purged`: its pages read as zero. `offer` it to the hooks, if it is a span. False: it
- * is dirty still. */
+/* A run that was to be purged is free again; `purged`: its pages read as zero. `offer` it to the hooks, if it is a span.
+ * False: it is dirty still. */
 static bool
 purge_end(struct pool *pool, struct run *r, bool purged, bool offer)
 {
