@@ -47,6 +47,16 @@ life_attach(const struct alcove_services *lent)
 
 static bool detached;
 
+#define LAST_TRIES 8
+
+/* Nobody comes back for what the system refuses to take now. */
+static void
+give_up_the_last(void)
+{
+    for (unsigned i = 0; i < LAST_TRIES && os_refused_bytes() != 0; i++)
+        os_give_up_refused();
+}
+
 int
 life_detach(void)
 {
@@ -55,7 +65,7 @@ life_detach(void)
     heap_release_all();
     pool_release();
     base_release();
-    os_give_up_refused();
+    give_up_the_last();
     return 0;
 }
 
@@ -67,7 +77,7 @@ life_detach_leaving(void)
     heap_leave_all();
     pool_leave();
     base_release();
-    os_give_up_refused();
+    give_up_the_last();
     return 0;
 }
 
