@@ -32,6 +32,11 @@ module_tests = tests/module/test_figures tests/module/test_limit_caches tests/mo
 	tests/module/test_processes tests/module/test_signals tests/module/test_standard \
 	tests/module/test_threads tests/module/test_tls tests/module/test_unload
 
+# Only in a build where a test can have system calls refused.
+if FAULT_INJECTION
+module_tests += tests/module/test_refusal
+endif
+
 host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
 	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size \
