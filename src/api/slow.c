@@ -103,9 +103,8 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
         if (block != NULL && turn)
             peak_allocated(c, bin, 0);
         cache_leave(c);
-        if (tick)
+        if (tick) {
             thread_tick(t);
-        if (turn) {
             c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
         }
     }
@@ -188,13 +187,15 @@ pop_growing(struct cache *c, size_t size, size_t room)
         return NULL;
     unsigned bin = bin_of_size(room);
     struct cache_bin *b = &c->bins[bin];
-    void *block = b->top[-1];
-    if (block == NULL)
-        return NULL;
-    b->top--;
-    struct run *r = entry_run(pagemap_get_hot(block));
-    large_make_room(c->heap, r, size);
-    peak_allocated(c, bin, 0);
+    struct run *r = NULL;
+    cache_enter(c);
+    void *block = cache_pop_inside(c, b);
+    if (block != NULL) {
+        r = entry_run(pagemap_get_hot(block));
+        large_make_room(c->heap, r, size);
+        peak_allocated(c, bin, 0);
+    }
+    cache_leave(c);
     return r;
 }
 
@@ -204,8 +205,10 @@ alloc_growing(size_t size, size_t room, struct heap *h)
     int saved = errno;
     struct thread *t = thread_get();
     struct cache *c = t != NULL ? cache_set_get(&t->set, h) : NULL;
-    if (c != NULL && cache_tick_is_due(c, 1))
+    if (c != NULL && cache_tick_is_due(c, 1)) {
         thread_tick(t);
+        c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
+    }
     struct run *r = pop_growing(c, size, room);
     if (r == NULL) {
         r = large_take_growing(h, size, room);
@@ -228,20 +231,39 @@ free_uncached(struct heap *h, struct run *r, void *block)
         heap_count_live(h, -(int64_t)bin_size(bin));
 }
 
-/* Push a block into a bin that may be full. */
 static bool
-push_slow(struct thread *t, struct cache *c, unsigned bin, void *block)
+is_cached(struct cache *c, unsigned bin, const void *block)
 {
     cache_enter(c);
+    bool cached = cache_has(&c->bins[bin], block);
+    cache_leave(c);
+    return cached;
+}
+
+/* By who is inside. `larger`: as a block of its bin it is larger than what was live. */
+static bool
+push_inside(struct cache *c, unsigned bin, void *block, bool larger)
+{
     bool pushed = cache_push_inside(c, &c->bins[bin], block);
+    if (pushed && larger)
+        peak_freed(c, bin);
+    return pushed;
+}
+
+/* Push a block into a bin that may be full. */
+static bool
+push_slow(struct thread *t, struct cache *c, unsigned bin, void *block, bool larger)
+{
+    cache_enter(c);
+    bool pushed = push_inside(c, bin, block, larger);
     cache_leave(c);
     if (pushed)
         return true;
     lock_take(&t->set.lock);
     cache_enter(c);
-    pushed = cache_push_inside(c, &c->bins[bin], block); /* it may have been emptied meanwhile */
+    pushed = push_inside(c, bin, block, larger); /* it may have been emptied meanwhile */
     if (!pushed)
-        pushed = cache_make_room(c, bin) && cache_push_inside(c, &c->bins[bin], block);
+        pushed = cache_make_room(c, bin) && push_inside(c, bin, block, larger);
     cache_leave(c);
     lock_drop(&t->set.lock);
     return pushed;
@@ -318,12 +340,10 @@ free_slow(void *block, uint32_t caller)
     struct heap *h = heap_of(r->heap);
     bool had_room = t != NULL && r->bin == 0 && large_end_room(h, r);
     struct cache *c = t != NULL && r->bin != 0 ? cache_set_get(&t->set, h) : NULL;
-    if (c != NULL && cache_has(&c->bins[r->bin], block))
+    if (c != NULL && is_cached(c, r->bin, block))
         message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin), h->name);
-    else if (c == NULL || !push_slow(t, c, r->bin, block))
+    else if (c == NULL || !push_slow(t, c, r->bin, block, had_room))
         free_uncached(h, r, block);
-    else if (had_room) /* as a block of its bin it is larger than what was live */
-        peak_freed(c, r->bin);
     visit_end(visit);
     errno = saved;
 }

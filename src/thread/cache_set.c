@@ -54,44 +54,49 @@ cache_new(struct cache_set *s, struct heap *h)
     return c;
 }
 
-/* Put a cache where that of a heap is found, by the hot path if it is not guarded. */
+/* Put a new cache where that of a heap is found, by the hot path too. */
 static void
-publish(struct cache_set *s, struct heap *h, struct cache *c, bool is_new, bool guarded)
+publish(struct cache_set *s, struct heap *h, struct cache *c)
 {
     lock_take(&s->lock);
-    if (is_new) {
-        c->next = s->made;
-        s->made = c;
-    }
-    if (guarded) {
-        cache_guard(c);
-        atomic_store_explicit(&s->guarded[h->index], c, memory_order_release);
-    }
-    atomic_store_explicit(&s->by_heap[h->index], guarded ? closed_get() : c, memory_order_release);
+    c->next = s->made;
+    s->made = c;
+    atomic_store_explicit(&s->by_heap[h->index], c, memory_order_release);
     lock_drop(&s->lock);
 }
 
-/* A guarded cache for a heap, with what `open` has, if there is one. NULL: no memory, and nothing is changed. */
+/* A guarded cache for a heap, with what `open` has, if there is one. NULL: no memory, or the heap is ending; nothing is changed. */
 static struct cache *
 make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
 {
-    struct cache *c = open;
+    struct cache *c = open, *in_front = closed_get();
     if (s->guarded == NULL) {
         _Atomic(struct cache *) *array = base_alloc_zeroed(CACHE_SET_HEAPS * sizeof *array);
         __atomic_store_n(&s->guarded, array, __ATOMIC_RELEASE);
     }
-    if (closed_get() == NULL || s->guarded == NULL)
+    if (in_front == NULL || s->guarded == NULL)
         return NULL;
-    if ((open == NULL || open == &s->first) && (c = cache_new(s, h)) == NULL)
+    /* The hot path does not ask for the first one by heap: that is closed itself, and another takes its blocks over. */
+    bool moves = open == &s->first;
+    if (moves)
+        c = base_alloc(sizeof *c);
+    else if (open == NULL)
+        c = cache_new(s, h);
+    if (c == NULL)
         return NULL;
-    if (open == &s->first) {
-        /* The hot path does not ask for this one by heap: it is closed itself, and another has its blocks. */
-        lock_take(&s->lock);
+    lock_take(&s->lock);
+    if (moves)
         *c = *open;
-        cache_init(open, NULL, &s->arrays);
-        lock_drop(&s->lock);
+    if (c != open) {
+        c->next = s->made;
+        s->made = c;
     }
-    publish(s, h, c, c != open, true);
+    cache_guard(c);
+    atomic_store_explicit(&s->guarded[h->index], c, memory_order_release);
+    if (moves)
+        cache_init(open, NULL, &s->arrays);
+    atomic_store_explicit(&s->by_heap[h->index], in_front, memory_order_release);
+    lock_drop(&s->lock);
     return c;
 }
 
@@ -111,7 +116,7 @@ cache_set_get(struct cache_set *s, struct heap *h)
         return guarded != NULL ? guarded : c;
     }
     if (c == NULL && (c = cache_new(s, h)) != NULL)
-        publish(s, h, c, true, false);
+        publish(s, h, c);
     return c;
 }
 

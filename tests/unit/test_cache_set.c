@@ -1,8 +1,9 @@
 /* Cache sets: one cache for each heap that is used, found by the heap, made, dropped, collected. */
 #include "unit.h"
 
+#include "api/internal.h"
 #include "pages/base.h"
-#include "thread/cache_set.h"
+#include "thread/record.h"
 
 #define BIN_64 4
 
@@ -205,6 +206,32 @@ test_guarded_cache_can_be_emptied(void **unused)
 }
 
 static void
+test_first_cache_that_is_guarded_counts_once(void **unused)
+{
+    (void)unused;
+    use(heaps[0]);
+    uint32_t caches = atomic_load(&heaps[0]->caches);
+    assert_int_equal(heap_limit_set(heaps[0]->index, 1 << 20), 0);
+    assert_ptr_not_equal(cache_set_get(set, heaps[0]), &set->first);
+    assert_int_equal(atomic_load(&heaps[0]->caches), caches);
+}
+
+static void
+test_growing_block_leaves_a_guarded_cache(void **unused)
+{
+    (void)unused;
+    enum { ROOM = 40 << 10 };
+    assert_int_equal(heap_limit_set(heaps[1]->index, 1 << 20), 0);
+    void *block = entry_malloc(ROOM, heaps[1]->index);
+    ALCOVE_PUBLIC(free)(block);
+    struct cache *c = cache_set_find(&thread_get()->set, heaps[1]->index);
+    assert_int_equal(c->held, 1);
+    assert_ptr_equal(alloc_growing(ROOM / 2 + 1, ROOM, heaps[1]), block);
+    assert_int_equal(c->held, 0);
+    ALCOVE_PUBLIC(free)(block);
+}
+
+static void
 test_dropped_guarded_cache_is_made_anew(void **unused)
 {
     (void)unused;
@@ -231,6 +258,8 @@ main(void)
         set_test(test_cache_of_a_limited_heap_is_behind_a_closed_one),
         set_test(test_cache_that_is_open_is_guarded_when_its_heap_gets_a_limit),
         set_test(test_guarded_cache_can_be_emptied),
+        set_test(test_first_cache_that_is_guarded_counts_once),
+        set_test(test_growing_block_leaves_a_guarded_cache),
         set_test(test_dropped_guarded_cache_is_made_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
