@@ -159,6 +159,7 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
     }
     if (size == 0) {
         ALCOVE_PUBLIC(free)(block);
+        errno = EINVAL; /* POSIX.1-2024; the block is freed all the same */
         return NULL;
     }
     return resize(r, block, size);

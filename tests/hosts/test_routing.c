@@ -103,10 +103,14 @@ static void
 test_host_reallocs_a_block_of_the_module_to_nothing(void **state)
 {
     (void)state;
+    errno = 0;
     void *left = realloc(CALL(module, blocks_make)(BLOCKS_MALLOC, 100), 0);
     assert_null(left);
+    assert_int_equal(errno, EINVAL);
+    errno = 0;
     left = reallocarray(CALL(module, blocks_make)(BLOCKS_MALLOC, 100), 0, 8);
     assert_null(left);
+    assert_int_equal(errno, EINVAL);
     assert_int_equal(stats_of(module).heap.live_blocks, 0);
     assert_int_equal(stats_of(module).released_outside, 2);
 }

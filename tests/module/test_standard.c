@@ -224,9 +224,36 @@ test_realloc_to_zero_frees(void **unused)
     for (unsigned i = 0; i < SIZES; i++) {
         void *block = my.malloc(sizes[i]);
         uint64_t before = stats_of(0).live_blocks;
+        errno = 0;
         assert_null(my.realloc(block, 0));
+        assert_int_equal(errno, EINVAL);
         assert_int_equal(stats_of(0).live_blocks, before - 1);
     }
+}
+
+static void
+test_other_reallocs_to_zero_free(void **unused)
+{
+    (void)unused;
+    uint32_t heap;
+    assert_int_equal(table->heap_create(NULL, &heap), 0);
+    void *(*routed)(void *, size_t);
+    *(void **)&routed = table->entry(ALCOVE_ENTRY_realloc, heap);
+    for (unsigned i = 0; i < SIZES; i++) {
+        uint64_t before = stats_of(0).live_blocks;
+        errno = 0;
+        assert_null(my.reallocarray(my.malloc(sizes[i]), 0, 8));
+        assert_int_equal(errno, EINVAL);
+        errno = 0;
+        assert_null(table->heap_realloc(heap, my.malloc(sizes[i]), 0));
+        assert_int_equal(errno, EINVAL);
+        assert_int_equal(stats_of(0).live_blocks, before);
+        errno = 0;
+        assert_null(routed(table->heap_malloc(heap, sizes[i]), 0));
+        assert_int_equal(errno, EINVAL);
+        assert_int_equal(stats_of(heap).live_blocks, 0);
+    }
+    assert_int_equal(table->heap_destroy(heap), 0);
 }
 
 static void
@@ -583,6 +610,7 @@ main(void)
         cmocka_unit_test(test_success_keeps_errno),
         cmocka_unit_test(test_realloc_of_null_allocates),
         cmocka_unit_test(test_realloc_to_zero_frees),
+        cmocka_unit_test(test_other_reallocs_to_zero_free),
         cmocka_unit_test(test_realloc_keeps_contents_from_every_size_to_every_size),
         cmocka_unit_test(test_realloc_to_the_same_class_stays_in_place),
         cmocka_unit_test(test_realloc_of_the_smallest_block_to_less_stays_in_place),
