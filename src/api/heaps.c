@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "api/internal.h"
+#include "ground/misuse.h"
 #include "ground/versions.h"
 #include "heap/slab.h"
 #include "pages/pool.h"
@@ -53,7 +54,9 @@ ALCOVE_PUBLIC(heap_destroy)(uint32_t heap)
 API int
 ALCOVE_PUBLIC(heap_end)(uint32_t heap)
 {
-    return is_sealed(heap) ? EPERM : thread_end_heap(heap);
+    int error = is_sealed(heap) ? EPERM : thread_end_heap(heap);
+    misuse_tell();
+    return error;
 }
 
 API int
@@ -117,7 +120,7 @@ ALCOVE_PUBLIC(owner)(const void *address, struct alcove_owner *out)
     out->heap = r->heap;
     out->block = r->kind == RUN_SLAB ? slab_block(r, address) : (void *)r->base;
     if (out->block != NULL) {
-        out->usable = block_usable(out->block);
+        out->usable = r->kind == RUN_SLAB ? bin_size(r->bin) : r->usable;
         out->live = r->kind != RUN_SLAB || !slab_block_is_free(r, out->block);
     }
     return 1;
@@ -131,6 +134,7 @@ ALCOVE_PUBLIC(tick)(void)
         thread_tick(t);
     else
         thread_tick_without_record();
+    misuse_tell();
 }
 
 API void
@@ -139,4 +143,5 @@ ALCOVE_PUBLIC(purge)(void)
     thread_forget_heaps();
     thread_purge();
     pool_purge();
+    misuse_tell();
 }

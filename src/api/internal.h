@@ -35,7 +35,10 @@ void *alloc_growing(size_t size, size_t room, struct heap *h);
  * by our own name, so it must be ours. */
 void free_slow(void *block, uint32_t caller) __attribute__((cold));
 
-/* Usable bytes of a block that is ours; 0 with a message if it is not the start of one. */
+/* Does this thread's cache hold a block of that run? It looks at those that were freed last. */
+bool block_is_cached(const struct run *r, const void *block);
+
+/* Usable bytes of a block that is ours; 0 if it is not the start of one, or was freed as far as is known. */
 size_t block_usable(const void *block);
 
 /* Entry points with a heap's number behind the arguments of the libc function; what thunks call

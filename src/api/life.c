@@ -9,6 +9,7 @@
 
 #include "api/origin.h"
 #include "ground/message.h"
+#include "ground/misuse.h"
 #include "ground/services.h"
 #include "conf/conf.h"
 #include "os/os.h"
@@ -73,7 +74,9 @@ int
 life_detach_leaving(void)
 {
     detached = true;
-    thread_release_all(true);
+    do
+        thread_release_all(true);
+    while (misuse_tell()); /* who took the message may have allocated */
     heap_leave_all();
     pool_leave();
     base_release();

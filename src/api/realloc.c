@@ -5,6 +5,7 @@
 #include "alcove/alcove.h"
 #include "api/internal.h"
 #include "ground/message.h"
+#include "ground/misuse.h"
 #include "ground/services.h"
 #include "heap/large.h"
 #include "heap/slab.h"
@@ -49,7 +50,7 @@ stays(const struct run *r, const void *block, size_t size)
                !run_bit(r, (unsigned)i);
     }
     return r->kind > RUN_SLAB && block == (void *)r->base && size <= r->usable &&
-           large_usable_of_growing(size) >= r->usable;
+           large_usable_of_growing(size) >= r->usable && !block_is_cached(r, block);
 }
 
 /* A block and the one that it moves to are one block: the peak must not see both. Of small ones it does not matter. */
@@ -124,10 +125,10 @@ resize(struct run *r, void *block, size_t size)
     if (r->kind == RUN_SLAB) {
         size_t used = bin_size(r->bin);
         int i = slab_index(r, used, block);
-        if (likely(i >= 0 && !run_bit(r, (unsigned)i)))
+        if (likely(i >= 0 && !run_bit(r, (unsigned)i)) && likely(!block_is_cached(r, block)))
             return size <= used ? move_to_less(heap_of(r->heap), r, block, used, size)
                                 : move_growing(heap_of(r->heap), block, used, size);
-    } else if (likely(block == (void *)r->base)) {
+    } else if (likely(block == (void *)r->base) && likely(!block_is_cached(r, block))) {
         return resize_large(r, block, size);
     }
     message_misuse("realloc of %p, which is not the start of a live block (of heap '%s')", block,
@@ -162,7 +163,9 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
         errno = EINVAL; /* POSIX.1-2024; the block is freed all the same */
         return NULL;
     }
-    return resize(r, block, size);
+    void *to = resize(r, block, size);
+    misuse_tell();
+    return to;
 }
 
 /* heap: where a new block comes from. caller: the module that calls; ALCOVE_HEAP_NONE: called by

@@ -3,6 +3,7 @@
 
 #include "api/internal.h"
 #include "ground/message.h"
+#include "ground/misuse.h"
 #include "ground/services.h"
 #include "heap/large.h"
 #include "heap/slab.h"
@@ -153,6 +154,7 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
     if (block == NULL)
         block = h != NULL ? failed(h) : no_heap(heap);
     visit_end(visit);
+    misuse_tell();
     return block;
 }
 
@@ -169,6 +171,7 @@ alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
     if (block == NULL)
         block = h != NULL ? failed(h) : no_heap(heap);
     visit_end(visit);
+    misuse_tell();
     return block;
 }
 
@@ -312,12 +315,9 @@ push_guarded(void *block, uint32_t caller)
     return c != NULL && cache_push_guarded(c, cache_bin_of(c, entry), block);
 }
 
-void
-free_slow(void *block, uint32_t caller)
+static void
+release(void *block, uint32_t caller)
 {
-    if (push_guarded(block, caller) || block == NULL || pool_was_left(block))
-        return;
-    int saved = errno;
     struct run *r = pool_find(block);
     uint32_t owner = r != NULL ? r->heap : ALCOVE_HEAP_NONE;
     if (caller != ALCOVE_HEAP_NONE && owner != caller && services.crossed != NULL)
@@ -329,23 +329,43 @@ free_slow(void *block, uint32_t caller)
     }
     if (r == NULL) {
         free_foreign(block, caller);
-        errno = saved;
         return;
     }
-    if (!check_block(r, block)) {
-        errno = saved;
+    if (!check_block(r, block))
         return;
-    }
     struct visit visit = visit_begin(r->heap);
     struct heap *h = heap_of(r->heap);
     bool had_room = t != NULL && r->bin == 0 && large_end_room(h, r);
     struct cache *c = t != NULL && r->bin != 0 ? cache_set_get(&t->set, h) : NULL;
     if (c != NULL && is_cached(c, r->bin, block))
-        message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin), h->name);
+        misuse_note("double free", "a block", block, bin_size(r->bin), h->name);
     else if (c == NULL || !push_slow(t, c, r->bin, block, had_room))
         free_uncached(h, r, block);
     visit_end(visit);
+}
+
+void
+free_slow(void *block, uint32_t caller)
+{
+    if (push_guarded(block, caller) || block == NULL || pool_was_left(block))
+        return;
+    int saved = errno;
+    release(block, caller);
+    misuse_tell();
     errno = saved;
+}
+
+bool
+block_is_cached(const struct run *r, const void *block)
+{
+    if (r->bin == 0)
+        return false;
+    struct cache *c = cache_of(r->heap);
+    if (likely(c != NULL) && likely(!cache_is_closed(c)))
+        return cache_has(&c->bins[r->bin], block);
+    struct thread *t = tls_get();
+    c = t != NULL ? cache_set_find(&t->set, r->heap) : NULL;
+    return c != NULL && is_cached(c, r->bin, block);
 }
 
 size_t
@@ -354,7 +374,9 @@ block_usable(const void *block)
     const struct run *r = pool_find(block);
     if (r == NULL)
         return 0;
-    if (r->kind == RUN_SLAB)
-        return slab_block(r, block) == block ? bin_size(r->bin) : 0;
-    return r->base == (uintptr_t)block ? r->usable : 0;
+    if (r->kind == RUN_SLAB) {
+        int i = slab_index(r, bin_size(r->bin), block);
+        return i >= 0 && !run_bit(r, (unsigned)i) ? bin_size(r->bin) : 0;
+    }
+    return r->base == (uintptr_t)block && !block_is_cached(r, block) ? r->usable : 0;
 }

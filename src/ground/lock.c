@@ -78,4 +78,13 @@ lock_check_drop(const struct lock *l)
     if (!lock_forking)
         ranks_held &= ~(1u << l->rank);
 }
+
+void
+lock_check_none(void)
+{
+    if (ranks_held == 0)
+        return;
+    message("a misuse is told while ranks %#x are held", ranks_held);
+    abort();
+}
 #endif

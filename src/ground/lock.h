@@ -52,10 +52,12 @@ void lock_wake(struct lock *l);
 extern struct lock_counts ALCOVE_PUBLIC(lock_counts);
 void lock_check_take(const struct lock *l);
 void lock_check_drop(const struct lock *l);
+void lock_check_none(void); /* the calling thread holds none, or all, for its fork */
 void lock_count_wait(void);
 #else
 #define lock_check_take(l) ((void)0)
 #define lock_check_drop(l) ((void)0)
+#define lock_check_none() ((void)0)
 #define lock_count_wait() ((void)0)
 #endif
 

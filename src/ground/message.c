@@ -9,6 +9,7 @@
 
 #include "ground/attributes.h"
 #include "ground/conf.h"
+#include "ground/lock.h"
 #include "ground/system.h"
 
 /* Replaced by a program that wants the messages; the first argument is NULL. */
@@ -49,9 +50,16 @@ void
 message_misuse(const char *format, ...)
 {
     va_list arguments;
+    lock_check_none();
     va_start(arguments, format);
     message_write(format, arguments);
     va_end(arguments);
+    message_abort();
+}
+
+void
+message_abort(void)
+{
     if (conf.abort)
         abort();
 }

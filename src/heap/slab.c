@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "ground/attributes.h"
-#include "ground/message.h"
+#include "ground/misuse.h"
 #include "pages/pool.h"
 
 /* Slabs with free blocks wait in a queue. Blocks of a slab tend to be freed at about the same time: when its turn
@@ -362,6 +362,72 @@ prefetch_records(void **blocks, unsigned count)
     }
 }
 
+/* Where a block lies. One after the other are often of one slab, and while the lock is held that stays one of its class. */
+struct place {
+    struct run *slab;
+    uintptr_t base;
+    size_t length;
+    unsigned index;
+};
+
+/* Find a block that is out. False, and noted: it is not. */
+static inline bool
+place_find(struct place *p, const struct heap *h, unsigned bin, size_t size, const void *block)
+{
+    if ((uintptr_t)block - p->base >= p->length) {
+        uint64_t entry = pagemap_get_hot(block);
+        if (unlikely(entry_bin(entry) != bin || entry_heap(entry) != h->index)) {
+            misuse_note("double free", "in a slab that has gone, once a block", block, size, h->name);
+            return false;
+        }
+        p->slab = entry_run(entry);
+        p->base = p->slab->base;
+        p->length = p->slab->pages << PAGE_LG;
+    }
+    int index = slab_index(p->slab, size, block);
+    if (unlikely(index < 0)) {
+        misuse_note("free", "which is inside of a block", block, size, h->name);
+        return false;
+    }
+    p->index = (unsigned)index;
+    if (unlikely(run_bit(p->slab, p->index))) {
+        misuse_note("double free", "a block", block, size, h->name);
+        return false;
+    }
+    return true;
+}
+
+static inline void
+place_put(struct place p, bool is_free)
+{
+    uint64_t bit = (uint64_t)1 << (p.index % 64), bits = p.slab->bits[p.index / 64];
+    run_bits_put(p.slab, p.index / 64, is_free ? bits | bit : bits & ~bit);
+}
+
+unsigned
+slab_sift(struct heap *h, unsigned bin, void **blocks, unsigned count)
+{
+    struct heap_bin *b = &h->bins[bin];
+    size_t size = bin_size(bin);
+    unsigned kept = 0;
+    struct place p = { 0 };
+    lock_take(&b->lock);
+    /* Given for a moment, so that what is there twice is noticed. */
+    for (unsigned i = 0; i < count; i++) {
+        if (!place_find(&p, h, bin, size, blocks[i]))
+            continue;
+        place_put(p, true);
+        blocks[kept++] = blocks[i];
+    }
+    for (unsigned i = 0; i < kept; i++) {
+        p.slab = entry_run(pagemap_get_hot(blocks[i]));
+        p.index = (unsigned)slab_index(p.slab, size, blocks[i]);
+        place_put(p, false);
+    }
+    lock_drop(&b->lock);
+    return kept;
+}
+
 unsigned
 slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
 {
@@ -370,36 +436,14 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
     struct run *empty = NULL;
     unsigned given = 0, empties = 0;
     size_t bytes = 0;
-    struct run *slab = NULL;
-    uintptr_t base = 0;
-    size_t length = 0;
+    struct place p = { 0 };
     prefetch_records(blocks, count);
     lock_take(&b->lock);
     for (unsigned i = 0; i < count; i++) {
-        /* One after the other are often of one slab, and while the lock is held that stays one of this class. */
-        if ((uintptr_t)blocks[i] - base >= length) {
-            uint64_t entry = pagemap_get_hot(blocks[i]);
-            if (unlikely(entry_bin(entry) != bin || entry_heap(entry) != h->index)) {
-                message_misuse("double free of %p, once a block of %zu bytes of heap '%s', whose slab has gone", blocks[i],
-                               size, h->name);
-                continue;
-            }
-            slab = entry_run(entry);
-            base = slab->base;
-            length = slab->pages << PAGE_LG;
-        }
-        int index = slab_index(slab, size, blocks[i]);
-        if (unlikely(index < 0)) {
-            message_misuse("free of %p, which is inside of a block of %zu bytes of heap '%s' and not its start",
-                           blocks[i], size, h->name);
+        if (!place_find(&p, h, bin, size, blocks[i]))
             continue;
-        }
-        uint64_t bit = (uint64_t)1 << (index % 64);
-        if (unlikely((slab->bits[index / 64] & bit) != 0)) {
-            message_misuse("double free of %p, a block of %zu bytes of heap '%s'", blocks[i], size, h->name);
-            continue;
-        }
-        run_bits_put(slab, (unsigned)index / 64, slab->bits[index / 64] | bit);
+        place_put(p, true);
+        struct run *slab = p.slab;
         given++;
         /* Its pages are touched: it was out. */
         if (slab->ready++ == 0) {

@@ -12,8 +12,12 @@
  * memory, or the heap's limit is reached. */
 unsigned slab_take(struct heap *h, unsigned bin, void **out, unsigned want);
 
-/* Give blocks of one bin back. One that cannot be free now is reported and left alone. Returns how many were given. */
+/* Give blocks of one bin back. One that cannot be given now is noted as a misuse and left alone. Returns how many were given. */
 unsigned slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count);
+
+/* Look through blocks of one bin that a cache keeps, and take out of the array what slab_give() would not take. Returns how many
+ * are left in it. */
+unsigned slab_sift(struct heap *h, unsigned bin, void **blocks, unsigned count);
 
 /* Would slab_take() give nothing because of the limit, as things are now? Takes no lock: who fails again and again is in
  * nobody's way. */

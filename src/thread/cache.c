@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "ground/message.h"
+#include "ground/misuse.h"
 #include "ground/system.h"
 #include "heap/large.h"
 #include "heap/slab.h"
@@ -138,31 +138,76 @@ cache_fini(struct cache *c)
         bin_drop_array(c, bin);
 }
 
+/* The run of a large block in the cache; NULL, and noted: there is none any more. */
+static struct run *
+large_run(struct cache *c, unsigned bin, void *block)
+{
+    struct run *r = entry_run(pagemap_get(pagemap, block));
+    if (r != NULL && r->kind == RUN_LARGE && r->base == (uintptr_t)block && r->heap == c->heap->index)
+        return r;
+    misuse_note("double free", "once a block", block, bin_size(bin), c->heap->name);
+    return NULL;
+}
+
+/* Take out of an array of large blocks what cannot be free. How many stay. */
+static unsigned
+large_sift(struct cache *c, unsigned bin, void **blocks, unsigned count)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned same = 0;
+        while (same < kept && blocks[same] != blocks[i])
+            same++;
+        if (same < kept)
+            misuse_note("double free", "a block", blocks[i], bin_size(bin), c->heap->name);
+        else if (large_run(c, bin, blocks[i]) != NULL)
+            blocks[kept++] = blocks[i];
+    }
+    return kept;
+}
+
+/* Look through a bin for what was freed twice, or is no block's start. */
+static void
+bin_sift(struct cache *c, unsigned bin)
+{
+    struct cache_bin *b = &c->bins[bin];
+    void **bottom = b->end - b->capacity;
+    unsigned count = cache_count(b);
+    unsigned kept = bin <= SMALL_BINS ? slab_sift(c->heap, bin, bottom, count) : large_sift(c, bin, bottom, count);
+    if (likely(kept == count))
+        return;
+    b->top = bottom + kept;
+    if (c->guarded)
+        cache_held_add(c, kept - count);
+    peak_freed(c, bin);
+}
+
 /* Give the `count` blocks that were pushed first back to the heap. */
 static void
 bin_flush(struct cache *c, unsigned bin, unsigned count)
 {
     struct cache_bin *b = &c->bins[bin];
     void **bottom = b->end - b->capacity;
-    unsigned left = cache_count(b) - count;
+    unsigned left = cache_count(b) - count, given = 0;
     if (bin <= SMALL_BINS) {
-        unsigned given = slab_give(c->heap, bin, bottom, count);
+        given = slab_give(c->heap, bin, bottom, count);
         /* Before another thread sees that they have gone from here, and takes them for live. */
         heap_count_live(c->heap, -(int64_t)(given * bin_size(bin)));
     } else {
         for (unsigned i = 0; i < count; i++) {
-            struct run *r = entry_run(pagemap_get(pagemap, bottom[i]));
-            if (r != NULL && r->kind == RUN_LARGE && r->base == (uintptr_t)bottom[i])
+            struct run *r = large_run(c, bin, bottom[i]);
+            if (r != NULL) {
                 large_give(c->heap, r);
-            else
-                message_misuse("double or misplaced free of %p, in a block of %zu bytes of heap '%s'", bottom[i], bin_size(bin),
-                               c->heap->name);
+                given++;
+            }
         }
     }
     memmove(bottom, bottom + count, left * sizeof *bottom);
     b->top = bottom + left;
     if (c->guarded)
         cache_held_add(c, -count);
+    if (unlikely(given != count)) /* the other half may be in what stays */
+        bin_sift(c, bin);
     peak_freed(c, bin);
 }
 
@@ -234,6 +279,8 @@ cache_collect(struct cache *c, bool all)
         if (b->capacity != 0 && (all || mark == b->mark)) {
             bin_flush(c, bin, cache_count(b));
             bin_drop_array(c, bin);
+        } else if (b->capacity != 0) {
+            bin_sift(c, bin);
         }
         b->mark = mark;
     }

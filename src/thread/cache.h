@@ -67,16 +67,6 @@ cache_bin_of(struct cache *c, uint64_t entry)
     return (struct cache_bin *)((char *)c->bins + (entry & ENTRY_BIN_MASK));
 }
 
-/* Was a block freed into this bin before? A debug build looks at all that is there, others at the last one. */
-static inline bool
-cache_has(const struct cache_bin *bin, const void *block)
-{
-    void **top = bin->top;
-    while (ALCOVE_DEBUG && top[-1] != NULL && top[-1] != block)
-        top--;
-    return top[-1] == block;
-}
-
 /* Push a block; false: the bin is full, or the block is on its top already. */
 static inline bool
 cache_push(struct cache_bin *bin, void *block)
@@ -94,7 +84,7 @@ static inline void *
 cache_pop(struct cache_bin *bin)
 {
     void **top = bin->top, *block = top[-1];
-    if (__builtin_expect(block == NULL, 0) || __builtin_expect(--bin->countdown < 0, 0))
+    if (unlikely(block == NULL) || unlikely(--bin->countdown < 0))
         return NULL;
     bin->top = top - 1;
     return block;
@@ -113,7 +103,29 @@ cache_count(const struct cache_bin *b)
     return b->capacity - (unsigned)(b->end - b->top);
 }
 
-/* The same, for other threads. -1: the array is becoming another just now. */
+#define CACHE_SHORT 15 /* blocks: no bin of large ones has more */
+#define CACHE_LOOK 8   /* of those in a longer one */
+
+/* Was a block freed into this bin before? A debug build looks at all that is there, and so do others in a short bin; in a longer
+ * one at those that were freed last. */
+static inline bool
+cache_has(const struct cache_bin *b, const void *block)
+{
+    unsigned count = cache_count(b);
+    if (!ALCOVE_DEBUG && b->capacity > CACHE_SHORT && count >= CACHE_LOOK) {
+#pragma GCC unroll 8
+        for (int i = 1; i <= CACHE_LOOK; i++)
+            if (b->top[-i] == block)
+                return true;
+        return false;
+    }
+    for (void **at = b->top, **last = at - count; at != last;)
+        if (*--at == block)
+            return true;
+    return false;
+}
+
+/* cache_count() for other threads. -1: the array is becoming another just now. */
 static inline __attribute__((no_sanitize("thread"))) int
 cache_count_seen(const struct cache_bin *b)
 {
@@ -193,14 +205,16 @@ cache_held_add(struct cache *c, uint32_t blocks)
     __atomic_store_n(&c->held, c->held + blocks, __ATOMIC_RELAXED);
 }
 
-/* Push and pop in any cache, by who is inside; nothing is counted down. */
+/* Push and pop in any cache, by who is inside, what is known not to be there; nothing is counted down. */
 static inline bool
 cache_push_inside(struct cache *c, struct cache_bin *bin, void *block)
 {
-    bool pushed = cache_push(bin, block);
-    if (pushed && c->guarded)
+    if (bin->top == bin->end)
+        return false;
+    *bin->top++ = block;
+    if (c->guarded)
         cache_held_add(c, 1);
-    return pushed;
+    return true;
 }
 
 static inline void *
@@ -220,7 +234,9 @@ static inline bool
 cache_push_guarded(struct cache *c, struct cache_bin *bin, void *block)
 {
     lock_take(&c->guard);
-    bool pushed = cache_push_inside(c, bin, block);
+    bool pushed = cache_push(bin, block);
+    if (pushed)
+        cache_held_add(c, 1);
     lock_drop(&c->guard);
     return pushed;
 }
@@ -254,7 +270,7 @@ void *cache_refill(struct cache *c, unsigned bin, bool *zeroed);
 /* Make room in a bin that is full. False: nothing can be kept in it. */
 bool cache_make_room(struct cache *c, unsigned bin);
 
-/* Give back what was not used since the last call; all of it if `all`. */
+/* Give back what was not used since the last call; all of it if `all`. What stays is looked through for what was freed twice. */
 void cache_collect(struct cache *c, bool all);
 
 /* Give back all blocks. */

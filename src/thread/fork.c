@@ -7,6 +7,7 @@
 #include "pages/base.h"
 #include "pages/pool.h"
 #include "ground/lock.h"
+#include "ground/misuse.h"
 #include "thread/record.h"
 
 #if ALCOVE_DEBUG
@@ -78,6 +79,7 @@ child(void)
     pool_fork_child();
     thread_fork_child();
     heap_fork_child();
+    misuse_fork_child();
     set_forking(0);
 }
 

@@ -225,15 +225,16 @@ test_double_free_after_the_cache_was_emptied(void **unused)
     }
 }
 
-/* Hidden under another block in the cache: told when the cache gives its blocks back. */
+/* Hidden under others in the cache: told when the cache gives its blocks back. */
 static void
 test_double_free_that_a_cache_hides(void **unused)
 {
     (void)unused;
     for (size_t size = 1; size <= 200000; size = size * 3 / 2 + 8) {
-        void *a = table->malloc(size), *b = table->malloc(size);
+        void *a = table->malloc(size), *b = table->malloc(size), *c = table->malloc(size);
         table->free(a);
         table->free(b);
+        table->free(c);
         watch();
         table->free(a);
         table->purge();
@@ -337,6 +338,62 @@ test_realloc_of_a_freed_block(void **unused)
     }
 }
 
+/* Still in the thread's cache, if it has a place there, on top or below others. */
+static void
+test_realloc_of_a_block_freed_just_now(void **unused)
+{
+    (void)unused;
+    for (size_t size = 16; size <= 10 << 20; size = size * 3 / 2 + 8) {
+        for (int freed_after = 0; freed_after < 4; freed_after++) {
+            void *block = table->malloc(size), *others[4];
+            for (int i = 0; i < 4; i++)
+                others[i] = table->malloc(size);
+            table->free(block);
+            for (int i = 0; i < freed_after; i++)
+                table->free(others[i]);
+            watch();
+            errno = 0;
+            assert_null(table->realloc(block, size * 2));
+            assert_int_equal(errno, EINVAL);
+            assert_told(block, "realloc of");
+            for (int i = freed_after; i < 4; i++)
+                table->free(others[i]);
+        }
+    }
+}
+
+/* One that is not moved. */
+static void
+test_realloc_of_a_large_freed_block_to_its_own_size(void **unused)
+{
+    (void)unused;
+    for (size_t size = 40000; size <= 10 << 20; size *= 2) {
+        void *block = table->malloc(size);
+        table->free(block);
+        watch();
+        errno = 0;
+        assert_null(table->realloc(block, size));
+        assert_int_equal(errno, EINVAL);
+        assert_told(block, "realloc of");
+    }
+}
+
+static void
+test_usable_size_of_a_freed_block(void **unused)
+{
+    (void)unused;
+    for (size_t size = 1; size <= 10 << 20; size = size * 3 / 2 + 8) {
+        void *keep = table->malloc(size), *block = table->malloc(size);
+        table->free(block);
+        if (size <= 32768) /* larger ones are noticed in the cache too */
+            table->purge();
+        watch();
+        assert_int_equal(table->malloc_usable_size(block), 0);
+        assert_told(block, "malloc_usable_size of");
+        table->free(keep);
+    }
+}
+
 static void
 test_usable_size_of_a_pointer_into_a_block(void **unused)
 {
@@ -429,6 +486,91 @@ free_twice(const struct alcove_table *t)
     void *block = t->malloc(64);
     t->free(block);
     t->free(block);
+}
+
+enum { HANDLED = 3, HUNG = 10 }; /* seconds, where a hang is the fault */
+
+static const struct alcove_table *handler_table;
+
+static void
+allocate_and_free(void)
+{
+    void *blocks[600];
+    for (int i = 0; i < 600; i++)
+        blocks[i] = handler_table->malloc(48);
+    for (int i = 0; i < 600; i++)
+        handler_table->free(blocks[i]);
+    handler_table->purge();
+}
+
+static void
+on_abort(int unused)
+{
+    (void)unused;
+    allocate_and_free();
+    _exit(HANDLED);
+}
+
+/* Noticed where blocks go back from the cache: when it is full. */
+static void
+free_twice_unnoticed(const struct alcove_table *t)
+{
+    enum { MANY = 400 };
+    void *blocks[MANY];
+    alarm(HUNG);
+    handler_table = t;
+    signal(SIGABRT, on_abort);
+    for (int i = 0; i < MANY; i++)
+        blocks[i] = t->malloc(48);
+    for (int i = 0; i < 3; i++)
+        t->free(blocks[i]);
+    for (int i = 0; i < MANY; i++)
+        t->free(blocks[i]);
+    t->purge();
+}
+
+static void
+test_handler_of_an_abort_may_allocate(void **unused)
+{
+    (void)unused;
+    char written[1024];
+    int status = child("abort:true", free_twice_unnoticed, written, sizeof written);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), HANDLED);
+    assert_non_null(strstr(written, "double free of 0x"));
+}
+
+static unsigned taken;
+
+static void
+take_message(void *unused, const char *line)
+{
+    (void)unused;
+    (void)line;
+    taken++;
+    allocate_and_free();
+}
+
+static void
+take_messages_of_double_frees(const struct alcove_table *t)
+{
+    Dl_info allocator;
+    dladdr((void *)t, &allocator);
+    void *handle = dlopen(allocator.dli_fname, RTLD_NOW | RTLD_NOLOAD);
+    *(void (**)(void *, const char *))symbol_of(handle, "malloc_message") = take_message;
+    free_twice_unnoticed(t);
+    if (taken != 3)
+        _exit(1);
+}
+
+static void
+test_who_takes_messages_may_allocate(void **unused)
+{
+    (void)unused;
+    char written[1024];
+    int status = child("abort:false", take_messages_of_double_frees, written, sizeof written);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void
@@ -552,10 +694,15 @@ main(void)
         misuse_test(test_pointer_into_a_huge_block),
         misuse_test(test_realloc_of_a_pointer_into_a_block),
         misuse_test(test_realloc_of_a_freed_block),
+        misuse_test(test_realloc_of_a_block_freed_just_now),
+        misuse_test(test_realloc_of_a_large_freed_block_to_its_own_size),
+        misuse_test(test_usable_size_of_a_freed_block),
         misuse_test(test_usable_size_of_a_pointer_into_a_block),
         misuse_test(test_free_of_a_block_whose_heap_was_destroyed),
         misuse_test(test_a_heap_that_does_not_exist),
         misuse_test(test_option_abort_aborts_after_the_message),
+        misuse_test(test_handler_of_an_abort_may_allocate),
+        misuse_test(test_who_takes_messages_may_allocate),
         misuse_test(test_messages_go_to_standard_error_if_nobody_listens),
         misuse_test(test_bad_option_is_told_and_the_library_works),
         misuse_test(test_misuse_without_thread_caches),

@@ -1,6 +1,7 @@
 /* Thread caches: a stack of blocks for each bin, refilled and flushed in batches, counted. */
 #include "unit.h"
 
+#include "ground/misuse.h"
 #include "heap/large.h"
 #include "heap/slab.h"
 #include "pages/base.h"
@@ -46,6 +47,13 @@ take(unsigned bin)
         block = cache_refill(cache, bin, &zeroed);
     assert_non_null(block);
     return block;
+}
+
+/* Whatever it is. */
+static void
+push(unsigned bin, void *block)
+{
+    assert_true(cache_push_inside(cache, &cache->bins[bin], block));
 }
 
 static void
@@ -226,8 +234,9 @@ test_double_free_of_a_large_block_is_reported_when_it_goes_back(void **unused)
     void *a = take(BIN_LARGE), *b = take(BIN_LARGE);
     give(BIN_LARGE, a);
     give(BIN_LARGE, b);
-    give(BIN_LARGE, a);
+    push(BIN_LARGE, a);
     cache_collect(cache, true);
+    misuse_tell();
     assert_int_equal(message_count, 1);
     assert_message("double");
     assert_int_equal(atomic_load(&heap->active), 0);
@@ -241,10 +250,38 @@ test_double_free_of_a_small_block_is_reported_when_it_goes_back(void **unused)
     void *a = take(BIN_64), *b = take(BIN_64);
     give(BIN_64, a);
     give(BIN_64, b);
-    give(BIN_64, a);
+    push(BIN_64, a);
     cache_collect(cache, true);
+    misuse_tell();
     assert_int_equal(message_count, 1);
     assert_message("double free");
+    assert_int_equal(atomic_load(&heap->active), 0);
+    assert_int_equal(atomic_load(&heap->live), 0);
+}
+
+/* In a bin that stays, as it was used since the last time. */
+static void
+test_collecting_tells_of_double_frees_in_what_stays(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < 2; i++) {
+        unsigned bin = i == 0 ? BIN_64 : BIN_LARGE;
+        void *a = take(bin), *b = take(bin);
+        give(bin, a);
+        give(bin, b);
+        unsigned before = held(bin);
+        push(bin, a);
+        messages_clear();
+        cache->bins[bin].mark = (uint16_t)(cache_allocations(&cache->bins[bin]) - 1); /* it was used since the last time */
+        cache_collect(cache, false);
+        misuse_tell();
+        assert_int_equal(message_count, 1);
+        assert_message("double free");
+        assert_int_equal(held(bin), before);
+    }
+    cache_collect(cache, true);
+    misuse_tell();
+    assert_int_equal(message_count, 1);
     assert_int_equal(atomic_load(&heap->active), 0);
     assert_int_equal(atomic_load(&heap->live), 0);
 }
@@ -394,6 +431,7 @@ main(void)
         cache_test(test_new_large_block_says_whether_it_is_zero),
         cache_test(test_double_free_of_a_large_block_is_reported_when_it_goes_back),
         cache_test(test_double_free_of_a_small_block_is_reported_when_it_goes_back),
+        cache_test(test_collecting_tells_of_double_frees_in_what_stays),
         cache_test(test_countdown_gives_the_slow_path_a_turn),
         cache_test(test_allocations_are_counted_by_the_countdown),
         cache_test(test_turns_may_have_any_period_and_the_count_is_exact),

@@ -1,6 +1,7 @@
 /* Slabs: blocks are taken and given; what cannot be free is reported and changes nothing. */
 #include "unit.h"
 
+#include "ground/misuse.h"
 #include "heap/heap.h"
 #include "heap/slab.h"
 
@@ -28,6 +29,7 @@ static void
 give(struct heap *h, unsigned bin, void *block)
 {
     slab_give(h, bin, &block, 1);
+    misuse_tell();
 }
 
 static unsigned
@@ -250,6 +252,7 @@ test_double_free_in_one_batch_is_reported(void **unused)
     struct heap *h = heap_new(0);
     void *block = take(h, BIN_64), *twice[2] = { block, block };
     slab_give(h, BIN_64, twice, 2);
+    misuse_tell();
     assert_int_equal(message_count, 1);
     assert_message("double free");
     assert_int_equal(h->bins[BIN_64].out, 0);
@@ -302,7 +305,7 @@ test_inner_pointer_is_reported(void **unused)
     (void)unused;
     struct heap *h = heap_new(0);
     char *block = take(h, BIN_64);
-    for (int offset = 1; offset < 64; offset++)
+    for (int offset = 16; offset < 64; offset += 16) /* caches take no others */
         assert_refused(h, BIN_64, block + offset, "inside of a block of 64 bytes");
 }
 
@@ -314,8 +317,52 @@ test_others_of_a_batch_are_given_though_one_is_refused(void **unused)
     void *keep = take(h, BIN_64), *a = take(h, BIN_64), *b = take(h, BIN_64);
     void *batch[3] = { a, (char *)keep + 16, b };
     slab_give(h, BIN_64, batch, 3);
+    misuse_tell();
     assert_int_equal(message_count, 1);
     assert_int_equal(h->bins[BIN_64].out, 1);
+}
+
+static void
+test_sifting_takes_out_what_could_not_be_given_and_gives_nothing(void **unused)
+{
+    (void)unused;
+    struct heap *h = heap_new(0);
+    char *a = take(h, BIN_64), *b = take(h, BIN_64), *given = take(h, BIN_64), *c = take(h, BIN_64);
+    give(h, BIN_64, given);
+    void *blocks[] = { a, b, given, c + 16, a, c, b };
+    unsigned free_before = pool_find(a)->free;
+    assert_int_equal(slab_sift(h, BIN_64, blocks, 7), 3);
+    misuse_tell();
+    assert_int_equal(message_count, 4);
+    assert_ptr_equal(blocks[0], a);
+    assert_ptr_equal(blocks[1], b);
+    assert_ptr_equal(blocks[2], c);
+    assert_int_equal(pool_find(a)->free, free_before);
+    assert_int_equal(h->bins[BIN_64].out, 3);
+    slab_give(h, BIN_64, blocks, 3);
+    misuse_tell();
+    assert_int_equal(message_count, 4);
+    assert_int_equal(atomic_load(&h->active), 0);
+}
+
+static void
+test_many_misuses_at_once_are_told_up_to_a_number(void **unused)
+{
+    (void)unused;
+    enum { TOO_MANY = 40, TOLD = 32 };
+    struct heap *h = heap_new(0);
+    void *keep = take(h, BIN_64), *blocks[TOO_MANY];
+    for (int i = 0; i < TOO_MANY; i++)
+        blocks[i] = take(h, BIN_64);
+    slab_give(h, BIN_64, blocks, TOO_MANY);
+    slab_give(h, BIN_64, blocks, TOO_MANY);
+    assert_int_equal(message_count, 0);
+    assert_true(misuse_tell());
+    assert_int_equal(message_count, TOLD + 1);
+    assert_message("and 8 more");
+    assert_false(misuse_tell());
+    assert_int_equal(message_count, TOLD + 1);
+    give(h, BIN_64, keep);
 }
 
 static void
@@ -565,6 +612,8 @@ main(void)
         fresh_test(test_double_free_is_reported_when_its_pages_have_another_heap),
         fresh_test(test_inner_pointer_is_reported),
         fresh_test(test_others_of_a_batch_are_given_though_one_is_refused),
+        fresh_test(test_sifting_takes_out_what_could_not_be_given_and_gives_nothing),
+        fresh_test(test_many_misuses_at_once_are_told_up_to_a_number),
         fresh_test(test_limit_is_kept),
         fresh_test(test_pages_are_charged_when_blocks_are_first_taken_out_of_them),
         fresh_test(test_pages_of_a_block_that_was_freed_are_not_charged_again),
