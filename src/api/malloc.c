@@ -63,12 +63,13 @@ entry_malloc(size_t size, size_t heap)
 /* A debug build goes the slow way, which looks at every block. */
 #define VALIDATE ALCOVE_DEBUG
 
-/* A foreign address has the entry 0, whose bin 0 takes nothing. */
+/* A foreign address, or one where no block begins, has the entry 0, whose bin 0 takes nothing. */
 static inline __attribute__((always_inline)) bool
 put(void *block, uint64_t entry, size_t heap)
 {
     struct cache *c = cache_of(heap);
-    return !VALIDATE && likely(c != NULL) && likely(cache_push(cache_bin_of(c, entry), block));
+    size_t place = entry & ENTRY_BIN_MASK;
+    return !VALIDATE && likely(c != NULL) && likely(cache_push_at(c->bins, &place, block));
 }
 
 static __attribute__((noinline)) void

@@ -15,12 +15,13 @@
 extern HIDDEN _Atomic uint32_t misuse_noted; /* by all threads, and not told yet */
 
 /* Note "`what` of `address`, `where` of `size` bytes of heap ...", of which the first two are literals. */
-void misuse_note(const char *what, const char *where, const void *address, size_t size, const char *heap) __attribute__((cold));
+void misuse_note(const char *what, const char *where, const void *address, size_t size, const char *heap)
+    __attribute__((cold));
 
 /* What misuse_tell() does if there are notes. */
 bool misuse_tell_noted(void) __attribute__((cold));
 
-/* Tell what was noted, and abort then if the option abort is set. For who holds no lock. Keeps errno. False: there was nothing. */
+/* Tell what was noted, and abort then if the option abort is set. No lock is held. Keeps errno. False: there was nothing. */
 static inline bool
 misuse_tell(void)
 {

@@ -14,9 +14,9 @@ static size_t leaves; /* made by us, or found in a map that was lent */
 static struct pagemap own __attribute__((aligned(4096)));
 struct pagemap *pagemap = &own;
 
-/* A page number so high that no distance from it is as small as a leaf is long. */
-#define NOWHERE ((size_t)1 << 63)
-struct pagemap_first pagemap_first = { NOWHERE, 0 };
+/* Of an address that is odd and in no machine's address space, and so are those that follow, for longer than a leaf is. */
+#define NOWHERE ((size_t)0x7080000000000000)
+struct pagemap_first pagemap_first = { NOWHERE, NULL };
 
 void
 pagemap_lend(struct pagemap *map)
@@ -24,13 +24,13 @@ pagemap_lend(struct pagemap *map)
     pagemap = map;
 }
 
-/* Whoever sees the page sees the leaf. */
+/* Whoever sees the granule sees the leaf. */
 static void
-first_set(size_t page, pagemap_entry *leaf)
+first_set(size_t granule, pagemap_entry *leaf)
 {
-    __atomic_store_n(&pagemap_first.page, NOWHERE, __ATOMIC_RELEASE);
-    pagemap_first.entries = (uintptr_t)leaf - page * sizeof *leaf;
-    __atomic_store_n(&pagemap_first.page, page, __ATOMIC_RELEASE);
+    __atomic_store_n(&pagemap_first.granule, NOWHERE, __ATOMIC_RELEASE);
+    pagemap_first.leaf = leaf;
+    __atomic_store_n(&pagemap_first.granule, granule, __ATOMIC_RELEASE);
 }
 
 static pagemap_entry *
@@ -58,8 +58,8 @@ leaf_make(size_t i)
         atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
         __atomic_store_n(&leaves, leaves + 1, __ATOMIC_RELAXED);
     }
-    if (pagemap_first.page == NOWHERE)
-        first_set(i << PAGEMAP_LG_LEAF, leaf);
+    if (pagemap_first.granule == NOWHERE)
+        first_set(pagemap_granule(i << PAGEMAP_ROOT_SHIFT), leaf);
     return leaf;
 }
 
@@ -69,7 +69,7 @@ pagemap_reserve(uintptr_t base, size_t pages)
     uintptr_t last = base + (pages << PAGE_LG) - 1;
     if (last >> PAGEMAP_ROOT_SHIFT >= PAGEMAP_ROOT_COUNT)
         return ENOMEM; /* the system gave an address beyond --with-lg-vaddr */
-    bool all = pagemap_first.page != NOWHERE;
+    bool all = pagemap_first.granule != NOWHERE;
     for (uintptr_t i = base >> PAGEMAP_ROOT_SHIFT; all && i <= last >> PAGEMAP_ROOT_SHIFT; i++)
         all = atomic_load_explicit(&pagemap->root[i], memory_order_acquire) != NULL;
     if (all)

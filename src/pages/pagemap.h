@@ -72,36 +72,45 @@ pagemap_get(struct pagemap *map, const void *address)
 
 extern __attribute__((visibility("hidden"))) struct pagemap *pagemap; /* the one in use: its own, or one that a loader lent */
 
+/* Blocks begin at multiples of 16. An address in such units, and what is not a multiple is far away from all that are. */
+#define GRANULE_LG 4
+#define GRANULE_PAGE_LG (PAGE_LG - GRANULE_LG)
+
+static inline size_t
+pagemap_granule(uintptr_t address)
+{
+    return address >> GRANULE_LG | address << (64 - GRANULE_LG);
+}
+
 /* The leaf that was made first. Most programs never need another, so the hot path looks here before it asks
- * the root. Before there is one, `page` is a number that no page has. */
+ * the root. Before there is one, `granule` is of no address. */
 extern __attribute__((visibility("hidden"))) struct pagemap_first {
-    size_t page;    /* the first that the leaf speaks of; written after `entries` */
-    uintptr_t entries; /* where the entry of page 0 would be, were the leaf that long: an index less to compute */
+    size_t granule;     /* the first that the leaf speaks of; written after `leaf` */
+    pagemap_entry *leaf;
 } pagemap_first;
 
-/* How far a page is from the leaf's first. Reads that before `entries`. x86 does so by itself, and then the
+/* How far a granule is from the leaf's first. Reads that before `leaf`. x86 does so by itself, and then the
  * load can be part of the subtraction, which it cannot as an atomic one: 5 % of a pair of malloc and free. */
 static inline size_t
-pagemap_first_distance(size_t page)
+pagemap_first_distance(size_t granule)
 {
 #if defined __x86_64__ && !SANITIZED
-    size_t distance = page - pagemap_first.page;
+    size_t distance = granule - pagemap_first.granule;
     __asm__ volatile("" : "+r"(distance) : : "memory");
     return distance;
 #else
-    return page - __atomic_load_n(&pagemap_first.page, __ATOMIC_ACQUIRE);
+    return granule - __atomic_load_n(&pagemap_first.granule, __ATOMIC_ACQUIRE);
 #endif
 }
 
-/* pagemap_get, for the hot path. */
+/* pagemap_get, for the hot path, and for addresses where a block may begin: of others the entry is 0. */
 static inline uint64_t
 pagemap_get_hot(const void *address)
 {
-    size_t page = (uintptr_t)address >> PAGE_LG;
-    if (__builtin_expect(pagemap_first_distance(page) < PAGEMAP_LEAF_COUNT, 1))
-        return atomic_load_explicit((pagemap_entry *)(pagemap_first.entries + page * sizeof(pagemap_entry)),
-                                    memory_order_relaxed);
-    return pagemap_get(pagemap, address);
+    size_t distance = pagemap_first_distance(pagemap_granule((uintptr_t)address));
+    if (__builtin_expect(distance < PAGEMAP_LEAF_COUNT << GRANULE_PAGE_LG, 1))
+        return atomic_load_explicit(&pagemap_first.leaf[distance >> GRANULE_PAGE_LG], memory_order_relaxed);
+    return ((uintptr_t)address & (((size_t)1 << GRANULE_LG) - 1)) == 0 ? pagemap_get(pagemap, address) : 0;
 }
 
 /* Use another map, before anything was entered in the present one. */

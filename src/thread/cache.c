@@ -72,6 +72,14 @@ array_bytes(unsigned capacity)
     return (capacity + 1) * sizeof(void *);
 }
 
+static void
+array_give(struct cache *c, struct cache_bin *b)
+{
+    if (b->end[-1] != NULL) /* else its page may never have been touched */
+        b->end[-1] = NULL;  /* cache_push_at() may look there from the next array */
+    arrays_give(c->arrays, b->end - b->capacity - 1, array_bytes(b->capacity));
+}
+
 static unsigned
 capacity_most(unsigned bin)
 {
@@ -111,7 +119,7 @@ bin_grow(struct cache *c, unsigned bin, bool used_again)
     if (b->capacity != 0) {
         void **old = b->end - b->capacity - 1;
         memcpy(array + 1, old + 1, count * sizeof *array);
-        arrays_give(c->arrays, old, array_bytes(b->capacity));
+        array_give(c, b);
     }
     b->top = array + 1 + count;
     b->end = array + 1 + capacity;
@@ -126,7 +134,7 @@ bin_drop_array(struct cache *c, unsigned bin)
     struct cache_bin *b = &c->bins[bin];
     if (b->capacity == 0)
         return;
-    arrays_give(c->arrays, b->end - b->capacity - 1, array_bytes(b->capacity));
+    array_give(c, b);
     bin_clear(b);
     counter_add(&c->has_array[bin / 64], -((uint64_t)1 << (bin % 64)));
 }

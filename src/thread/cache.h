@@ -67,16 +67,40 @@ cache_bin_of(struct cache *c, uint64_t entry)
     return (struct cache_bin *)((char *)c->bins + (entry & ENTRY_BIN_MASK));
 }
 
-/* Push a block; false: the bin is full, or the block is on its top already. */
+/* A bin by its place behind `bins`. x86 adds the two in every access for nothing, where a compiler would spend an instruction
+ * on keeping the sum: it is not to know that it is the same sum each time. */
+static inline __attribute__((always_inline)) struct cache_bin *
+cache_bin_at(void *bins, size_t *place)
+{
+#if defined __x86_64__
+    __asm__("" : "+r"(*place));
+#endif
+    return (struct cache_bin *)((char *)bins + *place);
+}
+
+#if SANITIZED
+#define CACHE_COMPARED 1 /* what lies before an array may be another thread's array */
+#else
+#define CACHE_COMPARED 2
+#endif
+
+/* Push a block; false: the bin is full, or one of the two on its top looks like this block. The second below an empty bin is what
+ * lies before the array, which is never the first thing in its mapping, and is compared only. */
+static inline __attribute__((always_inline)) bool
+cache_push_at(void *bins, size_t *place, void *block)
+{
+    void **top = cache_bin_at(bins, place)->top;
+    if (unlikely(top == cache_bin_at(bins, place)->end) || unlikely(top[-1] == block) || unlikely(top[-CACHE_COMPARED] == block))
+        return false;
+    *top = block;
+    cache_bin_at(bins, place)->top = top + 1;
+    return true;
+}
+
 static inline bool
 cache_push(struct cache_bin *bin, void *block)
 {
-    void **top = bin->top;
-    if (__builtin_expect(top == bin->end, 0) || __builtin_expect(top[-1] == block, 0))
-        return false;
-    *top = block;
-    bin->top = top + 1;
-    return true;
+    return cache_push_at(bin, &(size_t){ 0 }, block);
 }
 
 /* Pop a block; NULL: take the slow path. */

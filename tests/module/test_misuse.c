@@ -225,6 +225,31 @@ test_double_free_after_the_cache_was_emptied(void **unused)
     }
 }
 
+static void
+assert_all_differ(void **blocks, int count)
+{
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < i; j++)
+            assert_ptr_not_equal(blocks[i], blocks[j]);
+}
+
+static void
+test_double_free_with_another_freed_between(void **unused)
+{
+    (void)unused;
+    for (size_t size = 1; size <= 1 << 20; size = size * 3 / 2 + 8) {
+        void *blocks[16], *first = table->malloc(size), *second = table->malloc(size);
+        table->free(first);
+        table->free(second);
+        assert_free_refused(first, "double free");
+        for (int i = 0; i < 16; i++)
+            blocks[i] = table->malloc(size);
+        assert_all_differ(blocks, 16);
+        for (int i = 0; i < 16; i++)
+            table->free(blocks[i]);
+    }
+}
+
 /* Hidden under others in the cache: told when the cache gives its blocks back. */
 static void
 test_double_free_that_a_cache_hides(void **unused)
@@ -277,6 +302,23 @@ test_pointer_into_a_small_block(void **unused)
     assert_told(block + 16, "free of");
     assert_true(filled(block, 200, 3));
     table->free(block);
+}
+
+/* Where no block can begin it is told at once, whatever the size. */
+static void
+test_pointer_that_is_not_aligned(void **unused)
+{
+    (void)unused;
+    for (size_t size = 16; size <= 10 << 20; size = size * 3 / 2 + 8) {
+        char *block = table->malloc(size);
+        assert_free_refused(block + 1, "not the start of a block");
+        assert_free_refused(block + 8, "not the start of a block");
+        assert_free_refused(block + 15, "not the start of a block");
+        watch();
+        assert_null(table->realloc(block + 8, size));
+        assert_told(block + 8, "realloc of");
+        table->free(block);
+    }
 }
 
 static void
@@ -687,9 +729,11 @@ main(void)
         misuse_test(test_double_free_of_a_large_block),
         misuse_test(test_double_free_of_a_huge_block),
         misuse_test(test_double_free_after_the_cache_was_emptied),
+        misuse_test(test_double_free_with_another_freed_between),
         misuse_test(test_double_free_that_a_cache_hides),
         misuse_test(test_double_free_of_a_block_whose_slab_has_gone),
         misuse_test(test_pointer_into_a_small_block),
+        misuse_test(test_pointer_that_is_not_aligned),
         misuse_test(test_pointer_into_a_large_block),
         misuse_test(test_pointer_into_a_huge_block),
         misuse_test(test_realloc_of_a_pointer_into_a_block),

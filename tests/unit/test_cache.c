@@ -287,6 +287,19 @@ test_collecting_tells_of_double_frees_in_what_stays(void **unused)
 }
 
 static void
+test_block_that_is_next_below_the_top_is_not_pushed(void **unused)
+{
+    (void)unused;
+    struct cache_bin *b = &cache->bins[BIN_64];
+    void *first = take(BIN_64), *second = take(BIN_64);
+    assert_true(cache_push(b, first));
+    assert_true(cache_push(b, second));
+    assert_false(cache_push(b, second));
+    assert_false(cache_push(b, first));
+    assert_ptr_equal(cache_pop(b), second);
+}
+
+static void
 test_countdown_gives_the_slow_path_a_turn(void **unused)
 {
     (void)unused;
@@ -432,6 +445,7 @@ main(void)
         cache_test(test_double_free_of_a_large_block_is_reported_when_it_goes_back),
         cache_test(test_double_free_of_a_small_block_is_reported_when_it_goes_back),
         cache_test(test_collecting_tells_of_double_frees_in_what_stays),
+        cache_test(test_block_that_is_next_below_the_top_is_not_pushed),
         cache_test(test_countdown_gives_the_slow_path_a_turn),
         cache_test(test_allocations_are_counted_by_the_countdown),
         cache_test(test_turns_may_have_any_period_and_the_count_is_exact),
