@@ -149,12 +149,13 @@ touch_least(struct heap *h, struct heap_bin *b, size_t size)
     return false;
 }
 
-/* Without blocks that are ready, one needs pages which are not touched, but for its first and its last. */
-bool
+/* Without blocks that are ready, one needs pages which are not touched, but for its first and its last. Only near the limit it
+ * reads what others write under the bin's lock. */
+__attribute__((no_sanitize("thread"))) bool
 slab_forbidden(const struct heap *h, unsigned bin)
 {
     size_t pages = bin_size(bin) >> PAGE_LG, least = pages > 2 ? pages - 1 : 1;
-    return __atomic_load_n(&h->bins[bin].partial, __ATOMIC_RELAXED) == NULL && !heap_allows(h, least << PAGE_LG);
+    return !heap_allows(h, least << PAGE_LG) && __atomic_load_n(&h->bins[bin].partial, __ATOMIC_RELAXED) == NULL;
 }
 
 /* A slab in `fresh`. */
