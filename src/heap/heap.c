@@ -159,7 +159,6 @@ heap_drop(struct heap *h)
     pool_purge_some(h->pool, atomic_load_explicit(&h->given, memory_order_relaxed));
     atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
     heaps_made--;
-    base_free(h, sizeof *h);
 }
 
 int
@@ -172,6 +171,12 @@ heap_destroy(uint32_t index)
     if (h != NULL)
         heap_drop(h);
     lock_drop(&heaps_lock);
+    if (h != NULL) {
+        /* Who reads its figures has found it before, and holds this lock until that is done. */
+        lock_take(&figures_lock);
+        lock_drop(&figures_lock);
+        base_free(h, sizeof *h);
+    }
     return h != NULL ? 0 : EINVAL;
 }
 

