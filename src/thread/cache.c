@@ -56,8 +56,7 @@ cache_allocations_seen(const struct cache_bin *b)
 {
     for (int i = 0;; i++) {
         int32_t before = __atomic_load_n(&b->countdown, __ATOMIC_ACQUIRE);
-        uint64_t due = __atomic_load_n(&b->due, __ATOMIC_RELAXED);
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        uint64_t due = __atomic_load_n(&b->due, __ATOMIC_ACQUIRE);
         int32_t after = __atomic_load_n(&b->countdown, __ATOMIC_RELAXED);
         if (i == SEEN_TRIES || (after >= 0 && after <= before))
             return due - (uint64_t)(int64_t)after;

@@ -84,6 +84,10 @@ cache_bin_at(void *bins, size_t *place)
 #define CACHE_COMPARED 2
 #endif
 
+/* A fork may find the user of a cache between any two stores, and a child sees the first of them without the second: the
+ * compiler is to leave them in the order in which they are written. (The processor does: a fork waits for what it has begun.) */
+#define CACHE_FORK_ORDER() __atomic_signal_fence(__ATOMIC_SEQ_CST)
+
 /* Push a block; false: the bin is full, or one of the two on its top looks like this block. The second below an empty bin is what
  * lies before the array, which is never the first thing in its mapping, and is compared only. */
 static inline __attribute__((always_inline)) bool
@@ -93,6 +97,7 @@ cache_push_at(void *bins, size_t *place, void *block)
     if (unlikely(top == cache_bin_at(bins, place)->end) || unlikely(top[-1] == block) || unlikely(top[-CACHE_COMPARED] == block))
         return false;
     *top = block;
+    CACHE_FORK_ORDER();
     cache_bin_at(bins, place)->top = top + 1;
     return true;
 }
@@ -167,8 +172,7 @@ cache_turn_after(struct cache_bin *bin, int32_t allocations)
 {
     uint64_t due = cache_allocations(bin) + (uint64_t)allocations;
     __atomic_store_n(&bin->countdown, -1, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    __atomic_store_n(&bin->due, due, __ATOMIC_RELAXED);
+    __atomic_store_n(&bin->due, due, __ATOMIC_RELEASE); /* who sees it sees the countdown below 0 too */
     __atomic_store_n(&bin->countdown, allocations, __ATOMIC_RELEASE);
 }
 
@@ -233,9 +237,12 @@ cache_held_add(struct cache *c, uint32_t blocks)
 static inline bool
 cache_push_inside(struct cache *c, struct cache_bin *bin, void *block)
 {
-    if (bin->top == bin->end)
+    void **top = bin->top;
+    if (top == bin->end)
         return false;
-    *bin->top++ = block;
+    *top = block;
+    CACHE_FORK_ORDER();
+    bin->top = top + 1;
     if (c->guarded)
         cache_held_add(c, 1);
     return true;

@@ -290,6 +290,8 @@ static void
 test_block_that_is_next_below_the_top_is_not_pushed(void **unused)
 {
     (void)unused;
+    if (CACHE_COMPARED < 2)
+        skip(); /* a build with sanitizers compares the top only */
     struct cache_bin *b = &cache->bins[BIN_64];
     void *first = take(BIN_64), *second = take(BIN_64);
     assert_true(cache_push(b, first));
