@@ -73,11 +73,25 @@ os_map_at(void *address, size_t size)
     return p != MAP_FAILED;
 }
 
+/* Where the next mapping would lie below the last one: there most have the alignment that is asked for at once, and are
+ * each other's neighbours. Addresses that were unmapped above it are used first: mappings that come and go would walk down
+ * through the addresses, and the page map grows with these. */
+static _Atomic uintptr_t below;
+
+static void
+below_rise(const void *address, size_t size)
+{
+    if ((uintptr_t)address + size > atomic_load_explicit(&below, memory_order_relaxed))
+        atomic_store_explicit(&below, (uintptr_t)address + size, memory_order_relaxed);
+}
+
 bool
 os_unmap(void *address, size_t size)
 {
     int saved = errno;
     bool done = call_unmap(address, size);
+    if (done)
+        below_rise(address, size);
     errno = saved;
     return done;
 }
@@ -119,18 +133,27 @@ refused_try_again(void)
     }
 }
 
+/* False: it stays mapped. */
+static bool
+give_up(void *address, size_t size)
+{
+    refused_try_again();
+    if (call_unmap(address, size))
+        return true;
+    call_advise(FAULT_PURGE, address, size, MADV_DONTNEED);
+    struct refused *r = address;
+    r->size = size;
+    atomic_fetch_add(&refused_bytes, size);
+    refused_push(r);
+    return false;
+}
+
 void
 os_give_up(void *address, size_t size)
 {
     int saved = errno;
-    refused_try_again();
-    if (!call_unmap(address, size)) {
-        call_advise(FAULT_PURGE, address, size, MADV_DONTNEED);
-        struct refused *r = address;
-        r->size = size;
-        atomic_fetch_add(&refused_bytes, size);
-        refused_push(r);
-    }
+    if (give_up(address, size))
+        below_rise(address, size);
     errno = saved;
 }
 
@@ -148,35 +171,25 @@ os_refused_bytes(void)
     return atomic_load_explicit(&refused_bytes, memory_order_relaxed);
 }
 
-/* Where the next mapping would lie below the last one: there most have the alignment that is asked for at once, and are
- * each other's neighbours. */
-static _Atomic uintptr_t below;
-
 static char *
 map_aligned(size_t size, size_t alignment)
 {
     uintptr_t hint = atomic_load_explicit(&below, memory_order_relaxed);
-    if (hint > size && alignment > SYSTEM_PAGE_LEAST) {
-        hint = (hint - size) & ~(alignment - 1);
-        char *p = call_map(FAULT_MAP, (void *)hint, size, 0);
-        if (p == MAP_FAILED || ((uintptr_t)p & (alignment - 1)) == 0)
-            return p != MAP_FAILED ? p : NULL;
-        os_give_up(p, size);
-    }
-    char *p = call_map(FAULT_MAP, NULL, size, 0);
+    hint = hint > size && alignment > SYSTEM_PAGE_LEAST ? (hint - size) & ~(alignment - 1) : 0;
+    char *p = call_map(FAULT_MAP, (void *)hint, size, 0);
     if (p == MAP_FAILED || ((uintptr_t)p & (alignment - 1)) == 0)
         return p != MAP_FAILED ? p : NULL;
     /* Map more than is wanted and cut off both ends. */
-    os_give_up(p, size);
+    give_up(p, size);
     size_t more = size + alignment - SYSTEM_PAGE_LEAST;
     p = more < size ? MAP_FAILED : call_map(FAULT_MAP, NULL, more, 0);
     if (p == MAP_FAILED)
         return NULL;
     size_t head = -(uintptr_t)p & (alignment - 1), tail = more - head - size;
     if (head != 0)
-        os_give_up(p, head);
+        give_up(p, head);
     if (tail != 0)
-        os_give_up(p + head + size, tail);
+        give_up(p + head + size, tail);
     return p + head;
 }
 

@@ -105,6 +105,22 @@ pagemap_set(uintptr_t base, size_t pages, uint64_t entry)
 }
 
 void
+pagemap_purge(uintptr_t base, size_t pages)
+{
+    while (pages > 0) {
+        size_t first = leaf_index(base), n = PAGEMAP_LEAF_COUNT - first;
+        if (n > pages)
+            n = pages;
+        pagemap_entry *leaf = leaf_of(base); /* a giant has not all */
+        uintptr_t from = ((uintptr_t)(leaf + first) + PAGE_MASK) & ~PAGE_MASK, to = (uintptr_t)(leaf + first + n) & ~PAGE_MASK;
+        if (leaf != NULL && from < to)
+            os_purge((void *)from, to - from);
+        base += n << PAGE_LG;
+        pages -= n;
+    }
+}
+
+void
 pagemap_release(void)
 {
     first_set(NOWHERE, NULL);

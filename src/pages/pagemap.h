@@ -125,6 +125,9 @@ size_t pagemap_bytes(void);
 /* Set the entries of neighbouring pages whose tables exist. */
 void pagemap_set(uintptr_t base, size_t pages, uint64_t entry);
 
+/* Give back what entries took that are 0 again, of addresses that are about to be unmapped. */
+void pagemap_purge(uintptr_t base, size_t pages);
+
 /* Give the map up: unmap its tables, or hand them back to whoever lent them, with nothing in them but ENTRY_LEFT. */
 void pagemap_release(void);
 

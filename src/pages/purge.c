@@ -54,6 +54,7 @@ purge_oldest(struct pool *pool, size_t excess)
 bool
 span_release(struct pool *pool, struct run *r, size_t touched)
 {
+    pagemap_purge(r->base, r->pages);
     if (pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG)) {
         pool->mapped -= r->pages << PAGE_LG;
         run_record_free(&pool->free, r);

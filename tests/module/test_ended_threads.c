@@ -345,6 +345,39 @@ test_a_destroyed_heap_that_was_in_use_is_given_back_at_once(void **unused)
     in_child(destroy_a_used_heap);
 }
 
+/* Chunks come and go at the same addresses; else the page map grows with every one of them. */
+static void
+come_and_go(void)
+{
+    enum { CYCLES = 3000 };
+    uintptr_t lowest = UINTPTR_MAX, highest = 0;
+    size_t before = 0, mapped = 0;
+    CHECK(group_open(NULL) == 0);
+    for (unsigned i = 0; i < CYCLES; i++) {
+        uint32_t heap = ALCOVE_HEAP_NONE;
+        CHECK(table->heap_create(NULL, &heap) == 0);
+        char *small = table->heap_malloc(heap, 1000), *huge = table->heap_malloc(heap, 9 * MIB);
+        CHECK(small != NULL && huge != NULL);
+        small[0] = huge[0] = 1;
+        lowest = (uintptr_t)huge < lowest ? (uintptr_t)huge : lowest;
+        highest = (uintptr_t)huge > highest ? (uintptr_t)huge : highest;
+        CHECK(table->heap_destroy(heap) == 0);
+        if (i == CYCLES / 10) {
+            before = resident_bytes();
+            mapped = mapped_bytes();
+        }
+    }
+    CHECK(highest - lowest <= 256 * MIB);
+    CHECK(resident_bytes() <= before + MIB && mapped_bytes() <= mapped + 16 * MIB);
+}
+
+static void
+test_heaps_that_come_and_go_use_the_same_addresses(void **unused)
+{
+    (void)unused;
+    in_child(come_and_go);
+}
+
 int
 main(void)
 {
@@ -356,6 +389,7 @@ main(void)
         cmocka_unit_test(test_metadata_of_threads_at_once_again_and_again),
         cmocka_unit_test(test_a_destroyed_heap_is_given_back_at_once),
         cmocka_unit_test(test_a_destroyed_heap_that_was_in_use_is_given_back_at_once),
+        cmocka_unit_test(test_heaps_that_come_and_go_use_the_same_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,21 +32,31 @@ unload(void)
     assert_int_equal(is_mapped(), !DLCLOSE_UNLOADS);
 }
 
-static void *
-use(void *unused)
+static void
+meet(void *barrier)
 {
-    (void)unused;
+    if (barrier != NULL)
+        pthread_barrier_wait(barrier);
+}
+
+/* With a barrier: two threads are to hold what they allocate at the same time, so that each use takes as much as another. */
+static void *
+use(void *barrier)
+{
     void *blocks[100];
     uint32_t heap;
     t->heap_create(NULL, &heap);
     for (int round = 0; round < 10; round++) {
         for (unsigned i = 0; i < 100; i++)
             fill(blocks[i] = t->heap_malloc(i % 2 ? heap : 0, i * i * 7), i * i * 7, i);
+        meet(barrier);
         for (unsigned i = 0; i < 100; i++)
             t->free(blocks[i]);
     }
     t->heap_destroy(heap);
-    t->free(t->malloc(5 << 20));
+    void *huge = t->malloc(5 << 20);
+    meet(barrier);
+    t->free(huge);
     return NULL;
 }
 
@@ -54,10 +64,13 @@ static void
 use_from_two_threads(void)
 {
     pthread_t threads[2];
+    pthread_barrier_t both;
+    pthread_barrier_init(&both, NULL, 2);
     for (int i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, use, NULL), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL, use, &both), 0);
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&both);
 }
 
 static void
