@@ -79,28 +79,35 @@ process_figure(const char *list, const char *name)
     return kib << 10;
 }
 
-/* Pages of a range that are resident. */
-static inline size_t
-resident_pages(uintptr_t start, uintptr_t end, size_t page)
-{
-    unsigned char residency[4096];
-    size_t found = 0;
-    for (uintptr_t from = start, to; from < end; from = to) {
-        to = end - from > sizeof residency * page ? from + sizeof residency * page : end;
-        if (mincore((void *)from, to - from, residency) != 0)
-            return found; /* not a range of ours */
-        for (size_t i = 0; i < (to - from) / page; i++)
-            found += residency[i] & 1;
-    }
-    return found;
-}
-
-/* The process's figures in bytes: address space, and of it what is resident and belongs to no file. From
- * its list of mappings, since other figures are the emulator's where there is one. */
+/* Memory in bytes: address space, and of it what is resident and belongs to no file. */
 struct process_memory {
     size_t mapped, resident;
 };
 
+/* Add a range of one mapping. Emulated, it may be the emulator's in part, whose pages one cannot ask about. */
+static inline void
+process_memory_add(struct process_memory *memory, uintptr_t start, uintptr_t end, bool is_file, size_t page)
+{
+    unsigned char residency[4096];
+    size_t most = sizeof residency * page;
+    if (end - start > most) {
+        for (uintptr_t from = start; from < end; from += most)
+            process_memory_add(memory, from, end - from < most ? end : from + most, is_file, page);
+        return;
+    }
+    if (mincore((void *)start, end - start, residency) == 0) {
+        memory->mapped += end - start;
+        for (size_t i = 0; i < (end - start) / page && !is_file; i++)
+            memory->resident += (residency[i] & 1) * page;
+    } else if (end - start > page) {
+        uintptr_t middle = start + (end - start) / page / 2 * page;
+        process_memory_add(memory, start, middle, is_file, page);
+        process_memory_add(memory, middle, end, is_file, page);
+    }
+}
+
+/* The process's own, from its list of mappings, since other figures are the emulator's where there is one. qemu makes up a list
+ * of its own under the usual name, and leaves out what lies beside mappings of its own. */
 static inline struct process_memory
 process_memory(void)
 {
@@ -108,16 +115,12 @@ process_memory(void)
     unsigned long start, end, inode;
     struct process_memory memory = { 0, 0 };
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    FILE *f = fopen("/proc/self/maps", "r");
+    FILE *f = fopen(emulated() ? "/proc/thread-self/maps" : "/proc/self/maps", "r");
     if (f == NULL)
-        fail_msg("/proc/self/maps cannot be read");
-    while (fgets(line, sizeof line, f) != NULL) {
-        if (sscanf(line, "%lx-%lx %*s %*s %*s %lu", &start, &end, &inode) != 3)
-            continue;
-        memory.mapped += end - start;
-        if (inode == 0)
-            memory.resident += resident_pages(start, end, page) * page;
-    }
+        fail_msg("the list of mappings cannot be read");
+    while (fgets(line, sizeof line, f) != NULL)
+        if (sscanf(line, "%lx-%lx %*s %*s %*s %lu", &start, &end, &inode) == 3)
+            process_memory_add(&memory, start, end, inode != 0, page);
     fclose(f);
     return memory;
 }
