@@ -61,11 +61,11 @@ release_count(const void *block, const void *caller)
 }
 
 SLOW static void
-owned_free(void *block)
+owned_free(void *block, const void *caller)
 {
     if (was_left(block))
         return;
-    release_count(block, __builtin_return_address(0));
+    release_count(block, caller);
     table_now()->free(block);
 }
 
@@ -73,7 +73,7 @@ void
 guard_free(void *block)
 {
     if (__builtin_expect(is_owned(block), 0))
-        owned_free(block);
+        owned_free(block, __builtin_return_address(0));
     else
         ORIGINAL(free, free_function)(block);
 }
@@ -81,14 +81,14 @@ guard_free(void *block)
 /* A block that grows stays with its owner: that is no crossing, so getline may grow a module's buffer.
  * To size 0 it is a release. */
 SLOW static void *
-owned_realloc(void *block, size_t size)
+owned_realloc(void *block, size_t size, const void *caller)
 {
     if (was_left(block)) {
         errno = EINVAL;
         return NULL;
     }
     if (size == 0)
-        release_count(block, __builtin_return_address(0));
+        release_count(block, caller);
     return table_now()->realloc(block, size);
 }
 
@@ -96,12 +96,12 @@ void *
 guard_realloc(void *block, size_t size)
 {
     if (__builtin_expect(is_owned(block), 0))
-        return owned_realloc(block, size);
+        return owned_realloc(block, size, __builtin_return_address(0));
     return ORIGINAL(realloc, realloc_function)(block, size);
 }
 
 SLOW static void *
-owned_reallocarray(void *block, size_t count, size_t size)
+owned_reallocarray(void *block, size_t count, size_t size, const void *caller)
 {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes)) {
@@ -113,7 +113,7 @@ owned_reallocarray(void *block, size_t count, size_t size)
         return NULL;
     }
     if (bytes == 0)
-        release_count(block, __builtin_return_address(0));
+        release_count(block, caller);
     return table_now()->realloc(block, bytes);
 }
 
@@ -121,7 +121,7 @@ void *
 guard_reallocarray(void *block, size_t count, size_t size)
 {
     if (__builtin_expect(is_owned(block), 0))
-        return owned_reallocarray(block, count, size);
+        return owned_reallocarray(block, count, size, __builtin_return_address(0));
     return ORIGINAL(reallocarray, reallocarray_function)(block, count, size);
 }
 

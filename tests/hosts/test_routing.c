@@ -57,7 +57,8 @@ static void
 test_host_memory_stays_libcs(void **state)
 {
     (void)state;
-    void *block = malloc(100);
+    char *block = malloc(100);
+    block[0] = 'h';
     assert_int_equal(heap_of(allocator, block), ALCOVE_HEAP_NONE);
     free(block);
     assert_int_equal(stats_of(module).heap.total_allocs, 0);

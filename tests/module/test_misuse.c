@@ -119,7 +119,7 @@ static void
 test_address_on_the_stack(void **unused)
 {
     (void)unused;
-    int here;
+    int here = 0;
     assert_foreign(hide(&here));
 }
 
@@ -518,7 +518,7 @@ child(const char *options, void (*misuse)(const struct alcove_table *), char *wr
 static void
 free_foreign(const struct alcove_table *t)
 {
-    int here;
+    int here = 0;
     t->free(hide(&here));
 }
 
