@@ -129,11 +129,7 @@ ALCOVE_PUBLIC(owner)(const void *address, struct alcove_owner *out)
 API void
 ALCOVE_PUBLIC(tick)(void)
 {
-    struct thread *t = tls_get();
-    if (t != NULL)
-        thread_tick(t);
-    else
-        thread_tick_without_record();
+    thread_tick(tls_get());
     misuse_tell();
 }
 

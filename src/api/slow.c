@@ -97,10 +97,11 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
         struct cache_bin *b = &c->bins[bin];
         cache_enter(c);
         bool turn = cache_count_slow(b);
-        bool tick = turn && cache_tick_is_due(c, cache_turn(c, bin));
+        int32_t allocations = turn ? cache_turn(c, bin) : 0;
         if (turn)
             cache_turn_after(b, COUNTDOWN);
         block = cache_pop_inside(c, b);
+        bool tick = cache_tick_is_due(c, allocations + (block == NULL ? REFILL_COUNTS : 0));
         if (block != NULL && turn)
             peak_allocated(c, bin, 0);
         cache_leave(c);
@@ -108,6 +109,8 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
             thread_tick(t);
             c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
         }
+    } else {
+        thread_tick(t);
     }
     if (block == NULL)
         block = refill(h, t, c, bin, zeroed);
@@ -127,8 +130,7 @@ alloc_pages(struct heap *h, size_t size, size_t alignment, bool *zeroed)
 {
     int saved = errno;
     struct thread *t = thread_get();
-    if (t != NULL)
-        thread_tick(t);
+    thread_tick(t);
     void *block = large_take(h, 0, size, alignment, zeroed);
     if (block == NULL) {
         reclaim(h, t);
@@ -323,7 +325,7 @@ release(void *block, uint32_t caller)
     if (caller != ALCOVE_HEAP_NONE && owner != caller && services.crossed != NULL)
         services.crossed(caller, owner, block, r != NULL ? block_usable(block) : 0);
     struct thread *t = r != NULL ? thread_get() : NULL;
-    if (t != NULL) {
+    if (r != NULL) {
         thread_tick(t);
         r = pool_find(block); /* freed before, and the tick gave its pages back */
     }

@@ -185,9 +185,11 @@ cache_count_slow(struct cache_bin *bin)
     return bin->countdown < 0;
 }
 
+#define REFILL_COUNTS 32 /* moving a batch takes longer than so many allocations from a bin */
+
 /* There were so many allocations more. Is it time for what is done at every COUNTDOWN of them? */
 static inline bool
-cache_tick_is_due(struct cache *c, uint16_t allocations)
+cache_tick_is_due(struct cache *c, int32_t allocations)
 {
     c->to_tick -= allocations;
     if (c->to_tick > 0)

@@ -9,9 +9,9 @@
 #include "os/os.h"
 #include "thread/records.h"
 
-#define LOOK 4         /* threads asked about at a time */
+#define LOOK 4         /* threads asked about at a time, by a turn that is not late */
 #define LOOK_NEWEST 2  /* by a thread that wants a record, before it looks at others */
-#define LOOK_MOST 64   /* in one turn, while some have ended */
+#define LOOK_MOST 64   /* in such a turn, while some have ended */
 #define LOOK_MS 10     /* between two turns' searches that find nothing */
 #define ROUND_MS RECORDS_WAIT_MS /* that a search over all takes at least, while it finds nothing */
 #define YOUNG_MS 1000  /* how long a thread is young */
@@ -42,17 +42,18 @@ look(struct thread **next, unsigned most, uint64_t youngest, int self)
     return ended;
 }
 
-/* The same on and on, while some have ended. */
+/* The same on and on, while some have ended. `late`: so many ms ago there was one to look at. */
 static unsigned
-look_on(struct thread **next, uint64_t youngest, int self)
+look_on(struct thread **next, uint64_t youngest, int self, uint64_t late)
 {
-    unsigned ended = 0, found, looked = 0;
+    unsigned ended = 0, found, looked = 0, all = records.live;
+    unsigned enough = records_share(all, late, ROUND_MS, LOOK_MOST);
     do {
-        unsigned most = records.live < LOOK ? records.live : LOOK;
+        unsigned most = records_share(all, looked == 0 ? late : 0, ROUND_MS, LOOK);
         found = look(next, most, youngest, self);
         ended += found;
         looked += most;
-    } while (found != 0 && looked < LOOK_MOST);
+    } while (found != 0 && looked < enough);
     return ended;
 }
 
@@ -64,7 +65,7 @@ records_find_ended_young(int self)
     uint64_t now = os_clock_ms();
     struct thread *newest = NULL; /* has ended, where threads come one after the other */
     if (look(&newest, records.live < LOOK_NEWEST ? records.live : LOOK_NEWEST, 0, self) == 0)
-        look_on(&records.next_young, now > YOUNG_MS ? now - YOUNG_MS : 0, self);
+        look_on(&records.next_young, now > YOUNG_MS ? now - YOUNG_MS : 0, self, 0);
 }
 
 void
@@ -77,7 +78,8 @@ records_find_ended(uint64_t now)
         pace = LOOK_MS;
     if (pace > ROUND_MS)
         pace = ROUND_MS;
-    records.next_look = look_on(&records.next, 0, NOBODY) != 0 ? now : now + pace;
+    uint64_t late = now > records.next_look ? now - records.next_look : 0;
+    records.next_look = look_on(&records.next, 0, NOBODY, late) != 0 ? now : now + pace;
 }
 
 void

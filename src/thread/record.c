@@ -40,6 +40,7 @@ void
 record_move(struct thread *t, enum thread_state state)
 {
     __atomic_store_n(&records.live, records.live + (state == THREAD_LIVE) - (t->state == THREAD_LIVE), __ATOMIC_RELAXED);
+    records.resting += (state == THREAD_RESTING) - (t->state == THREAD_RESTING);
     list_remove(t);
     list_add(t, state);
 }
@@ -92,6 +93,8 @@ thread_start(void)
         *t->slot = (tls_word)t | TLS_HAS_RECORD;
     }
     lock_drop(&records.lock);
+    if (t != NULL)
+        thread_tick(NULL); /* threads that do little may come and go for long, and take no other turn */
     errno = saved;
     return t;
 }
@@ -109,6 +112,7 @@ thread_exit(void)
     struct thread *t = tls_get();
     if (t == NULL)
         return;
+    thread_tick(NULL); /* nobody may call for long */
     *tls_slot() = 0;
     cache_set_retire_ending(&t->set);
     lock_take(&records.lock);
@@ -168,7 +172,7 @@ thread_release_all(bool give_back)
     }
     records.all = records.next = records.next_young = NULL;
     memset(records.lists, 0, sizeof records.lists);
-    records.live = records.emptied = 0;
+    records.live = records.resting = records.emptied = 0;
     cache_sets_forget();
     lock_drop(&records.lock);
     *tls_slot() = 0;

@@ -68,11 +68,9 @@ thread_guarded(size_t heap)
 /* This thread's record, made if it has none. NULL: there is none to be had, do without caches. */
 struct thread *thread_get(void);
 
-/* A turn of the slow path: collect garbage and let pages decay, when it is time. */
+/* A turn of the slow path: collect garbage and let pages decay, when it is time. `t`: the calling thread's record; NULL: only
+ * what is nobody's own, by a thread that has none, and is not to get one for that, or wants its caches as they are. */
 void thread_tick(struct thread *t);
-
-/* The same for a thread that has none, and is not to get one for that. */
-void thread_tick_without_record(void);
 
 /* Give back what this thread's caches hold, and those of records nobody uses. */
 void thread_purge(void);

@@ -13,7 +13,8 @@ struct records {
     struct thread *all;
     struct record_list lists[THREAD_STATES];
     struct thread *next, *next_young; /* live ones where the two looks for ended threads go on; NULL: at the newest */
-    uint32_t live;                    /* read without the lock, too */
+    uint32_t live;                    /* how many are; read without the lock, too */
+    uint32_t resting;
     unsigned emptied;                 /* records in a row, with others waiting all the time */
     int process;                      /* whose threads they are */
     uint64_t next_look;               /* ms */
@@ -37,6 +38,17 @@ static inline bool
 record_waited(uint64_t since, uint64_t now, uint64_t ms)
 {
     return now < since || now - since >= ms;
+}
+
+/* How many of `all` records are looked at by a turn that comes `late` ms after it was due, so that a round takes `round` ms
+ * however seldom there is a turn; `least` at least, if there are so many. */
+static inline uint32_t
+records_share(uint32_t all, uint64_t late, uint64_t round, uint32_t least)
+{
+    uint64_t share = late < round ? all * late / round : all;
+    if (share < least)
+        share = least;
+    return share < all ? (uint32_t)share : all;
 }
 
 /* Move a record to the list of a state, as its newest. */

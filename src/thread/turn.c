@@ -8,7 +8,8 @@
 
 #define COLLECT_MS 1000      /* time between two collections of a thread's caches */
 #define REST_MS RECORDS_WAIT_MS /* how long the caches of a thread that ended wait for an heir */
-#define EMPTY_MOST 4         /* records emptied in one turn */
+#define EMPTY_LEAST 4        /* records emptied in one turn, if so many have rested */
+#define EMPTY_MS 250         /* in which all of them are, however seldom there is a turn */
 #define EMPTIED_MANY 64      /* records emptied in a row that are a wave of threads which nobody followed */
 
 static bool
@@ -17,13 +18,14 @@ rested(const struct thread *t, uint64_t now)
     return t != NULL && record_waited(t->since, now, REST_MS);
 }
 
-/* Empty the caches of records that have waited for an heir long enough. True: their pages should not wait to decay. */
+/* Empty the caches of records that have waited for an heir long enough. `late`: for so many ms nobody has. True: their pages
+ * should not wait to decay. */
 static bool
-empty_rested(uint64_t now)
+empty_rested(uint64_t now, uint64_t late)
 {
     const struct record_list *resting = &records.lists[THREAD_RESTING];
-    unsigned n = 0;
-    for (; n < EMPTY_MOST && rested(resting->oldest, now); n++)
+    uint32_t most = records_share(records.resting, late, EMPTY_MS, EMPTY_LEAST), n = 0;
+    for (; n < most && rested(resting->oldest, now); n++)
         record_empty(resting->oldest);
     records.emptied = n != 0 ? records.emptied + n : 0;
     return records.emptied >= EMPTIED_MANY && conf.dirty_decay_ms > 0;
@@ -53,7 +55,7 @@ records_turn(uint64_t now)
         return;
     if (now >= records.next_look || records.next_look - now > RECORDS_WAIT_MS)
         records_find_ended(now);
-    bool purge = empty_rested(now);
+    bool purge = empty_rested(now, now > due ? now - due : 0);
     atomic_store_explicit(&records.due, next_due(now), memory_order_relaxed);
     lock_drop(&records.lock);
     if (purge)
@@ -69,10 +71,10 @@ turn_for_all(uint64_t now)
     pool_tick(now);
 }
 
-void
-thread_tick(struct thread *t)
+/* What is its thread's own. */
+static void
+turn_for_itself(struct thread *t, uint64_t now)
 {
-    uint64_t now = os_clock_ms();
     if (now < t->collected || now - t->collected >= COLLECT_MS) { /* the clock may have gone back */
         /* After a long rest what was cached is as old as pages that have decayed. */
         bool all = conf.dirty_decay_ms >= 0 && now > t->collected && now - t->collected >= (uint64_t)conf.dirty_decay_ms;
@@ -80,13 +82,15 @@ thread_tick(struct thread *t)
         cache_set_collect(&t->set, all);
     }
     cache_set_retire_ending(&t->set);
-    turn_for_all(now);
 }
 
 void
-thread_tick_without_record(void)
+thread_tick(struct thread *t)
 {
-    turn_for_all(os_clock_ms());
+    uint64_t now = os_clock_ms();
+    if (t != NULL)
+        turn_for_itself(t, now);
+    turn_for_all(now);
 }
 
 void

@@ -110,12 +110,28 @@ set_since(enum thread_state state, uint64_t since)
         t->since = since;
 }
 
-/* A turn in which whatever is due for records is done. */
+/* Whatever there is to do for records is due now: a clock that went back tells nothing of how late it is. */
+static void
+make_due(void)
+{
+    uint64_t far = os_clock_ms() + ((uint64_t)1 << 40);
+    records.next_look = far;
+    atomic_store(&records.due, far);
+}
+
+/* It has been due for a second. */
+static void
+make_late(void)
+{
+    uint64_t now = os_clock_ms();
+    records.next_look = now - RECORDS_WAIT_MS;
+    atomic_store(&records.due, now - RECORDS_WAIT_MS);
+}
+
 static void
 turn(void)
 {
-    atomic_store(&records.due, 0);
-    records.next_look = 0;
+    make_due();
     thread_tick(self);
 }
 
@@ -129,6 +145,20 @@ test_threads_that_ended_together_are_found_in_a_few_turns(void **unused)
         turn();
     assert_int_equal(records.live, 1);
     assert_int_equal(count(THREAD_RESTING) + count(THREAD_EMPTY), MANY);
+}
+
+static void
+test_turn_that_is_late_finds_all_that_ended(void **unused)
+{
+    (void)unused;
+    live_and_die(MANY);
+    make_late();
+    thread_tick(self);
+    assert_int_equal(records.live, 1);
+    begin(MANY / 2); /* these look for ended ones by themselves, and find none */
+    records_find_all_ended();
+    assert_int_equal(records.live, MANY / 2 + 1);
+    end(MANY / 2);
 }
 
 static void
@@ -188,14 +218,90 @@ test_rested_records_are_emptied_oldest_first_a_few_a_turn(void **unused)
     assert_in_range(some, 1, 10);
     assert_ptr_equal(records.lists[THREAD_EMPTY].oldest, oldest);
     assert_ptr_equal(records.lists[THREAD_RESTING].newest, newest);
-    for (int i = 0; i < 20; i++)
-        thread_tick(self); /* due again, though none was made so */
+    while (count(THREAD_RESTING) != 0) {
+        assert_true(atomic_load(&records.due) <= os_clock_ms()); /* again, though it was not made so */
+        thread_tick(self);
+    }
     assert_int_equal(count(THREAD_EMPTY), 20);
     struct thread_sums sums;
     ALCOVE_PUBLIC(purge)();
     thread_sum(ALCOVE_HEAP_DEFAULT, &sums);
     for (unsigned bin = 0; bin < BINS; bin++)
         assert_int_equal(sums.cached[bin], 0);
+}
+
+static void
+leave_rested(int n)
+{
+    live_and_die(n);
+    records_find_all_ended();
+    set_since(THREAD_RESTING, LONG_AGO);
+}
+
+static void
+test_turn_that_is_late_empties_all_that_rested(void **unused)
+{
+    (void)unused;
+    leave_rested(MANY);
+    make_late();
+    thread_tick(self);
+    assert_int_equal(count(THREAD_EMPTY), MANY);
+}
+
+static void
+test_thread_that_starts_gives_a_turn(void **unused)
+{
+    (void)unused;
+    leave_rested(20);
+    make_late();
+    one_after_another(20, 21);
+    assert_int_equal(count(THREAD_EMPTY), 19); /* one was taken over */
+}
+
+static void
+test_thread_that_ends_gives_a_turn(void **unused)
+{
+    (void)unused;
+    leave_rested(20);
+    make_late();
+    ALCOVE_PUBLIC(table).thread_exit();
+    assert_int_equal(count(THREAD_EMPTY), 20);
+}
+
+/* A thread may allocate a little of every size, and free nothing. */
+static void
+test_bins_that_run_empty_give_a_turn(void **unused)
+{
+    (void)unused;
+    leave_rested(20);
+    make_late();
+    void *blocks[SMALL_BINS];
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
+        assert_non_null(blocks[bin - 1] = ALCOVE_PUBLIC(malloc)(bin_size(bin)));
+    assert_int_equal(count(THREAD_EMPTY), 20);
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
+        ALCOVE_PUBLIC(free)(blocks[bin - 1]);
+}
+
+static void
+test_thread_without_a_record_gives_turns(void **unused)
+{
+    (void)unused;
+    fresh(unused);
+    conf.tcache = false;
+    conf.dirty_decay_ms = 10000;
+    pool_init(10000);
+    const size_t size = 100000;
+    void *block = ALCOVE_PUBLIC(malloc)(100), *large = ALCOVE_PUBLIC(malloc)(size);
+    ALCOVE_PUBLIC(free)(large);
+    assert_true(pool_default.free.dirty << PAGE_LG >= size);
+    pool_default.decay.epoch = LONG_AGO;
+    ALCOVE_PUBLIC(free)(block);
+    assert_true(pool_default.free.dirty << PAGE_LG < size); /* the block's own pages became free after the turn */
+    pool_default.decay.epoch = LONG_AGO;
+    block = ALCOVE_PUBLIC(malloc)(100);
+    assert_int_equal(pool_default.free.dirty, 0);
+    ALCOVE_PUBLIC(free)(block);
 }
 
 static void
@@ -249,10 +355,16 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         record_test(test_threads_that_ended_together_are_found_in_a_few_turns),
+        record_test(test_turn_that_is_late_finds_all_that_ended),
         record_test(test_search_goes_on_at_once_while_it_finds_and_rests_when_not),
         record_test(test_short_lives_among_many_long_ones_need_one_record),
         record_test(test_heir_takes_the_record_that_rests_the_least),
         record_test(test_rested_records_are_emptied_oldest_first_a_few_a_turn),
+        record_test(test_turn_that_is_late_empties_all_that_rested),
+        record_test(test_thread_that_starts_gives_a_turn),
+        record_test(test_thread_that_ends_gives_a_turn),
+        record_test(test_bins_that_run_empty_give_a_turn),
+        record_test(test_thread_without_a_record_gives_turns),
         record_test(test_emptied_record_is_taken_again),
         record_test(test_clock_that_went_back_holds_nothing_up),
         record_test(test_clock_that_went_back_collects_what_was_not_used_only),
