@@ -140,7 +140,7 @@ void purge_to(struct pool *pool, size_t limit);
 /* Have a run or span that is in no list and has no entries purged by the next purge_done(), which drops the lock meanwhile. */
 void purge_run(struct pool *pool, struct run *r);
 void purge_done(struct pool *pool);
-/* In a forked child: what others were just purging is dirty again. */
+/* In a forked child: what other threads were just purging is dirty again. */
 void purge_forked(struct pool *pool);
 
 /* huge.c: A huge run becomes a dirty span that is in no list and has no entries. */

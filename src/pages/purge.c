@@ -21,6 +21,7 @@ purge_run(struct pool *pool, struct run *r)
     r->kind = RUN_PURGING; /* so that nobody joins it */
     r->bin = r->word_bin = 0;
     r->heap = 0;
+    r->purger = lock_self();
     run_enter_ends(r);
     run_list_push(&pool->purging, r);
     r->older = pool->batch;
@@ -166,6 +167,10 @@ void
 purge_forked(struct pool *pool)
 {
     pool->batch = NULL;
-    while (pool->purging != NULL)
-        purge_end(pool, pool->purging, false, pool->purging->pages > GIANT_PAGES);
+    for (struct run *r = pool->purging, *next; r != NULL; r = next) {
+        next = r->next;
+        /* What this thread was at, before a signal handler forked, it goes on with. */
+        if (r->purger != lock_self())
+            purge_end(pool, r, false, r->pages > GIANT_PAGES);
+    }
 }

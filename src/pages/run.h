@@ -64,6 +64,7 @@ struct run {
             struct free_runs *owner; /* whose it is */
             size_t touched;          /* pages that may be resident */
         };
+        uint32_t purger;             /* being purged: whose hand it is in, lock_self() */
         struct run *next_giant;      /* huge: in the list of those that are found by it (pages/giants.h) */
     };
 } __attribute__((aligned(128))); /* page map entries keep its address in multiples of that */

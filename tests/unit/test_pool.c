@@ -1,6 +1,7 @@
 /* The pool of pages: runs are cut and joined, dirty ones used first, purged ones zero, chunks given back. */
 #include "unit.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include "heap/slab.h"
 #include "os/os.h"
 #include "pages/pool.h"
+#include "tests/child.h"
 
 static const struct run_use slab_use = { RUN_SLAB, 3, 7 }, large_use = { RUN_LARGE, 80, 7 },
                             huge_use = { RUN_HUGE, 0, 7 };
@@ -851,6 +853,132 @@ test_hook_that_refuses_loses_nothing(void **unused)
     assert_true(last > 50);
 }
 
+/* A fork while pages are being purged, which is without a lock. */
+static pthread_barrier_t in_purge, forked;
+static pid_t child_of_purge = -1;
+
+static bool
+purge_and_wait(void *unused, void *address, size_t size)
+{
+    static bool waited;
+    (void)unused;
+    if (!waited) {
+        waited = true;
+        pthread_barrier_wait(&in_purge);
+        pthread_barrier_wait(&forked);
+    }
+    return os_purge(address, size);
+}
+
+static bool
+purge_and_fork(void *unused, void *address, size_t size)
+{
+    (void)unused;
+    if (child_of_purge == -1) {
+        CHECK((child_of_purge = fork()) != -1);
+        alarm(CHILD_SECONDS); /* which a child does not have from its parent */
+    }
+    return os_purge(address, size);
+}
+
+static void
+make_dirty_pool(bool (*purge)(void *context, void *address, size_t size))
+{
+    static struct pool_hooks hooks;
+    hooks = test_hooks;
+    hooks.purge = purge;
+    memset(&hooked, 0, sizeof hooked);
+    memset(&hooks_seen, 0, sizeof hooks_seen);
+    pool_make(&hooked, &hooks, NULL, -1);
+    struct run *r[6];
+    for (int i = 0; i < 6; i++) {
+        r[i] = i % 2 == 0 ? pool_take_huge(&hooked, (1 + (size_t)i) * CHUNK_SIZE, PAGE_SIZE, huge_use)
+                          : pool_take(&hooked, CHUNK_PAGES / 2, PAGE_SIZE, large_use);
+        CHECK(r[i] != NULL);
+    }
+    for (int i = 0; i < 5; i++) { /* the last one stays */
+        r[i]->next = NULL;
+        pool_give(&hooked, r[i]);
+    }
+}
+
+static void
+check_all_can_be_purged(void)
+{
+    pool_purge();
+    CHECK(hooked.purging == NULL && hooked.free.dirty == 0 && hooked.free.oldest == NULL);
+    CHECK(hooked.mapped <= 2 * CHUNK_SIZE); /* that of the last one, and a spare one */
+    CHECK(hooked.mapped == hooks_seen.reserved);
+    struct run *r = pool_take_huge(&hooked, 9 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    CHECK(r != NULL);
+    memset((void *)r->base, 1, 9 * CHUNK_SIZE);
+    r->next = NULL;
+    pool_give(&hooked, r);
+    pool_purge();
+    CHECK(hooked.mapped <= 2 * CHUNK_SIZE);
+}
+
+static void *
+purge_pools(void *unused)
+{
+    pool_purge();
+    return unused;
+}
+
+static void
+wait_for_child(pid_t child)
+{
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void
+fork_while_another_thread_purges(void)
+{
+    pthread_t thread;
+    pthread_barrier_init(&in_purge, NULL, 2);
+    pthread_barrier_init(&forked, NULL, 2);
+    make_dirty_pool(purge_and_wait);
+    CHECK(pthread_create(&thread, NULL, purge_pools, NULL) == 0);
+    pthread_barrier_wait(&in_purge);
+    CHECK(hooked.purging != NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(CHILD_SECONDS);
+        check_all_can_be_purged();
+        _exit(0);
+    }
+    pthread_barrier_wait(&forked);
+    pthread_join(thread, NULL);
+    check_all_can_be_purged();
+    wait_for_child(child);
+}
+
+static void
+test_child_finds_what_another_thread_was_purging(void **unused)
+{
+    (void)unused;
+    in_child(fork_while_another_thread_purges);
+}
+
+/* As a signal handler does: parent and child go on with what they were at. */
+static void
+fork_while_this_thread_purges(void)
+{
+    make_dirty_pool(purge_and_fork);
+    check_all_can_be_purged();
+    CHECK(child_of_purge != -1);
+    if (child_of_purge != 0)
+        wait_for_child(child_of_purge);
+}
+
+static void
+test_child_goes_on_with_what_its_thread_was_purging(void **unused)
+{
+    (void)unused;
+    in_child(fork_while_this_thread_purges);
+}
+
 static void
 test_release_unmaps_everything(void **unused)
 {
@@ -944,6 +1072,8 @@ main(void)
         fresh_test(test_huge_run_grows_into_a_free_neighbour),
         fresh_test(test_giant_costs_one_word),
         fresh_test(test_hook_that_refuses_loses_nothing),
+        fresh_test(test_child_finds_what_another_thread_was_purging),
+        fresh_test(test_child_goes_on_with_what_its_thread_was_purging),
         fresh_test(test_release_unmaps_everything),
         fresh_test(test_random_operations_keep_the_chunks_in_order),
     };
