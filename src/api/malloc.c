@@ -1,6 +1,7 @@
 /* malloc and free: the hot path. Every slow turn is a jump to another function, so that these need no frame. */
 #include "alcove/alcove.h"
 #include "api/hot.h"
+#include "thread/peak.h"
 
 /* Place of the bin in a cache, by the size in units of 16 bytes. */
 #define P1(bin) ((bin) * sizeof(struct cache_bin))
@@ -12,17 +13,39 @@ const uint16_t place_by_16[TINY_MAX / 16 + 1] = {
     P1(1), EIGHT(P1, 1), EIGHT(P1, 9), EIGHT(P2, 17), EIGHT(P4, 25),
 };
 
-void *
-malloc_slow(size_t place, size_t heap)
+static __attribute__((noinline)) void *
+alloc_past_cache(unsigned bin, size_t heap)
 {
     bool zeroed;
     struct cache *c = thread_guarded(heap);
     if (c != NULL) {
-        void *block = cache_pop_guarded(c, (struct cache_bin *)((char *)c->bins + place));
+        void *block = cache_pop_guarded(c, &c->bins[bin]);
         if (block != NULL)
             return block;
     }
-    return alloc_slow((unsigned)(place / sizeof(struct cache_bin)), heap, &zeroed);
+    return alloc_slow(bin, heap, &zeroed);
+}
+
+/* Where blocks are large most turns are for nothing but to count what is live. The cache keeps its heap, so nobody need know that this
+ * thread is inside. NULL: there is more to do. */
+static inline void *
+pop_at_turn(struct cache *c, unsigned bin)
+{
+    if (cache_is_closed(c) || heap_is_ending(c->heap) || atomic_load_explicit(&c->heap->guarded, memory_order_relaxed))
+        return NULL;
+    void *block = cache_pop_at_turn(c, bin);
+    if (block != NULL)
+        peak_allocated(c, bin, 0);
+    return block;
+}
+
+void *
+malloc_slow(size_t place, size_t heap)
+{
+    unsigned bin = (unsigned)(place / sizeof(struct cache_bin));
+    struct cache *c = cache_of(heap);
+    void *block = c != NULL ? pop_at_turn(c, bin) : NULL;
+    return block != NULL ? block : alloc_past_cache(bin, heap);
 }
 
 void *

@@ -53,6 +53,7 @@ struct cache {
      * bytes more is live by this cache than when all its bins were looked at, and how many may be popped from one since. */
     _Atomic uint16_t known[BINS];
     int64_t grown, unseen;
+    uint8_t grew, spared; /* the bin by which it grew last; events since all bins were looked at */
     /* Allocations to the next work of the slow path, and low bits of those at a bin's last turn. */
     int32_t to_tick;
     uint16_t turn_at[BINS];
@@ -196,6 +197,21 @@ cache_tick_is_due(struct cache *c, int32_t allocations)
         return false;
     c->to_tick = COUNTDOWN + 1;
     return true;
+}
+
+/* Take a block at a bin's turn, if that is not for more than counting; then it counts as a turn. NULL: it is for more. */
+static inline void *
+cache_pop_at_turn(struct cache *c, unsigned bin)
+{
+    struct cache_bin *b = &c->bins[bin];
+    void *block = b->top[-1];
+    uint16_t now = (uint16_t)cache_allocations(b), allocations = (uint16_t)(now - c->turn_at[bin]);
+    if (block == NULL || c->to_tick <= allocations)
+        return NULL;
+    c->to_tick -= allocations;
+    c->turn_at[bin] = now;
+    b->top--;
+    return block;
 }
 
 /* How many there were since a bin's last turn, which is now. */

@@ -9,6 +9,7 @@
 /* Of what may be live without anybody looking: what a cache may grow by before it is looked at, and one of its bins. */
 #define CACHE_SHARE 2
 #define BIN_SHARE 8
+#define SPARED_MOST 8 /* events at which not all bins of a cache are looked at, in turn */
 
 /* So many blocks of a bin are known to be cached now, and by so many bytes more is live than was known. */
 static int64_t
@@ -25,6 +26,14 @@ look_at_bin(struct cache *c, unsigned bin)
     int count = cache_count_seen(&c->bins[bin]);
     bool known = count < 0 || count == atomic_load_explicit(&c->known[bin], memory_order_relaxed);
     return likely(known) ? 0 : know(c, bin, (unsigned)count);
+}
+
+/* The same of one of its own thread's. */
+static inline int64_t
+look_at_own(struct cache *c, unsigned bin)
+{
+    unsigned count = cache_count(&c->bins[bin]);
+    return count == atomic_load_explicit(&c->known[bin], memory_order_relaxed) ? 0 : know(c, bin, count);
 }
 
 /* Is there anything to look at? */
@@ -147,13 +156,24 @@ share(int64_t below, int part)
     return below / part > UNSEEN_BYTES ? below / part : UNSEEN_BYTES;
 }
 
+/* How many blocks may be popped from a bin so that it is no more than so many bytes. */
+static int32_t
+pops_within(const struct cache *c, unsigned bin, int64_t bytes)
+{
+    uint32_t size = (uint32_t)bin_size(bin), known = atomic_load_explicit(&c->known[bin], memory_order_relaxed);
+    if ((int64_t)known * size <= bytes)
+        return COUNTDOWN;
+    return bytes < size ? 0 : (int32_t)((uint32_t)bytes / size); /* less than what is cached, so it has 32 bits */
+}
+
 /* Let a bin have a turn before more than so many bytes are popped from it. */
-static void
+static inline void
 limit_unseen(struct cache *c, unsigned bin, int64_t bytes)
 {
-    int64_t size = (int64_t)bin_size(bin);
-    if (atomic_load_explicit(&c->known[bin], memory_order_relaxed) * size > bytes && c->bins[bin].countdown > bytes / size)
-        cache_turn_after(&c->bins[bin], (int32_t)(bytes / size));
+    struct cache_bin *b = &c->bins[bin];
+    int32_t most = pops_within(c, bin, bytes);
+    if (b->countdown < 0 || b->countdown > most)
+        cache_turn_after(b, most);
 }
 
 /* The same for all bins, if some had leave for more, while less was live. */
@@ -167,13 +187,15 @@ limit_all_unseen(struct cache *c, int64_t bytes)
         limit_unseen(c, bin, bytes);
 }
 
-/* As much has grown that it is time to look at a cache's other bins, or is live that there may be a new peak. */
+/* As much has grown that it is time to look at a cache's other bins, or there were as many events, or as much is live that there may
+ * be a new peak. */
 static __attribute__((noinline)) void
 look_around(struct cache *c, unsigned bin)
 {
     struct heap *h = c->heap;
     bool alone = atomic_load_explicit(&h->caches, memory_order_relaxed) == 1;
     c->grown = 0;
+    c->spared = 0;
     if (alone || !heap_peak_is_due(h)) {
         look_at_cache(c);
         bin = 0;
@@ -192,12 +214,18 @@ static void
 count(struct cache *c, unsigned bin, int64_t more)
 {
     struct heap *h = c->heap;
-    int64_t grown = know(c, bin, cache_count(&c->bins[bin])) + more;
-    int64_t below = -above(h, heap_count_live(h, grown)), unseen = share(below, BIN_SHARE);
-    c->grown = c->grown + grown > 0 ? c->grown + grown : 0;
+    int64_t grown = look_at_own(c, bin) + more;
+    if (grown > 0) {
+        /* Of large blocks that come and go every one is an event: the one of the last event has often been freed since. */
+        grown += look_at_own(c, c->grew);
+        c->grew = (uint8_t)bin;
+    }
+    uint64_t live = grown != 0 ? heap_count_live(h, grown) : live_now(h);
+    int64_t below = -above(h, live), unseen = share(below, BIN_SHARE);
+    c->grown = c->grown + grown > -UNSEEN_BYTES ? c->grown + grown : -UNSEEN_BYTES; /* what was freed since all were looked at */
     c->unseen = c->unseen > unseen ? c->unseen : unseen;
     limit_unseen(c, bin, unseen);
-    if (c->grown >= share(below, CACHE_SHARE) || unlikely(below < 0))
+    if (c->grown >= share(below, CACHE_SHARE) || unlikely(below < 0) || ++c->spared >= SPARED_MOST)
         look_around(c, bin);
 }
 
