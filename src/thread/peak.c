@@ -176,15 +176,16 @@ limit_unseen(struct cache *c, unsigned bin, int64_t bytes)
         cache_turn_after(b, most);
 }
 
-/* The same for all bins, if some had leave for more, while less was live. */
+/* The same for all bins that hold something, if some had leave for more, while less was live. */
 static void
 limit_all_unseen(struct cache *c, int64_t bytes)
 {
     if (c->unseen < 2 * bytes)
         return;
     c->unseen = bytes;
-    for (unsigned bin = 1; bin < BINS; bin++)
-        limit_unseen(c, bin, bytes);
+    for (unsigned word = 0; word < sizeof c->has_array / sizeof *c->has_array; word++)
+        for (uint64_t bits = c->has_array[word]; bits != 0; bits &= bits - 1)
+            limit_unseen(c, word * 64 + (unsigned)__builtin_ctzll(bits), bytes);
 }
 
 /* As much has grown that it is time to look at a cache's other bins, or there were as many events, or as much is live that there may
