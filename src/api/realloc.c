@@ -39,16 +39,25 @@ room_for(size_t size)
     return size * 2 > SMALL_MAX ? size * 2 : SMALL_MAX + 1;
 }
 
-/* May a block stay as it is: large enough, and not much too large? */
+/* Is this a live block of a slab, as far as the slab knows? */
 static inline bool
-stays(const struct run *r, const void *block, size_t size)
+is_small_block(const struct run *r, size_t used, const void *block)
 {
-    if (r->kind == RUN_SLAB) {
-        size_t used = bin_size(r->bin);
-        int i = slab_index(r, used, block);
-        return size <= used && ((size + QUANTUM - 1) & ~(QUANTUM - 1)) > used - used / 4 && i >= 0 &&
-               !run_bit(r, (unsigned)i);
-    }
+    int i = slab_index(r, used, block);
+    return likely(i >= 0) && likely(!run_bit(r, (unsigned)i));
+}
+
+/* May a small block stay as it is: large enough, and not much too large? */
+static inline bool
+small_stays(size_t used, size_t size)
+{
+    return size <= used && ((size + QUANTUM - 1) & ~(QUANTUM - 1)) > used - used / 4;
+}
+
+/* May a large one? */
+static inline bool
+large_stays(const struct run *r, const void *block, size_t size)
+{
     return r->kind > RUN_SLAB && block == (void *)r->base && size <= r->usable &&
            large_usable_of_growing(size) >= r->usable && !block_is_cached(r, block);
 }
@@ -124,8 +133,7 @@ resize(struct run *r, void *block, size_t size)
 {
     if (r->kind == RUN_SLAB) {
         size_t used = bin_size(r->bin);
-        int i = slab_index(r, used, block);
-        if (likely(i >= 0 && !run_bit(r, (unsigned)i)) && likely(!block_is_cached(r, block)))
+        if (is_small_block(r, used, block) && likely(!block_is_cached(r, block)))
             return size <= used ? move_to_less(heap_of(r->heap), r, block, used, size)
                                 : move_growing(heap_of(r->heap), block, used, size);
     } else if (likely(block == (void *)r->base) && likely(!block_is_cached(r, block))) {
@@ -168,17 +176,49 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
     return to;
 }
 
+/* Move a live small block by what this thread's cache of its heap has at hand; most that grow are small. */
+static __attribute__((noinline, hot)) void *
+move_small(void *block, size_t size, uint32_t heap, uint32_t caller, uint64_t entry, size_t used)
+{
+    struct cache *c = cache_of(entry_heap(entry));
+    if (ALCOVE_DEBUG || unlikely(c == NULL)) /* a debug build looks at every block */
+        return reallocate_slow(block, size, heap, caller);
+    struct cache_bin *from = cache_bin_of(c, entry);
+    if (unlikely(from->top == from->end) || unlikely(cache_has(from, block)))
+        return reallocate_slow(block, size, heap, caller);
+    struct cache_bin *bin = &c->bins[bin_of_size(size)];
+    void *to = bin->top[-1];
+    if (unlikely(to == NULL) || unlikely(bin->countdown <= 0)) /* it is not to be counted here, and there again */
+        return reallocate_slow(block, size, heap, caller);
+    bin->top--;
+    bin->countdown--;
+    memcpy(to, block, used < size ? used : size);
+    *from->top = block;
+    CACHE_FORK_ORDER();
+    from->top++;
+    return to;
+}
+
 /* heap: where a new block comes from. caller: the module that calls; ALCOVE_HEAP_NONE: called by
  * our own name, so that the block must be ours. */
 static inline __attribute__((always_inline)) void *
 reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
 {
-    struct run *r = entry_run(pagemap_get_hot(block));
-    if (likely(r != NULL) && likely(caller == ALCOVE_HEAP_NONE || r->heap == caller)) {
-        if (stays(r, block, size))
+    uint64_t entry = pagemap_get_hot(block);
+    struct run *r = entry_run(entry);
+    if (unlikely(r == NULL) || unlikely(caller != ALCOVE_HEAP_NONE && r->heap != caller))
+        return reallocate_slow(block, size, heap, caller);
+    if (r->kind == RUN_SLAB) {
+        size_t used = bin_size(r->bin);
+        if (!is_small_block(r, used, block))
+            return reallocate_slow(block, size, heap, caller);
+        if (small_stays(used, size))
             return block;
-        if (r->kind == RUN_LARGE && block == (void *)r->base && size > r->usable && use_room(heap_of(r->heap), r, size))
-            return block;
+        if (used < CREEP_MIN && size < CREEP_MIN && size != 0)
+            return move_small(block, size, heap, caller, entry, used);
+    } else if (large_stays(r, block, size) || (r->kind == RUN_LARGE && block == (void *)r->base && size > r->usable &&
+                                               use_room(heap_of(r->heap), r, size))) {
+        return block;
     }
     return reallocate_slow(block, size, heap, caller);
 }
