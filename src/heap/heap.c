@@ -334,7 +334,7 @@ heap_give_pages(struct heap *h, struct run *runs)
     size_t pages = 0;
     for (const struct run *r = runs; r != NULL; r = r->next)
         pages += r->pages;
-    atomic_fetch_add_explicit(&h->given, pages, memory_order_relaxed);
+    heap_count_given(h, pages);
     pool_give(h->pool, runs);
 }
 

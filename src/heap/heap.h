@@ -153,6 +153,13 @@ heap_peak_is_due(const struct heap *h)
            (int64_t)atomic_load_explicit(&h->peak_due, memory_order_relaxed);
 }
 
+/* So many of its pages went to the pool, where they are dirty: whoever destroys it purges as many. */
+static inline void
+heap_count_given(struct heap *h, size_t pages)
+{
+    atomic_fetch_add_explicit(&h->given, pages, memory_order_relaxed);
+}
+
 /* Count an allocation that went past the thread caches. */
 void heap_count_uncached(struct heap *h, unsigned bin);
 

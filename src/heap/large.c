@@ -9,7 +9,7 @@ is_huge(size_t bytes, size_t alignment)
     return bytes > LARGE_MAX || alignment >= CHUNK_SIZE;
 }
 
-/* Count a block that comes or goes, or is going to change or has changed: its lock is held. */
+/* Count a block that comes or goes: its lock is held. */
 static void
 count(struct heap *h, struct run *r, int64_t sign)
 {
@@ -18,13 +18,29 @@ count(struct heap *h, struct run *r, int64_t sign)
         atomic_fetch_add_explicit(&h->nobin_out_bytes, (uint64_t)(sign * (int64_t)r->usable), memory_order_relaxed);
 }
 
-/* A block has changed where it is. What it gained is part of the bytes that were ever allocated, and what it lost stays so. */
+/* A block has another bin, or usable size. Most that grow have no bin before or after, and need no lock. */
+static void
+count_changed(struct heap *h, unsigned old_bin, size_t old, unsigned bin, size_t now)
+{
+    if (bin != old_bin) {
+        lock_take(&h->large_lock);
+        counter_add(&h->large_out[large_counter(old_bin)], (uint64_t)-1);
+        counter_add(&h->large_out[large_counter(bin)], 1);
+        lock_drop(&h->large_lock);
+    }
+    uint64_t more = (bin == 0 ? now : 0) - (uint64_t)(old_bin == 0 ? old : 0);
+    if (more != 0)
+        atomic_fetch_add_explicit(&h->nobin_out_bytes, more, memory_order_relaxed);
+}
+
+/* It did so where it is. What it gained is part of the bytes that were ever allocated, and what it lost stays so. */
 static void
 count_gone(struct heap *h, unsigned old_bin, size_t old, unsigned bin, size_t now)
 {
     uint64_t counted = (bin == 0 ? now : 0) - (uint64_t)(old_bin == 0 ? old : 0);
     uint64_t gained = now > old ? now - old : 0;
-    atomic_fetch_add_explicit(&h->gone_bytes, gained - counted, memory_order_relaxed);
+    if (gained != counted)
+        atomic_fetch_add_explicit(&h->gone_bytes, gained - counted, memory_order_relaxed);
 }
 
 /* Bytes of whole pages; 0: too many. */
@@ -131,14 +147,18 @@ large_give(struct heap *h, struct run *r)
     heap_let_go(h);
 }
 
-/* Resize the pages of a run that is off its heap's list. False: it stays as it is. */
+/* Resize the pages of a run. False: it stays as it is. */
 static bool
 resize_pages(struct heap *h, struct run *r, size_t bytes, unsigned bin)
 {
     bool huge = is_huge(bytes, PAGE_SIZE);
-    if (huge != (r->kind == RUN_HUGE))
+    size_t pages = bytes >> PAGE_LG, old = r->pages;
+    if (huge != (r->kind == RUN_HUGE) ||
+        !(huge ? pool_resize_huge(h->pool, r, bytes) : pool_resize(h->pool, r, pages, (uint8_t)bin)))
         return false;
-    return huge ? pool_resize_huge(h->pool, r, bytes) : pool_resize(h->pool, r, bytes >> PAGE_LG, (uint8_t)bin);
+    if (pages < old)
+        heap_count_given(h, old - pages);
+    return true;
 }
 
 /* Count that the usable size has become another. */
@@ -163,40 +183,18 @@ large_resize(struct heap *h, struct run *r, size_t size, size_t room)
     if (usable > old && !heap_charge(h, usable - old))
         return NULL;
     unsigned old_bin = r->bin;
-    /* Off the list meanwhile, so that nobody counts half of a change. */
-    lock_take(&h->large_lock);
-    run_list_remove(&h->large, r);
-    count(h, r, -1);
-    lock_drop(&h->large_lock);
-    bool done = resize_pages(h, r, bytes, bin);
-    if (done) {
-        r->usable = usable;
-        r->zeroed = 0; /* what it got may be dirty */
-        heap_clear_uncharged(h, r, usable);
+    if (!resize_pages(h, r, bytes, bin)) {
+        if (usable > old)
+            heap_discharge(h, usable - old);
+        return NULL;
     }
-    lock_take(&h->large_lock);
-    run_list_push(&h->large, r);
-    count(h, r, 1);
-    lock_drop(&h->large_lock);
-    if (done) {
-        count_gone(h, old_bin, old, r->bin, usable);
-        count_change(h, old, usable);
-    } else if (usable > old) {
-        heap_discharge(h, usable - old);
-    }
-    return done ? (void *)r->base : NULL;
-}
-
-/* Give a run that is on its heap's list another bin and usable size. */
-static void
-recount(struct heap *h, struct run *r, unsigned bin, size_t usable)
-{
-    lock_take(&h->large_lock);
-    count(h, r, -1);
     r->usable = usable;
-    pool_rebin(h->pool, r, (uint8_t)bin);
-    count(h, r, 1);
-    lock_drop(&h->large_lock);
+    r->zeroed = 0; /* what it got may be dirty */
+    heap_clear_uncharged(h, r, usable);
+    count_changed(h, old_bin, old, r->bin, usable);
+    count_gone(h, old_bin, old, r->bin, usable);
+    count_change(h, old, usable);
+    return (void *)r->base;
 }
 
 bool
@@ -205,7 +203,10 @@ large_make_room(struct heap *h, struct run *r, size_t size)
     size_t old = r->usable, usable = usable_of_growing(size, old);
     if (usable == old)
         return false;
-    recount(h, r, 0, usable);
+    unsigned old_bin = r->bin;
+    r->usable = usable;
+    run_rebin(r, 0);
+    count_changed(h, old_bin, old, 0, usable);
     r->zeroed = 0; /* it may have been another block's */
     heap_clear_uncharged(h, r, usable); /* before that is discharged */
     count_change(h, old, usable);
@@ -233,13 +234,24 @@ large_use_room(struct heap *h, struct run *r, size_t size)
 bool
 large_end_room(struct heap *h, struct run *r)
 {
-    size_t bytes = r->pages << PAGE_LG, old = r->usable;
-    if (r->kind != RUN_LARGE || bytes <= SMALL_MAX || bytes > CACHED_MAX || bin_size(bin_of_size(bytes)) != bytes)
+    unsigned least = bin_of(SMALL_MAX + 1);
+    size_t old = r->usable, all = r->pages << PAGE_LG, kept = bytes_of(least, 0), bytes = all < kept ? all : kept;
+    bool never_had_any = old == all && all > CACHED_MAX;
+    if (r->kind != RUN_LARGE || all <= SMALL_MAX || never_had_any || bin_size(bin_of_size(bytes)) != bytes || heap_is_ending(h))
         return false;
-    if (!heap_charge(h, bytes - old))
+    if (bytes > old && !heap_charge(h, bytes - old))
         return false;
+    unsigned bin = bin_of_size(bytes);
+    if (bytes == all) {
+        run_rebin(r, (uint8_t)bin);
+    } else if (!resize_pages(h, r, bytes, bin)) {
+        if (bytes > old)
+            heap_discharge(h, bytes - old);
+        return false;
+    }
+    r->usable = bytes;
     atomic_fetch_add_explicit(&h->gone_bytes, old, memory_order_relaxed);
-    recount(h, r, bin_of_size(bytes), bytes);
-    heap_count_live(h, (int64_t)(bytes - old));
+    count_changed(h, 0, old, bin, bytes);
+    count_change(h, old, bytes);
     return true;
 }

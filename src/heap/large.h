@@ -40,7 +40,9 @@ bool large_make_room(struct heap *h, struct run *run, size_t size);
 /* Grow into the room. False: there is none, or the limit forbids it. */
 bool large_use_room(struct heap *h, struct run *run, size_t size);
 
-/* Make the room part of the block, which is going to be cached; false: it has no bin, or the limit forbids it. */
+/* Give a block that is going to be cached a bin: room, or what it has beyond the least that one with room begins with, is given
+ * back, or else made part of it. The next that grows begins with that, where it can grow on. False: it has no bin, or the limit
+ * forbids it. */
 bool large_end_room(struct heap *h, struct run *run);
 
 /* Place of a large bin (0: none) in the heap's counters. */

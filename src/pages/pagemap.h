@@ -8,9 +8,9 @@
  *   leaf    the entries of 2^PAGEMAP_LG_LEAF neighbouring pages, mapped when first needed
  *   root    a leaf's address for each part of the address space
  *
- * An entry is written under the lock of the pool whose page it is, tables are made under a lock of the map's own; read by anyone
- * without a lock. The loader includes this header
- * too, and lends the map, so that its guards can read it whether an allocator is loaded or not.
+ * An entry is written under the lock of the pool whose page it is, or by who has the block that begins there; tables are made
+ * under a lock of the map's own. Both are read by anyone without a lock. The loader includes this header too, and lends the
+ * map, so that its guards can read it whether an allocator is loaded or not.
  */
 #ifndef PAGES_PAGEMAP_H
 #define PAGES_PAGEMAP_H

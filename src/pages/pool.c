@@ -226,6 +226,13 @@ pool_purge_some(struct pool *pool, size_t pages)
     lock_drop(&pool->lock);
 }
 
+void
+run_rebin(struct run *run, uint8_t bin)
+{
+    run->bin = run->word_bin = bin;
+    pagemap_set(run->base, 1, entry_make(run));
+}
+
 bool
 pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
 {
@@ -257,21 +264,10 @@ pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
             done = true;
         }
     }
-    if (done) {
-        run->bin = run->word_bin = bin;
-        pagemap_set(run->base, 1, entry_make(run));
-    }
+    if (done)
+        run_rebin(run, bin);
     lock_drop(&pool->lock);
     return done;
-}
-
-void
-pool_rebin(struct pool *pool, struct run *run, uint8_t bin)
-{
-    lock_take(&pool->lock);
-    run->bin = run->word_bin = bin;
-    pagemap_set(run->base, 1, entry_make(run));
-    lock_drop(&pool->lock);
 }
 
 /* The next of all pools; the default one is the first. */

@@ -78,8 +78,8 @@ void pool_purge_some(struct pool *pool, size_t pages);
 /* Change how many pages a large run has, where it is, and its bin. False if what follows is not free. */
 bool pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin);
 
-/* Change the bin that a large run's entry tells. */
-void pool_rebin(struct pool *pool, struct run *run, uint8_t bin);
+/* Change the bin that a large run's entry tells. For who has its block; takes no lock. */
+void run_rebin(struct run *run, uint8_t bin);
 
 /* Huge runs, of any size and alignment; they have chunks of their own (pages/huge.c). */
 struct run *pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use use);

@@ -115,6 +115,25 @@ test_peak_of_a_block_that_grows(void **unused)
     assert_int_equal(stats_of(heap).live_bytes, 0);
 }
 
+/* The room of a block that grew goes back with it, and only the pages that the next one begins with are kept for that. */
+static void
+test_room_goes_back_when_a_block_that_grew_is_freed(void **unused)
+{
+    (void)unused;
+    void *before = NULL;
+    for (int i = 0; i < 3; i++) {
+        void *block = NULL;
+        for (size_t size = 10000; size <= 300000; size += size / 3)
+            assert_non_null(block = table->heap_realloc(heap, block, size));
+        table->free(block);
+        if (stats_of(heap).active_bytes > 128 * KIB)
+            fail_msg("%llu bytes are charged, of which none is live", (unsigned long long)stats_of(heap).active_bytes);
+        if (before != NULL)
+            assert_ptr_equal(block, before);
+        before = block;
+    }
+}
+
 /* The steps that a program's figures would show: 24,000 to 30,000 bytes, 32 KiB to 33. */
 static void
 test_peak_of_one_step(void **unused)
@@ -455,6 +474,7 @@ main(void)
         figure_test(test_peak_stays_when_blocks_are_freed),
         figure_test(test_peak_leaves_out_what_is_cached),
         figure_test(test_peak_of_a_block_that_grows),
+        figure_test(test_room_goes_back_when_a_block_that_grew_is_freed),
         figure_test(test_peak_of_one_step),
         figure_test(test_peak_of_threads_in_turn),
         figure_test(test_peak_of_threads_together),
