@@ -115,7 +115,8 @@ resize_large(struct run *r, void *block, size_t size)
     if (size > used && use_room(h, r, size))
         return block;
     if (is_creeping(used, size)) {
-        size_t room = room_for(size);
+        bool outgrew_room = r->kind == RUN_LARGE && r->bin == 0;
+        size_t room = room_for(size) + (outgrew_room ? size : 0);
         to = large_resize(h, r, size, size <= LARGE_MAX && room > LARGE_MAX ? LARGE_MAX : room);
     }
     if (to == NULL)
