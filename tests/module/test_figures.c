@@ -134,6 +134,38 @@ test_room_goes_back_when_a_block_that_grew_is_freed(void **unused)
     }
 }
 
+/* Two blocks that grow in turn are each other's neighbours: each keeps what it holds, and is counted for what it may use. */
+static void
+test_blocks_that_grow_side_by_side(void **unused)
+{
+    (void)unused;
+    unsigned char *of[2] = { NULL, NULL };
+    size_t had[2] = { 0, 0 };
+    for (size_t size = 16; size <= 6 * MIB; size += size / 2)
+        for (int i = 0; i < 2; i++) {
+            assert_non_null(of[i] = table->heap_realloc(heap, of[i], size));
+            for (size_t at = 0; at < had[i]; at++)
+                if (of[i][at] != (unsigned char)(at * 7 + at / 4096 + (size_t)i))
+                    fail_msg("a block of %zu bytes lost byte %zu when it grew to %zu", had[i], at, size);
+            for (size_t at = had[i]; at < size; at++)
+                of[i][at] = (unsigned char)(at * 7 + at / 4096 + (size_t)i);
+            had[i] = size;
+            struct alcove_heap_stats s = stats_of(heap);
+            uint64_t live = 0;
+            for (int j = 0; j < 2; j++)
+                live += of[j] != NULL ? table->malloc_usable_size(of[j]) : 0;
+            assert_int_equal(s.live_bytes, live);
+            if (s.active_bytes < live || s.active_bytes > live + s.cached_bytes + 256 * KIB)
+                fail_msg("at %zu bytes: %llu are charged, %llu live and %llu cached", size, (unsigned long long)s.active_bytes,
+                         (unsigned long long)live, (unsigned long long)s.cached_bytes);
+        }
+    table->free(of[0]);
+    table->free(of[1]);
+    assert_int_equal(stats_of(heap).live_bytes, 0);
+    table->purge();
+    assert_int_equal(stats_of(heap).active_bytes, 0);
+}
+
 /* The steps that a program's figures would show: 24,000 to 30,000 bytes, 32 KiB to 33. */
 static void
 test_peak_of_one_step(void **unused)
@@ -475,6 +507,7 @@ main(void)
         figure_test(test_peak_leaves_out_what_is_cached),
         figure_test(test_peak_of_a_block_that_grows),
         figure_test(test_room_goes_back_when_a_block_that_grew_is_freed),
+        figure_test(test_blocks_that_grow_side_by_side),
         figure_test(test_peak_of_one_step),
         figure_test(test_peak_of_threads_in_turn),
         figure_test(test_peak_of_threads_together),

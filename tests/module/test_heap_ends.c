@@ -105,6 +105,52 @@ test_pages_go_back_as_blocks_of_an_ending_heap_are_freed(void **unused)
     assert_true(resident_bytes() < before + 10000000);
 }
 
+#define GROWN 100
+
+/* Blocks of 300 KB that grew to that, in pages with room. */
+static void
+grow_blocks(uint32_t heap, void **blocks)
+{
+    for (int i = 0; i < GROWN; i++) {
+        blocks[i] = NULL;
+        for (size_t size = 10000; size <= 300000; size += size / 2) {
+            assert_non_null(blocks[i] = table->heap_realloc(heap, blocks[i], size));
+            memset(blocks[i], 1, size);
+        }
+    }
+}
+
+static void
+test_room_goes_back_as_blocks_of_an_ending_heap_are_freed(void **unused)
+{
+    (void)unused;
+    void *blocks[GROWN];
+    uint32_t heap = heap_new(0);
+    table->purge();
+    size_t before = resident_bytes();
+    grow_blocks(heap, blocks);
+    assert_int_equal(table->heap_end(heap), 0);
+    for (int i = 0; i < GROWN; i++)
+        table->free(blocks[i]);
+    assert_true(resident_bytes() < before + 5000000);
+    assert_false(heap_lives(heap));
+}
+
+static void
+test_room_that_went_back_before_goes_with_a_heap_that_is_destroyed(void **unused)
+{
+    (void)unused;
+    void *blocks[GROWN];
+    uint32_t heap = heap_new(0);
+    table->purge();
+    size_t before = resident_bytes();
+    grow_blocks(heap, blocks);
+    for (int i = 0; i < GROWN; i++)
+        table->free(blocks[i]);
+    assert_int_equal(table->heap_destroy(heap), 0);
+    assert_true(resident_bytes() < before + 5000000);
+}
+
 /* A thread that is stopped somewhere inside of malloc or free of a heap, by a signal whose handler waits. */
 static sem_t stopped, go_on;
 static _Atomic bool finish;
@@ -246,6 +292,8 @@ main(void)
         cmocka_unit_test(test_end_of_no_heap_or_the_default_one_is_refused),
         cmocka_unit_test(test_functions_of_an_ended_heap_go_on_to_work),
         cmocka_unit_test(test_pages_go_back_as_blocks_of_an_ending_heap_are_freed),
+        cmocka_unit_test(test_room_goes_back_as_blocks_of_an_ending_heap_are_freed),
+        cmocka_unit_test(test_room_that_went_back_before_goes_with_a_heap_that_is_destroyed),
         cmocka_unit_test(test_thread_stopped_inside_keeps_the_heap),
         cmocka_unit_test(test_sleeping_thread_lets_go_when_it_calls_again),
         cmocka_unit_test(test_numbers_are_not_used_up),

@@ -137,7 +137,7 @@ test_blocks_keep_their_contents_while_they_change_hands(void **unused)
     for (unsigned i = 0; i < SLOTS; i++) {
         assert_true(holds(&slots[i].block));
         table->free(slots[i].block.address);
-        slots[i].block.address = NULL;
+        slots[i].block = (struct block){ NULL, 0, 0 };
     }
     threads_settled(before.threads);
     table->info(&after);
@@ -178,7 +178,94 @@ test_many_short_threads_leave_nothing(void **unused)
     assert_int_equal(message_count, 0);
 }
 
+static uint32_t shared_heap;
+
+/* Blocks of several threads grow side by side in one heap, change hands, and are freed by whoever has them. */
+static void *
+grow(void *number)
+{
+    struct dice d = { (uintptr_t)number + 1 };
+    struct block own[6] = { { NULL, 0, 0 } };
+    for (unsigned i = 0; i < rounds * 4000; i++) {
+        struct block *b = &own[roll(&d, 6)];
+        if (!holds(b))
+            return FAILED;
+        size_t size = b->size + (b->size >> (1 + roll(&d, 3)));
+        if (roll(&d, 16) == 0) {
+            struct slot *s = &slots[roll(&d, THREADS)];
+            pthread_mutex_lock(&s->lock);
+            struct block other = s->block;
+            s->block = *b;
+            pthread_mutex_unlock(&s->lock);
+            *b = other;
+            continue;
+        }
+        if (b->address != NULL && (size > (3 << 20) || roll(&d, 40) == 0)) {
+            table->free(b->address);
+            *b = (struct block){ NULL, 0, 0 };
+            continue;
+        }
+        if (b->address == NULL)
+            size = 16 + roll(&d, 9000);
+        b->address = table->heap_realloc(shared_heap, b->address, size);
+        if (b->address == NULL || (b->size != 0 && !mark_holds(b->address, b->size, b->seed)))
+            return FAILED;
+        b->size = size;
+        b->seed = d.state;
+        mark_write(b->address, size, b->seed);
+    }
+    for (unsigned i = 0; i < 6; i++) {
+        if (!holds(&own[i]))
+            return FAILED;
+        table->free(own[i].address);
+    }
+    return NULL;
+}
+
 static atomic_bool stop;
+
+static void *
+watch_shared(void *unused)
+{
+    (void)unused;
+    while (!stop) {
+        struct alcove_heap_stats s;
+        if (table->heap_stats(shared_heap, &s) != 0)
+            return FAILED;
+        table->purge();
+    }
+    return NULL;
+}
+
+static void
+test_blocks_grow_side_by_side(void **unused)
+{
+    (void)unused;
+    pthread_t watcher;
+    void *result;
+    struct alcove_heap_stats s;
+    assert_int_equal(table->heap_create(NULL, &shared_heap), 0);
+    stop = false;
+    assert_int_equal(pthread_create(&watcher, NULL, watch_shared, NULL), 0);
+    in_threads(THREADS, grow);
+    stop = true;
+    pthread_join(watcher, &result);
+    assert_null(result);
+    for (unsigned i = 0; i < THREADS; i++) {
+        assert_true(holds(&slots[i].block));
+        table->free(slots[i].block.address);
+        slots[i].block = (struct block){ NULL, 0, 0 };
+    }
+    threads_settled(1);
+    table->purge();
+    assert_int_equal(table->heap_stats(shared_heap, &s), 0);
+    assert_int_equal(s.live_blocks, 0);
+    assert_int_equal(s.live_bytes, 0);
+    assert_int_equal(s.active_bytes, 0);
+    assert_int_equal(s.total_allocs, s.total_frees);
+    assert_int_equal(table->heap_destroy(shared_heap), 0);
+    assert_int_equal(message_count, 0);
+}
 
 static void *
 watch(void *unused)
@@ -215,6 +302,7 @@ main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocks_keep_their_contents_while_they_change_hands),
+        cmocka_unit_test(test_blocks_grow_side_by_side),
         cmocka_unit_test(test_many_short_threads_leave_nothing),
         cmocka_unit_test(test_figures_can_be_read_meanwhile),
     };
