@@ -54,12 +54,11 @@ small_stays(size_t used, size_t size)
     return size <= used && ((size + QUANTUM - 1) & ~(QUANTUM - 1)) > used - used / 4;
 }
 
-/* May a large one? */
+/* May a large one, if it is live? */
 static inline bool
 large_stays(const struct run *r, const void *block, size_t size)
 {
-    return r->kind > RUN_SLAB && block == (void *)r->base && size <= r->usable &&
-           large_usable_of_growing(size) >= r->usable && !block_is_cached(r, block);
+    return r->kind > RUN_SLAB && block == (void *)r->base && size <= r->usable && large_usable_of_growing(size) >= r->usable;
 }
 
 /* A block and the one that it moves to are one block: the peak must not see both. Of small ones it does not matter. */
@@ -200,8 +199,20 @@ move_small(void *block, size_t size, uint32_t heap, uint32_t caller, uint64_t en
     return to;
 }
 
+/* A large block that a cache may hold, or that may grow into its room. */
+static __attribute__((noinline, hot)) void *
+reallocate_large(struct run *r, void *block, size_t size, uint32_t heap, uint32_t caller)
+{
+    if (large_stays(r, block, size) && !block_is_cached(r, block))
+        return block;
+    if (r->kind == RUN_LARGE && block == (void *)r->base && size > r->usable && use_room(heap_of(r->heap), r, size))
+        return block;
+    return reallocate_slow(block, size, heap, caller);
+}
+
 /* heap: where a new block comes from. caller: the module that calls; ALCOVE_HEAP_NONE: called by
- * our own name, so that the block must be ours. */
+ * our own name, so that the block must be ours. All that does more than return is a jump, so that a block that stays needs no
+ * frame. */
 static inline __attribute__((always_inline)) void *
 reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
 {
@@ -217,11 +228,11 @@ reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
             return block;
         if (used < CREEP_MIN && size < CREEP_MIN && size != 0)
             return move_small(block, size, heap, caller, entry, used);
-    } else if (large_stays(r, block, size) || (r->kind == RUN_LARGE && block == (void *)r->base && size > r->usable &&
-                                               use_room(heap_of(r->heap), r, size))) {
-        return block;
+        return reallocate_slow(block, size, heap, caller);
     }
-    return reallocate_slow(block, size, heap, caller);
+    if (likely(large_stays(r, block, size)) && likely(r->bin == 0)) /* most that grow have none, and so no cache has them */
+        return block;
+    return reallocate_large(r, block, size, heap, caller);
 }
 
 void *
