@@ -105,6 +105,34 @@ test_pages_go_back_as_blocks_of_an_ending_heap_are_freed(void **unused)
     assert_true(resident_bytes() < before + 10000000);
 }
 
+static void *
+end_elsewhere(void *heap)
+{
+    return table->heap_end(*(uint32_t *)heap) == 0 ? NULL : heap;
+}
+
+/* While little is live, every pop of such a block is a turn. */
+static void
+test_next_turn_of_a_thread_leaves_an_ending_heap(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    void *refused;
+    uint32_t heap = heap_new(0);
+    void *(*allocate)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, heap);
+    void *kept = allocate(100);
+    for (int i = 0; i < 4; i++)
+        table->free(allocate(16000));
+    assert_int_equal(pthread_create(&thread, NULL, end_elsewhere, &heap), 0);
+    pthread_join(thread, &refused);
+    assert_null(refused);
+    void *block = allocate(16000);
+    assert_int_equal(owner_of(block).heap, ALCOVE_HEAP_DEFAULT);
+    table->free(block);
+    table->free(kept);
+    assert_false(heap_lives(heap));
+}
+
 #define GROWN 100
 
 /* Blocks of 300 KB that grew to that, in pages with room. */
@@ -292,6 +320,7 @@ main(void)
         cmocka_unit_test(test_end_of_no_heap_or_the_default_one_is_refused),
         cmocka_unit_test(test_functions_of_an_ended_heap_go_on_to_work),
         cmocka_unit_test(test_pages_go_back_as_blocks_of_an_ending_heap_are_freed),
+        cmocka_unit_test(test_next_turn_of_a_thread_leaves_an_ending_heap),
         cmocka_unit_test(test_room_goes_back_as_blocks_of_an_ending_heap_are_freed),
         cmocka_unit_test(test_room_that_went_back_before_goes_with_a_heap_that_is_destroyed),
         cmocka_unit_test(test_thread_stopped_inside_keeps_the_heap),

@@ -332,6 +332,38 @@ test_nothing_is_handed_out_twice_at_the_limit(void **unused)
     in_child(work_at_the_limit_in_threads);
 }
 
+static void *
+take_nearly_all(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 14; i++)
+        CHECK(table->heap_malloc(heap, 16 * KIB) != NULL);
+    return NULL;
+}
+
+/* While little is live, every pop of such a block is a turn; at the first one after there is a limit the cache is guarded. */
+static void
+turn_under_a_new_limit(void)
+{
+    pthread_t thread;
+    CHECK(group_open(NULL) == 0);
+    heap = heap_new(0);
+    for (int i = 0; i < 4; i++)
+        table->free(table->heap_malloc(heap, 16 * KIB));
+    CHECK(table->heap_limit(heap, 256 * KIB) == 0);
+    table->free(table->heap_malloc(heap, 16 * KIB));
+    CHECK(pthread_create(&thread, NULL, take_nearly_all, NULL) == 0);
+    pthread_join(thread, NULL);
+    heap_end(heap);
+}
+
+static void
+test_next_turn_of_a_thread_guards_its_cache(void **unused)
+{
+    (void)unused;
+    in_child(turn_under_a_new_limit);
+}
+
 int
 main(void)
 {
@@ -339,6 +371,7 @@ main(void)
         cmocka_unit_test(test_caches_of_sleeping_threads_do_not_stand_in_the_way),
         cmocka_unit_test(test_caches_do_not_stand_in_the_way_of_a_limit_lowered_later),
         cmocka_unit_test(test_caches_do_not_stand_in_the_way_of_realloc),
+        cmocka_unit_test(test_next_turn_of_a_thread_guards_its_cache),
         cmocka_unit_test(test_nothing_is_handed_out_twice_at_the_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
