@@ -27,10 +27,14 @@ unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_con
 	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_peak tests/unit/test_pool tests/unit/test_records \
 	tests/unit/test_sizeclass tests/unit/test_slab tests/unit/test_tls
 
-module_tests = tests/module/test_figures tests/module/test_limit_caches tests/module/test_ended_threads tests/module/test_exhaustion tests/module/test_huge_blocks tests/module/test_limit_realloc tests/module/test_limit_fill tests/module/test_decay_purge tests/module/test_fork tests/module/test_heap_ends tests/module/test_heap_limits tests/module/test_heaps \
-	tests/module/test_limits tests/module/test_loading tests/module/test_misuse \
-	tests/module/test_processes tests/module/test_signals tests/module/test_standard \
-	tests/module/test_threads tests/module/test_tls tests/module/test_unload
+module_tests = tests/module/test_decay_purge tests/module/test_ended_threads \
+	tests/module/test_exhaustion tests/module/test_figures tests/module/test_fork tests/module/test_heap_ends \
+	tests/module/test_heap_limits tests/module/test_heaps tests/module/test_huge_blocks \
+	tests/module/test_limit_caches tests/module/test_limit_fill tests/module/test_limit_realloc \
+	tests/module/test_limits tests/module/test_loading tests/module/test_message_hook \
+	tests/module/test_misuse tests/module/test_processes tests/module/test_signals \
+	tests/module/test_standard tests/module/test_threads tests/module/test_tls \
+	tests/module/test_unload
 
 # Only in a build where a test can have system calls refused.
 if FAULT_INJECTION
