@@ -176,9 +176,42 @@ strict_frees_other_modules_block(void)
 }
 
 static void
+other_module_frees_strict_block(void)
+{
+    CALL(module, blocks_release)(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
+}
+
+static void
+realloc_to_nothing(alcove_module *by, void *block)
+{
+    void *(*by_realloc)(void *, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc, alcove_module_heap(by));
+    void *left = by_realloc(block, 0);
+    assert_null(left);
+}
+
+static void
+strict_reallocs_host_block_to_nothing(void)
+{
+    realloc_to_nothing(strict, malloc(100));
+}
+
+static void
+strict_reallocs_other_modules_block_to_nothing(void)
+{
+    realloc_to_nothing(strict, CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
+}
+
+static void
+other_module_reallocs_strict_block_to_nothing(void)
+{
+    realloc_to_nothing(module, CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
+}
+
+static void
 strict_frees_its_own_block(void)
 {
     CALL(strict, blocks_release)(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
+    realloc_to_nothing(strict, CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
 }
 
 static void
@@ -208,6 +241,13 @@ test_strict_policy_aborts_at_a_crossing_and_names_both_sides(void **state)
     assert_aborts(host_reallocs_strict_block_to_nothing, "test_policies", "belongs to module \"strict one\"");
     assert_aborts(strict_frees_host_block, "module \"strict one\" released", "belongs to libc");
     assert_aborts(strict_frees_other_modules_block, "module \"strict one\" released", "belongs to module \"blocks.so\"");
+    assert_aborts(other_module_frees_strict_block, "module \"blocks.so\" released", "belongs to module \"strict one\"");
+    assert_aborts(strict_reallocs_host_block_to_nothing, "module \"strict one\" released", "belongs to libc");
+    assert_aborts(strict_reallocs_other_modules_block_to_nothing, "module \"strict one\" released",
+                  "belongs to module \"blocks.so\"");
+    assert_aborts(other_module_reallocs_strict_block_to_nothing, "module \"blocks.so\" released",
+                  "belongs to module \"strict one\"");
+    assert_aborts(strict_reallocs_other_modules_block_to_nothing, bytes, " at 0x");
     assert_int_equal(child_status(strict_frees_its_own_block, message, sizeof message), 0);
     module_end(strict);
 }

@@ -142,6 +142,40 @@ test_module_reallocs_a_block_of_the_host(void **state)
     free(block);
 }
 
+/* To resize a block of another is no crossing; to resize it to nothing is a release. */
+static void
+test_module_reallocs_blocks_of_others_to_nothing(void **state)
+{
+    (void)state;
+    alcove_module *other = plugin_open(allocator, "blocks_two", NULL);
+    void *(*module_realloc)(void *, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc, heap);
+    void *(*module_reallocarray)(void *, size_t, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_reallocarray, heap);
+    for (unsigned i = 0; i < 2; i++) {
+        void *own = CALL(module, blocks_make)(BLOCKS_MALLOC, 100), *its = CALL(other, blocks_make)(BLOCKS_MALLOC, 100);
+        own = module_realloc(own, 1000);
+        its = i == 0 ? module_realloc(its, 1000) : module_reallocarray(its, 10, 100);
+        assert_int_equal(heap_of(allocator, its), alcove_module_heap(other));
+        assert_int_equal(stats_of(module).released_foreign, i * 2);
+        assert_int_equal(stats_of(other).released_outside, i);
+        errno = 0;
+        assert_null(i == 0 ? module_realloc(own, 0) : module_reallocarray(own, 0, 8));
+        assert_int_equal(errno, EINVAL);
+        assert_int_equal(stats_of(module).released_foreign, i * 2);
+        errno = 0;
+        assert_null(i == 0 ? module_realloc(its, 0) : module_reallocarray(its, 0, 8));
+        assert_int_equal(errno, EINVAL);
+        assert_int_equal(stats_of(module).released_foreign, i * 2 + 1);
+        void *hosts = malloc(100);
+        free(i == 0 ? module_realloc(hosts, 0) : module_reallocarray(hosts, 8, 0)); /* what libc made of it */
+        assert_int_equal(stats_of(module).released_foreign, i * 2 + 2);
+        assert_int_equal(stats_of(other).released_outside, i + 1);
+    }
+    assert_int_equal(stats_of(module).released_outside, 0);
+    assert_int_equal(stats_of(other).released_foreign, 0);
+    assert_int_equal(stats_of(module).heap.live_blocks, 0);
+    assert_int_equal(module_end(other).heap.live_blocks, 0);
+}
+
 static void
 test_asprintf_gives_libc_memory_that_the_module_may_free(void **state)
 {
@@ -487,6 +521,7 @@ main(void)
         TEST(test_host_reallocs_a_block_of_the_module_to_nothing),
         TEST(test_host_reallocarray_that_overflows_is_refused),
         TEST(test_module_reallocs_a_block_of_the_host),
+        TEST(test_module_reallocs_blocks_of_others_to_nothing),
         TEST(test_asprintf_gives_libc_memory_that_the_module_may_free),
         TEST(test_getline_grows_a_routed_buffer_inside_libc),
         TEST(test_pointer_to_free_in_static_data_is_routed),
