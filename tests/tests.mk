@@ -45,18 +45,22 @@ if FAULT_INJECTION
 module_tests += tests/module/test_refusal
 endif
 
-host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
+host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_half_made tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
-	tests/hosts/test_loader tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size \
+	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_routing \
 	tests/hosts/test_static_allocator
-# Plugins call back into test_endings and test_loader; test_program_stub is about programs that are not PIE; test_leftovers
+# Plugins call back into test_endings, test_half_made and test_loader; the loader finds functions of test_half_made and
+# test_loader_forks in place of libc's; test_program_stub is about programs that are not PIE; test_leftovers
 # compares where imports lead, which is to change by nothing but the allocator.
 tests_hosts_test_abi_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_abi_LDADD = $(host_ldadd)
 tests_hosts_test_endings_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_endings_LDADD = $(host_ldadd)
 tests_hosts_test_endings_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_hosts_test_half_made_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_half_made_LDADD = $(host_ldadd)
+tests_hosts_test_half_made_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_hosts_test_leftovers_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_leftovers_LDADD = $(host_ldadd)
 tests_hosts_test_leftovers_LDFLAGS = $(AM_LDFLAGS) -Wl,-z,now
@@ -71,6 +75,9 @@ EXTRA_tests_hosts_test_linked_program_DEPENDENCIES = libalcove@S@.la tests/plugi
 tests_hosts_test_loader_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_loader_LDADD = $(host_ldadd)
 tests_hosts_test_loader_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_hosts_test_loader_forks_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_loader_forks_LDADD = $(host_ldadd)
+tests_hosts_test_loader_forks_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_hosts_test_lua_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_lua_LDADD = $(host_ldadd)
 tests_hosts_test_modules_CPPFLAGS = $(host_cppflags)
@@ -108,7 +115,7 @@ interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/b
 	tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
-	tests/plugins/caller_two.la tests/plugins/first_table.la tests/plugins/keeper.la tests/plugins/lacking_table.la \
+	tests/plugins/caller_two.la tests/plugins/first_table.la tests/plugins/half_made.la tests/plugins/keeper.la tests/plugins/lacking_table.la \
 	tests/plugins/late.la tests/plugins/newer_table.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
 	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la
@@ -123,6 +130,7 @@ tests_plugins_caller_two_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_first_table_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_first_table_la_LDFLAGS = $(plugin_ldflags) -export-symbols-regex '^first_table$$'
 tests_plugins_first_table_la_LIBADD = libalcore.la
+tests_plugins_half_made_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,relro -Wl,-z,now
 tests_plugins_keeper_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_lacking_table_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_lacking_table_la_LDFLAGS = $(plugin_ldflags)
@@ -158,7 +166,7 @@ endif
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/first_table.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
+	tests/plugins/allocating.h tests/plugins/first_table.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.
