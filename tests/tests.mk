@@ -33,12 +33,13 @@ module_tests = tests/module/test_decay_purge tests/module/test_ended_threads \
 	tests/module/test_heap_limits tests/module/test_heaps tests/module/test_huge_blocks \
 	tests/module/test_limit_caches tests/module/test_limit_fill tests/module/test_limit_realloc \
 	tests/module/test_limits tests/module/test_loading tests/module/test_message_hook \
-	tests/module/test_misuse tests/module/test_processes tests/module/test_signals \
+	tests/module/test_misuse tests/module/test_processes tests/module/test_refused_pages tests/module/test_signals \
 	tests/module/test_standard tests/module/test_threads tests/module/test_tls \
 	tests/module/test_unload
 
-# Its functions are found by the allocator in place of libc's.
+# Their functions are found by the allocator in place of libc's.
 tests_module_test_fork_amid_locks_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_module_test_refused_pages_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 
 # Only in a build where a test can have system calls refused.
 if FAULT_INJECTION

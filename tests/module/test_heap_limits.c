@@ -133,7 +133,7 @@ test_limit_can_be_raised_and_removed(void **unused)
     heap_end(heap);
 }
 
-/* The last byte of the limit can be had, and not one more page. */
+/* The last byte of the limit can be had, and not one more. */
 static void
 test_block_of_exactly_the_limit_is_allowed(void **unused)
 {
@@ -150,6 +150,12 @@ test_block_of_exactly_the_limit_is_allowed(void **unused)
         assert_non_null(block);
         table->free(block);
         assert_null(table->heap_malloc(heap, sizes[i] + 1));
+        heap_end(heap);
+        heap = heap_new(sizes[i] * 2 - 1);
+        assert_null(table->heap_malloc(heap, sizes[i] * 2));
+        assert_non_null(block = table->heap_malloc(heap, sizes[i]));
+        assert_null(table->heap_malloc(heap, sizes[i]));
+        table->free(block);
         heap_end(heap);
     }
 }

@@ -2,6 +2,7 @@
  * realloc to less, and to no more than is usable, never fails: not at a heap's limit, not where the system gives
  * nothing more. Contents and errno are as before.
  */
+#include "config.h"
 #include "heaps.h"
 
 #include <sys/resource.h>
@@ -201,6 +202,33 @@ test_realloc_to_what_is_usable_of_a_grown_block(void **unused)
     in_child(use_what_is_usable_of_grown_blocks);
 }
 
+/* A block with room takes one page of it, if no more than that is left to its heap. */
+static void
+use_the_last_page(void)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    CHECK(group_open(NULL) == 0);
+    heap = heap_new(16 * MIB);
+    void *block = table->heap_realloc(heap, table->heap_malloc(heap, 700 * KIB), 800 * KIB);
+    size_t usable = table->malloc_usable_size(block);
+    uint64_t active = stats_of(heap).active_bytes;
+    CHECK(usable >= 800 * KIB && table->heap_limit(heap, active + page) == 0);
+    CHECK(table->heap_realloc(heap, block, usable + 1) == block);
+    CHECK(table->malloc_usable_size(block) == usable + page);
+    CHECK(stats_of(heap).active_bytes == active + page && stats_of(heap).limit_refused == 0);
+    CHECK(table->heap_realloc(heap, block, usable + page + 1) == NULL);
+    CHECK(stats_of(heap).active_bytes == active + page && stats_of(heap).limit_refused == 1);
+}
+
+static void
+test_block_with_room_takes_the_last_page_of_the_limit(void **unused)
+{
+    (void)unused;
+    if (ALCOVE_LG_PAGE > 12)
+        SKIP_BECAUSE("the figures are for pages of 4 KiB");
+    in_child(use_the_last_page);
+}
+
 /* No limit of a heap, but not a page more from the system. */
 static void
 shrink_without_memory(int resource, rlim_t most)
@@ -261,6 +289,7 @@ main(void)
         cmocka_unit_test(test_realloc_to_less_in_steps),
         cmocka_unit_test(test_realloc_to_what_is_usable_at_the_limit),
         cmocka_unit_test(test_realloc_to_what_is_usable_of_a_grown_block),
+        cmocka_unit_test(test_block_with_room_takes_the_last_page_of_the_limit),
         cmocka_unit_test(test_realloc_to_less_when_the_system_gives_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

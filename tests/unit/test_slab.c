@@ -465,6 +465,17 @@ test_batch_near_the_limit_touches_a_page_for_its_first_block_alone(void **unused
 }
 
 static void
+test_batch_far_from_the_limit_is_whole(void **unused)
+{
+    (void)unused;
+    SKIP_WITH_LARGE_PAGES();
+    struct heap *h = heap_new(HEAP_LIMIT_MIN * 64);
+    void *blocks[MANY];
+    assert_int_equal(slab_take(h, BIN_64, blocks, PAGE_SIZE / 64 + 1), PAGE_SIZE / 64 + 1);
+    assert_int_equal(atomic_load(&h->active), 2 * PAGE_SIZE);
+}
+
+static void
 test_pages_without_a_block_that_is_out_are_trimmed(void **unused)
 {
     (void)unused;
@@ -634,6 +645,7 @@ main(void)
         fresh_test(test_all_of_the_limit_can_be_taken),
         fresh_test(test_batch_is_shorter_where_the_limit_forbids_more),
         fresh_test(test_batch_near_the_limit_touches_a_page_for_its_first_block_alone),
+        fresh_test(test_batch_far_from_the_limit_is_whole),
         fresh_test(test_pages_without_a_block_that_is_out_are_trimmed),
         fresh_test(test_trimmed_page_is_had_by_another_class),
         fresh_test(test_last_page_of_the_limit_serves_any_block_that_needs_no_more),

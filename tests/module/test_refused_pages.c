@@ -1,0 +1,156 @@
+/*
+ * Pages that the system refuses: what was charged and counted for them is taken back. The allocator calls this program's
+ * functions for the system's, which refuse when they are told to.
+ */
+#include "module.h"
+
+#include <stdarg.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "heaps.h"
+#include "tests/child.h"
+
+#define KIB ((size_t)1 << 10)
+#define MIB ((size_t)1 << 20)
+#define MANY 100000
+
+static bool refusing, refusing_to_remap;
+static void *blocks[MANY];
+
+void *
+mmap(void *address, size_t size, int protection, int flags, int file, off_t offset)
+{
+    if (!refusing)
+        return (void *)syscall(SYS_mmap, address, size, protection, flags, file, offset);
+    errno = ENOMEM;
+    return MAP_FAILED;
+}
+
+void *
+mremap(void *address, size_t size, size_t new_size, int flags, ...)
+{
+    va_list rest;
+    va_start(rest, flags);
+    void *to = (flags & MREMAP_FIXED) != 0 ? va_arg(rest, void *) : NULL;
+    va_end(rest);
+    if (!refusing && !refusing_to_remap)
+        return (void *)syscall(SYS_mremap, address, size, new_size, flags, to);
+    errno = ENOMEM;
+    return MAP_FAILED;
+}
+
+/* Blocks of a size until the first is refused. Returns how many. */
+static unsigned
+fill_with(uint32_t heap, size_t size)
+{
+    unsigned n = 0;
+    while (n < MANY && (blocks[n] = table->heap_malloc(heap, size)) != NULL)
+        n++;
+    return n;
+}
+
+/* A heap at whose end pages of all kinds were refused goes nevertheless, for nothing is charged or counted for them. */
+static void
+be_refused_and_end(void)
+{
+    static const size_t sizes[] = { 64, 4000, 30 * KIB, 100 * KIB, MIB, 2 * MIB, 3 * MIB, 64 * MIB };
+    CHECK(group_open(NULL) == 0);
+    table->free(table->malloc(1));
+    uint32_t heaps = info_now().heaps;
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        uint32_t heap = heap_new(0);
+        void *first = table->heap_malloc(heap, 5 * MIB);
+        refusing = true;
+        unsigned n = fill_with(heap, sizes[i]);
+        CHECK(n < MANY && table->heap_realloc(heap, first, 100 * MIB) == NULL);
+        refusing = false;
+        CHECK(stats_of(heap).live_blocks == n + 1);
+        while (n > 0)
+            table->free(blocks[--n]);
+        table->free(first);
+        CHECK(table->heap_limit(heap, MIB) == 0);
+        void *all = table->heap_malloc(heap, MIB);
+        CHECK(all != NULL && stats_of(heap).active_bytes == MIB);
+        table->free(all);
+        CHECK(table->heap_end(heap) == 0);
+        table->tick();
+        CHECK(info_now().heaps == heaps);
+    }
+}
+
+static void
+test_heap_is_charged_for_no_page_that_was_refused(void **unused)
+{
+    (void)unused;
+    in_child(be_refused_and_end);
+}
+
+/* Blocks that lie between others, so that they must move to grow. Returns what is mapped for blocks when they are gone. */
+static uint64_t
+grow(void)
+{
+    unsigned char *held[4];
+    for (unsigned i = 0; i < 4; i++)
+        memset(held[i] = table->malloc(8 * MIB), (int)i + 1, 8 * MIB);
+    for (unsigned i = 0; i < 4; i++) {
+        CHECK((held[i] = table->realloc(held[i], 20 * MIB)) != NULL);
+        for (size_t at = 0; at < 8 * MIB; at++)
+            CHECK(held[i][at] == i + 1);
+    }
+    for (unsigned i = 0; i < 4; i++)
+        table->free(held[i]);
+    table->purge();
+    return info_now().mapped_bytes - info_now().metadata_bytes; /* a table more if addresses are of another GiB */
+}
+
+static void
+grow_without_remapping(void)
+{
+    CHECK(group_open(NULL) == 0);
+    uint64_t mapped = grow();
+    refusing_to_remap = true;
+    CHECK(grow() == mapped);
+}
+
+static void
+test_huge_block_that_cannot_be_moved_is_copied_and_counted_once(void **unused)
+{
+    (void)unused;
+    in_child(grow_without_remapping);
+}
+
+/* The system gives nothing more, but the thread's own cache holds neighbouring blocks. */
+static void
+take_what_is_cached(void)
+{
+    enum { FREED = 8 };
+    const size_t size = 40 * KIB;
+    CHECK(group_open(NULL) == 0);
+    table->free(table->malloc(size));
+    refusing = true;
+    unsigned n = fill_with(ALCOVE_HEAP_DEFAULT, size);
+    CHECK(n > 3 * FREED && table->malloc(FREED / 2 * size) == NULL);
+    for (unsigned i = n / 2; i < n / 2 + FREED; i++)
+        table->free(blocks[i]);
+    CHECK(stats_of(ALCOVE_HEAP_DEFAULT).cached_bytes >= FREED / 2 * size);
+    CHECK(table->malloc(FREED / 2 * size) != NULL);
+}
+
+static void
+test_cache_of_the_thread_gives_way_when_the_system_gives_nothing(void **unused)
+{
+    (void)unused;
+    in_child(take_what_is_cached);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_heap_is_charged_for_no_page_that_was_refused),
+        cmocka_unit_test(test_huge_block_that_cannot_be_moved_is_copied_and_counted_once),
+        cmocka_unit_test(test_cache_of_the_thread_gives_way_when_the_system_gives_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
