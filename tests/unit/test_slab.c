@@ -424,7 +424,7 @@ static void
 test_all_of_the_limit_can_be_taken(void **unused)
 {
     (void)unused;
-    static const size_t sizes[] = { 16, 64, 1024, 2048, PAGE_SIZE };
+    static const size_t sizes[] = { 16, 64, 1024, 2048, PAGE_SIZE < SMALL_MAX ? PAGE_SIZE : SMALL_MAX };
     for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         struct heap *h = heap_new(HEAP_LIMIT_MIN);
         unsigned bin = bin_of_size(sizes[i]), n = (unsigned)(HEAP_LIMIT_MIN / sizes[i]);
