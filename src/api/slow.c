@@ -32,6 +32,8 @@ static struct heap *
 heap_for(size_t index)
 {
     struct heap *h = index == ALCOVE_HEAP_DEFAULT ? heap_default() : heap_of((uint32_t)index);
+    if (h == NULL && !heap_has_ended((uint32_t)index)) /* its number may just have been given again */
+        h = heap_of((uint32_t)index);
     /* Somebody has a function of a module that was closed: it goes on to work, and counts for nobody. */
     return (h != NULL ? heap_is_ending(h) : heap_has_ended((uint32_t)index)) ? heap_default() : h;
 }

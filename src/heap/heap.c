@@ -68,12 +68,12 @@ heap_make(uint32_t index, const char *name, uint64_t limit, const void *seal)
     limit_store(h, limit);
     h->pool = &pool_default;
     atomic_store_explicit(&h->holds, 1, memory_order_relaxed);
-    if (heap_has_ended(index))
-        atomic_fetch_and_explicit(&ended[index / 64], ~((uint64_t)1 << index % 64), memory_order_relaxed);
     h->index = index;
     atomic_store_explicit(&h->seal, seal, memory_order_relaxed);
     name_heap(h, name);
     atomic_store_explicit(&heaps[index], h, memory_order_release);
+    if (heap_has_ended(index)) /* no longer, for those who ask: they find the new one then */
+        atomic_fetch_and_explicit(&ended[index / 64], ~((uint64_t)1 << index % 64), memory_order_release);
     heaps_made++;
     if (index >= heaps_end)
         heaps_end = index + 1;
@@ -203,7 +203,7 @@ bool
 heap_has_ended(uint32_t index)
 {
     return index < ALCOVE_HEAP_MAX &&
-           (atomic_load_explicit(&ended[index / 64], memory_order_relaxed) >> index % 64 & 1) != 0;
+           (atomic_load_explicit(&ended[index / 64], memory_order_acquire) >> index % 64 & 1) != 0;
 }
 
 void

@@ -149,6 +149,45 @@ test_purging_while_heaps_come_and_go(void **unused)
     assert_int_equal(message_count, 0);
 }
 
+/* A function of an ended heap goes on to work, also while the heap's number is just becoming another's. */
+#define NUMBERS_GIVEN 100000 /* in a round; without a second look 1 of 60,000 finds the moment */
+
+static void *
+use_function_of_ended_heap(void *function)
+{
+    void *(*allocate)(size_t) = *(void *(**)(size_t))function;
+    unsigned refused = 0;
+    while (!stop) {
+        void *block = allocate(64);
+        refused += block == NULL;
+        table->free(block);
+    }
+    return refused == 0 ? NULL : FAILED;
+}
+
+static void
+test_functions_of_ended_heaps_work_while_numbers_are_given_again(void **unused)
+{
+    (void)unused;
+    uint32_t heap;
+    void *result;
+    pthread_t users[2];
+    assert_int_equal(table->heap_create(NULL, &heap), 0);
+    void *(*allocate)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, heap);
+    assert_int_equal(table->heap_end(heap), 0);
+    stop = false;
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&users[i], NULL, use_function_of_ended_heap, &allocate), 0);
+    for (unsigned i = 0; i < rounds * NUMBERS_GIVEN; i++)
+        if (table->heap_create(NULL, &heap) == 0) /* some that have ended may not be forgotten yet */
+            table->heap_end(heap);
+    stop = true;
+    for (unsigned i = 0; i < 2; i++) {
+        pthread_join(users[i], &result);
+        assert_null(result);
+    }
+}
+
 int
 main(int argc, char **argv)
 {
@@ -156,6 +195,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_heaps_are_made_shared_and_destroyed),
         cmocka_unit_test(test_figures_are_read_while_heaps_come_and_go),
         cmocka_unit_test(test_purging_while_heaps_come_and_go),
+        cmocka_unit_test(test_functions_of_ended_heaps_work_while_numbers_are_given_again),
     };
     rounds_read(argc, argv);
     ALCOVE_PUBLIC(malloc_message) = messages_count;
