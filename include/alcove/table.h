@@ -243,7 +243,8 @@ struct alcove_table {
     int (*heap_end)(uint32_t heap);
 
     /* A turn for whoever has nothing else to call: what this thread keeps in vain is given back, heaps that are done are forgotten,
-     * and dirty pages decay, as it is time. Cheap when it is not. */
+     * and dirty pages decay, as it is time. Cheap when it is not. Like heap_end, it gives no message: the caller may hold a lock
+     * that who takes messages wants. What was noticed is told by the next call that allocates or frees past the caches. */
     void (*tick)(void);
 
     /* Figures of a heap by size class, from the smallest on.

@@ -54,9 +54,7 @@ ALCOVE_PUBLIC(heap_destroy)(uint32_t heap)
 API int
 ALCOVE_PUBLIC(heap_end)(uint32_t heap)
 {
-    int error = is_sealed(heap) ? EPERM : thread_end_heap(heap);
-    misuse_tell();
-    return error;
+    return is_sealed(heap) ? EPERM : thread_end_heap(heap);
 }
 
 API int
@@ -130,7 +128,6 @@ API void
 ALCOVE_PUBLIC(tick)(void)
 {
     thread_tick(tls_get());
-    misuse_tell();
 }
 
 API void

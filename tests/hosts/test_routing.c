@@ -5,6 +5,7 @@
 #include "host.h"
 #include "config.h"
 
+#include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
@@ -507,6 +508,53 @@ test_tls_slot_is_lent_in_static_tls(void **state)
     assert_string_equal(info.tls, lent ? "static" : "dynamic");
 }
 
+/* A block that was freed twice is noticed late, when the module is closed. Who is told of it may ask the loader whose it was. */
+static unsigned told;
+
+static void
+ask_the_loader(void *unused, const char *line)
+{
+    (void)unused;
+    (void)line;
+    told++;
+    alcove_table_of(allocator);
+}
+
+static void
+misuse_by_a_module_that_is_closed(void)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%sMALLOC_CONF", setting("ALCOVE_TEST_PREFIX"));
+    for (char *c = name; *c != '\0'; c++)
+        *c = (char)toupper((unsigned char)*c);
+    setenv(name, "abort:false", 1);
+    setup(NULL);
+    void *handle = dlopen(allocator_path(), RTLD_NOW | RTLD_NOLOAD);
+    snprintf(name, sizeof name, "%smalloc_message", setting("ALCOVE_TEST_PREFIX"));
+    void (**message)(void *, const char *) = (void (**)(void *, const char *))dlsym(handle, name);
+    *message = ask_the_loader;
+    void *blocks[4];
+    for (unsigned i = 0; i < 4; i++)
+        blocks[i] = CALL(module, blocks_make)(BLOCKS_MALLOC, 100);
+    for (unsigned i = 0; i < 4; i++)
+        CALL(module, blocks_release)(blocks[i]);
+    CALL(module, blocks_release)(blocks[0]);
+    assert_ok(alcove_module_close(module, 0, NULL));
+    module = NULL;
+    alcove_table_of(allocator)->free(alcove_table_of(allocator)->malloc(5 << 20));
+    assert_true(told > 0);
+    *message = NULL;
+    dlclose(handle);
+    teardown(NULL);
+}
+
+static void
+test_who_takes_a_message_may_call_the_loader(void **unused)
+{
+    (void)unused;
+    in_child(misuse_by_a_module_that_is_closed);
+}
+
 int
 main(void)
 {
@@ -539,6 +587,7 @@ main(void)
         TEST(test_threads_live_on_through_unload_and_reload),
         TEST(test_forked_child_can_use_modules_and_unload),
         TEST(test_tls_slot_is_lent_in_static_tls),
+        cmocka_unit_test(test_who_takes_a_message_may_call_the_loader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
