@@ -50,7 +50,8 @@ bool os_move(void *from, size_t old_size, void *to, size_t new_size);
 /* Milliseconds of a clock that only goes forward; cheap, a few milliseconds coarse. */
 uint64_t os_clock_ms(void);
 
-/* This thread's number in the system; has the thread of a number ended, late destructors and all? */
+/* This thread's number in the system, above 0, or -1 if it refuses to tell; has the thread of a number ended, late destructors and
+ * all? */
 int os_process_id(void);
 int os_thread_id(void);
 bool os_thread_has_ended(int id);

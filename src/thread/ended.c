@@ -34,7 +34,8 @@ look(struct thread **next, unsigned most, uint64_t youngest, int self)
         if (t == NULL || (t->since < youngest && i != 0))
             break;
         *next = t->older;
-        if (t->id == self || os_thread_has_ended(t->id)) {
+        bool known = t->id > 0; /* the system may refuse to tell a thread its number */
+        if (known && (t->id == self || os_thread_has_ended(t->id))) {
             record_move(t, THREAD_RESTING);
             ended++;
         }

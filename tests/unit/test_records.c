@@ -193,6 +193,18 @@ test_short_lives_among_many_long_ones_need_one_record(void **unused)
 }
 
 static void
+test_thread_whose_number_is_not_known_has_not_ended(void **unused)
+{
+    (void)unused;
+    const int refused = -1;
+    records.lists[THREAD_LIVE].newest->id = refused;
+    records_find_all_ended();
+    records_find_ended(os_clock_ms());
+    records_find_ended_young(refused);
+    assert_int_equal(records.live, 1);
+}
+
+static void
 test_heir_takes_the_record_that_rests_the_least(void **unused)
 {
     (void)unused;
@@ -358,6 +370,7 @@ main(void)
         record_test(test_turn_that_is_late_finds_all_that_ended),
         record_test(test_search_goes_on_at_once_while_it_finds_and_rests_when_not),
         record_test(test_short_lives_among_many_long_ones_need_one_record),
+        record_test(test_thread_whose_number_is_not_known_has_not_ended),
         record_test(test_heir_takes_the_record_that_rests_the_least),
         record_test(test_rested_records_are_emptied_oldest_first_a_few_a_turn),
         record_test(test_turn_that_is_late_empties_all_that_rested),
