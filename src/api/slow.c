@@ -67,7 +67,7 @@ reclaim(struct heap *h, struct thread *t)
         cache_collect(own, true);
         lock_drop(&t->set.lock);
     }
-    thread_empty_caches(h->index);
+    thread_empty_caches(h);
     heap_trim(h);
 }
 

@@ -63,7 +63,7 @@ struct heap {
     _Atomic uint64_t peak;       /* the most that was live, */
     _Atomic uint64_t peak_due;   /* and how much is to be live before somebody looks whether it was more */
     atomic_flag peak_looked_for; /* by some thread, now */
-    _Atomic uint32_t caches;     /* that were ever made */
+    _Atomic uint32_t caches;     /* that were made and not retired */
     _Atomic uint32_t lookers;    /* threads that look at other threads' caches: none goes meanwhile */
     bool closing;                /* guarded by the lock of the figures */
     uint32_t index;

@@ -4,12 +4,14 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "ground/page.h"
 #include "ground/sizeclass.h"
 #include "os/os.h"
 #include "ground/lock.h"
 
 #define BASE_BLOCK ((size_t)256 << 10) /* untouched pages cost address space only */
 #define BASE_ALIGN ((size_t)64)
+#define BASE_HEADER ((size_t)128)
 
 /* Stands at the start of each block that was taken from the system. */
 struct base_block {
@@ -24,7 +26,7 @@ struct base_spare {
 static struct {
     struct lock lock;
     struct base_block *blocks;
-    char *next, *end; /* the part of the newest block that was never used */
+    char *next, *end; /* the part of the newest block that was never used: records from its start on, pages from its end */
     size_t bytes; /* read without the lock */
     struct base_spare *spares[BINS];    /* records of up to 32 KiB, by size class */
     struct base_spare *large_spares[8]; /* larger ones, by power of two above it */
@@ -50,6 +52,26 @@ spares_of(size_t *size)
     return &base.large_spares[i];
 }
 
+/* Take a new block from the system, if the newest has no room for so many bytes. False: the system has no memory. */
+static bool
+make_room(size_t size)
+{
+    if (base.next != NULL && (size_t)(base.end - base.next) >= size)
+        return true;
+    size_t bytes = size + BASE_HEADER > BASE_BLOCK ? (size + BASE_HEADER + 0xffff) & ~(size_t)0xffff : BASE_BLOCK;
+    struct base_block *block = os_map(bytes, PAGE_SIZE);
+    if (block == NULL)
+        return false;
+    os_huge_pages(block, bytes, false);
+    block->size = bytes;
+    block->next = base.blocks;
+    base.blocks = block;
+    __atomic_store_n(&base.bytes, base.bytes + bytes, __ATOMIC_RELAXED);
+    base.next = (char *)block + BASE_HEADER;
+    base.end = (char *)block + bytes;
+    return true;
+}
+
 /* *fresh: it was never used, and so reads as zero. */
 static void *
 take(size_t size, bool *fresh)
@@ -63,26 +85,25 @@ take(size_t size, bool *fresh)
         lock_drop(&base.lock);
         return spare;
     }
-    char *p = (char *)(((uintptr_t)base.next + align - 1) & ~(uintptr_t)(align - 1));
-    if (base.next == NULL || (size_t)(base.end - base.next) < size + align) {
-        size_t bytes = size + 256 > BASE_BLOCK ? (size + 256 + 0xffff) & ~(size_t)0xffff : BASE_BLOCK;
-        struct base_block *block = os_map(bytes, 4096);
-        if (block == NULL) {
-            lock_drop(&base.lock);
-            return NULL;
-        }
-        os_huge_pages(block, bytes, false);
-        block->size = bytes;
-        block->next = base.blocks;
-        base.blocks = block;
-        __atomic_store_n(&base.bytes, base.bytes + bytes, __ATOMIC_RELAXED);
-        base.next = (char *)block + 128;
-        base.end = (char *)block + bytes;
-        p = base.next;
+    if (!make_room(size + align)) {
+        lock_drop(&base.lock);
+        return NULL;
     }
+    char *p = (char *)(((uintptr_t)base.next + align - 1) & ~(uintptr_t)(align - 1));
     base.next = p + size;
     lock_drop(&base.lock);
     return p;
+}
+
+void *
+base_alloc_pages(size_t size)
+{
+    char *pages = NULL;
+    lock_take(&base.lock);
+    if (make_room(size + PAGE_MASK))
+        pages = base.end = (char *)((uintptr_t)(base.end - size) & ~(uintptr_t)PAGE_MASK);
+    lock_drop(&base.lock);
+    return pages;
 }
 
 void *

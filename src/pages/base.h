@@ -2,6 +2,7 @@
  * Memory for the allocator's own records: runs, caches, heaps, thread records. Taken from the
  * system in blocks of its own, so that no metadata lies beside a user's block. A record that is
  * given back is kept for the next of its size; blocks go back to the system only all at once.
+ * Records lie at a block's start, whole pages of their owner's at its end.
  */
 #ifndef PAGES_BASE_H
 #define PAGES_BASE_H
@@ -17,6 +18,10 @@ void *base_alloc(size_t size);
 void *base_alloc_zeroed(size_t size);
 
 void base_free(void *record, size_t size);
+
+/* Pages of its own for `size` bytes, fresh from the system: zero, and not touched. They are never given back, but may be purged.
+ * NULL: the system has no memory. */
+void *base_alloc_pages(size_t size);
 
 /* Bytes taken from the system for records. */
 size_t base_bytes(void);

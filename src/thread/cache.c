@@ -225,10 +225,13 @@ cache_retire(struct cache *c)
         struct cache_bin *b = &c->bins[bin];
         if (b->capacity != 0)
             bin_flush(c, bin, cache_count(b));
+        else if (atomic_load_explicit(&c->known[bin], memory_order_relaxed) != 0) /* by who looked while it became empty */
+            peak_freed(c, bin);
         if (cache_allocations(b) != 0)
             heap_count_retired(c->heap, bin, cache_allocations(b));
     }
     cache_fini(c);
+    atomic_fetch_sub_explicit(&c->heap->caches, 1, memory_order_relaxed);
 }
 
 void *

@@ -36,8 +36,8 @@ cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) 
     s->made = NULL;
     s->endings = heap_endings();
     s->guarded = NULL;
-    s->by_heap = by_heap;
-    atomic_store_explicit(&by_heap[ALCOVE_HEAP_DEFAULT], &s->first, memory_order_relaxed);
+    __atomic_store_n(&s->by_heap, by_heap, __ATOMIC_RELEASE);
+    atomic_store_explicit(&by_heap[ALCOVE_HEAP_DEFAULT], &s->first, memory_order_release);
 }
 
 /* A cache keeps its heap. NULL: no memory, or the heap is ending. */
@@ -71,7 +71,7 @@ make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
 {
     struct cache *c = open, *in_front = closed_get();
     if (s->guarded == NULL) {
-        _Atomic(struct cache *) *array = base_alloc_zeroed(CACHE_SET_HEAPS * sizeof *array);
+        _Atomic(struct cache *) *array = base_alloc_pages(CACHE_SET_TABLE_BYTES);
         __atomic_store_n(&s->guarded, array, __ATOMIC_RELEASE);
     }
     if (in_front == NULL || s->guarded == NULL)
@@ -103,7 +103,8 @@ make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
 struct cache *
 cache_set_find(const struct cache_set *s, uint32_t heap)
 {
-    struct cache *c = atomic_load_explicit(&s->by_heap[heap], memory_order_acquire);
+    _Atomic(struct cache *) *by_heap = __atomic_load_n(&s->by_heap, __ATOMIC_ACQUIRE);
+    struct cache *c = by_heap != NULL ? atomic_load(&by_heap[heap]) : NULL; /* after a looker has said that it is one */
     return c == NULL || !cache_is_closed(c) ? c : atomic_load_explicit(&s->guarded[heap], memory_order_acquire);
 }
 
@@ -165,6 +166,59 @@ collect(struct cache *c, bool all)
     cache_leave(c);
 }
 
+/* Retire one of its caches, with its lock held. False: it stays, as its heap has lookers. Who becomes one afterwards finds it no
+ * more. */
+static bool
+retire(struct cache_set *s, struct cache *c)
+{
+    struct heap *h = c->heap;
+    struct cache *hot = atomic_exchange(&s->by_heap[h->index], NULL);
+    if (c->guarded)
+        atomic_store(&s->guarded[h->index], NULL);
+    if (atomic_load(&h->lookers) != 0) {
+        if (c->guarded)
+            atomic_store(&s->guarded[h->index], c);
+        atomic_store(&s->by_heap[h->index], hot);
+        return false;
+    }
+    cache_enter(c);
+    cache_retire(c);
+    cache_leave(c);
+    return true;
+}
+
+/* The same with all but the first, which has its memory in the set; if `ending`, only with those of heaps that are. False: some of
+ * them stay. */
+static bool
+retire_made(struct cache_set *s, bool ending)
+{
+    bool all = true;
+    for (struct cache **link = &s->made; *link != NULL;) {
+        struct cache *c = *link;
+        struct heap *h = c->heap;
+        bool leave_out = ending && !heap_is_ending(h);
+        if (leave_out || !retire(s, c)) {
+            all = all && leave_out;
+            link = &c->next;
+            continue;
+        }
+        *link = c->next;
+        base_free(c, sizeof *c);
+        if (h->index != ALCOVE_HEAP_DEFAULT) /* which no cache keeps: it never ends */
+            heap_let_go(h);
+    }
+    return all;
+}
+
+bool
+cache_set_retire(struct cache_set *s)
+{
+    lock_take(&s->lock);
+    bool all = retire_made(s, false) && (cache_is_closed(&s->first) || retire(s, &s->first));
+    lock_drop(&s->lock);
+    return all;
+}
+
 void
 cache_set_retire_ending(struct cache_set *s)
 {
@@ -173,31 +227,8 @@ cache_set_retire_ending(struct cache_set *s)
         return;
     s->endings = endings;
     lock_take(&s->lock);
-    for (struct cache **link = &s->made; *link != NULL;) {
-        struct cache *c = *link;
-        struct heap *h = c->heap;
-        if (!heap_is_ending(h)) {
-            link = &c->next;
-            continue;
-        }
-        struct cache *hot = atomic_exchange(&s->by_heap[h->index], NULL);
-        if (c->guarded)
-            atomic_store(&s->guarded[h->index], NULL);
-        if (atomic_load(&h->lookers) != 0) { /* then some other time */
-            if (c->guarded)
-                atomic_store(&s->guarded[h->index], c);
-            atomic_store(&s->by_heap[h->index], hot);
-            s->endings = endings - 1;
-            link = &c->next;
-            continue;
-        }
-        *link = c->next;
-        cache_enter(c);
-        cache_retire(c);
-        cache_leave(c);
-        base_free(c, sizeof *c);
-        heap_let_go(h);
-    }
+    if (!retire_made(s, true)) /* then some other time */
+        s->endings = endings - 1;
     lock_drop(&s->lock);
 }
 
@@ -216,6 +247,7 @@ cache_set_collect(struct cache_set *s, bool all)
 
 /* Across a fork the locks are held: whoever is inside of a cache is done. */
 
+/* Nobody holds a cache's lock of a set that he is not the user of without the set's. */
 bool
 cache_set_fork_holds(const struct cache_set *s)
 {

@@ -27,12 +27,15 @@ struct cache_set {
     struct lock lock;
     struct cache *made; /* all but the first */
     uint32_t endings;   /* heap_endings() when caches of ending heaps were last looked for */
-    _Atomic(struct cache *) *guarded; /* by heap; NULL: it never had one */
+    _Atomic(struct cache *) *guarded; /* by heap; NULL: it never had one. Pages of its own */
     _Atomic(struct cache *) *by_heap; /* CACHE_SET_HEAPS of them, of which most are never touched: whose set it is has them */
     struct arrays arrays;
 };
 
-/* A set with a cache of heap 0. What `by_heap` points to reads as zero. Its bins' arrays lie in `memory`, as far as they fit. */
+#define CACHE_SET_TABLE_BYTES (CACHE_SET_HEAPS * sizeof(_Atomic(struct cache *))) /* that a heap's cache is found in */
+
+/* A set with a cache of heap 0. What `by_heap` points to reads as zero. Its bins' arrays lie in `memory`, as far as they fit.
+ * Others may look for caches in it before, while it reads as zero, and meanwhile. */
 void cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) *by_heap, void *memory, size_t size);
 
 /* Is it the closed cache of a heap whose caches are guarded? */
@@ -49,7 +52,7 @@ cache_set_guarded(const struct cache_set *s, uint32_t heap)
     return atomic_load_explicit(&s->guarded[heap], memory_order_relaxed);
 }
 
-/* Its cache for a heap, closed ones left out; NULL if none. For anyone. */
+/* Its cache for a heap, closed ones left out; NULL if none. For its user, or one of the heap's lookers. */
 struct cache *cache_set_find(const struct cache_set *s, uint32_t heap);
 
 /* Its cache for a heap, made if there is none. For its user, who enters it. NULL: no memory. */
@@ -58,16 +61,20 @@ struct cache *cache_set_get(struct cache_set *s, struct heap *h);
 /* Drop its cache of a heap that is closed and going to be destroyed, if it has one: blocks in it are forgotten. */
 void cache_set_drop(struct cache_set *s, uint32_t heap);
 
+/* Retire all its caches, so that nobody finds any, and it can be made anew. False: somebody looks at one just now, and some stay.
+ * For where it has no user. */
+bool cache_set_retire(struct cache_set *s);
+
 /* Retire its caches of heaps that are ending. For its user, or where it has none. */
 void cache_set_retire_ending(struct cache_set *s);
 
-/* Empty its cache of a heap if that is guarded. False: there was nothing in it. For anyone. */
+/* Empty its cache of a heap if that is guarded. False: there was nothing in it. For anyone who is one of the heap's lookers. */
 bool cache_set_empty(struct cache_set *s, uint32_t heap);
 
 /* Forget what sets share, with all sets. */
 void cache_sets_forget(void);
 
-bool cache_set_fork_holds(const struct cache_set *s);
+bool cache_set_fork_holds(const struct cache_set *s); /* for its user */
 void cache_set_fork_prepare(struct cache_set *s);
 void cache_set_fork_done(struct cache_set *s);
 void cache_set_fork_child(struct cache_set *s);

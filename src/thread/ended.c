@@ -26,17 +26,17 @@ can_ask(void)
 
 /* Look at `most` from *next on, which wraps at the end, or where threads are older than `youngest`. How many have ended? */
 static unsigned
-look(struct thread **next, unsigned most, uint64_t youngest, int self)
+look(struct record_head **next, unsigned most, uint64_t youngest, int self)
 {
     unsigned ended = 0;
     for (unsigned i = 0; i < most; i++) {
-        struct thread *t = *next != NULL && (*next)->since >= youngest ? *next : records.lists[THREAD_LIVE].newest;
-        if (t == NULL || (t->since < youngest && i != 0))
+        struct record_head *head = *next != NULL && (*next)->since >= youngest ? *next : records.lists[THREAD_LIVE].newest;
+        if (head == NULL || (head->since < youngest && i != 0))
             break;
-        *next = t->older;
-        bool known = t->id > 0; /* the system may refuse to tell a thread its number */
-        if (known && (t->id == self || os_thread_has_ended(t->id))) {
-            record_move(t, THREAD_RESTING);
+        *next = head->older;
+        bool known = head->id > 0; /* the system may refuse to tell a thread its number */
+        if (known && (head->id == self || os_thread_has_ended(head->id))) {
+            record_move(head, THREAD_RESTING);
             ended++;
         }
     }
@@ -45,7 +45,7 @@ look(struct thread **next, unsigned most, uint64_t youngest, int self)
 
 /* The same on and on, while some have ended. `late`: so many ms ago there was one to look at. */
 static unsigned
-look_on(struct thread **next, uint64_t youngest, int self, uint64_t late)
+look_on(struct record_head **next, uint64_t youngest, int self, uint64_t late)
 {
     unsigned ended = 0, found, looked = 0, all = records.live;
     unsigned enough = records_share(all, late, ROUND_MS, LOOK_MOST);
@@ -64,7 +64,7 @@ records_find_ended_young(int self)
     if (!can_ask())
         return;
     uint64_t now = os_clock_ms();
-    struct thread *newest = NULL; /* has ended, where threads come one after the other */
+    struct record_head *newest = NULL; /* has ended, where threads come one after the other */
     if (look(&newest, records.live < LOOK_NEWEST ? records.live : LOOK_NEWEST, 0, self) == 0)
         look_on(&records.next_young, now > YOUNG_MS ? now - YOUNG_MS : 0, self, 0);
 }

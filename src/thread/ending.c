@@ -13,8 +13,8 @@ somebody_is_inside(uint32_t heap)
 {
     if (atomic_load(&ending_visitors[heap % ENDING_VISITORS]) != 0)
         return true;
-    for (struct thread *t = __atomic_load_n(&records.all, __ATOMIC_ACQUIRE); t != NULL; t = t->next)
-        if (atomic_load(&t->inside) == heap)
+    for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next))
+        if (atomic_load(&head->record->inside) == heap)
             return true;
     return false;
 }
@@ -42,11 +42,11 @@ thread_end_heap(uint32_t heap)
     if (self != NULL)
         cache_set_retire_ending(&self->set);
     lock_take(&records.lock);
-    for (struct thread *t = records.all; t != NULL; t = t->next)
-        if (t->state != THREAD_LIVE)
-            cache_set_retire_ending(&t->set);
+    for (struct record_head *head = record_from(records.all); head != NULL; head = record_from(head->next))
+        if (head->state != THREAD_LIVE)
+            cache_set_retire_ending(&head->record->set);
     lock_drop(&records.lock);
-    thread_empty_caches(heap); /* where they are guarded, those of others too */
+    thread_empty_caches(h); /* where they are guarded, those of others too */
     heap_let_go(h);
     thread_forget_heaps();
     return 0;

@@ -53,21 +53,14 @@ look_at_cache(struct cache *c)
     return used;
 }
 
-/* While `lookers` says so, it is not given up. */
-static struct cache *
-cache_in(struct thread *t, const struct heap *h)
-{
-    return cache_set_find(&t->set, h->index);
-}
-
 /* Look at all caches of the heap; returns how many are used. */
 static unsigned
 look_at_all(struct heap *h)
 {
     unsigned used = 0;
     atomic_fetch_add(&h->lookers, 1);
-    for (struct thread *t = records_first(); t != NULL; t = t->next) {
-        struct cache *c = cache_in(t, h);
+    for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next)) {
+        struct cache *c = cache_set_find(&head->record->set, h->index);
         used += c != NULL && look_at_cache(c);
     }
     atomic_fetch_sub(&h->lookers, 1);
@@ -80,8 +73,8 @@ look_at_bin_of_all(struct heap *h, unsigned bin)
 {
     int64_t grown = 0;
     atomic_fetch_add(&h->lookers, 1);
-    for (struct thread *t = records_first(); t != NULL; t = t->next) {
-        struct cache *c = cache_in(t, h);
+    for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next)) {
+        struct cache *c = cache_set_find(&head->record->set, h->index);
         grown += c != NULL ? look_at_bin(c, bin) : 0;
     }
     atomic_fetch_sub(&h->lookers, 1);

@@ -13,60 +13,102 @@
 struct records records = { .lock = LOCK_INITIAL(LOCK_THREADS) };
 
 static void
-list_add(struct thread *t, enum thread_state state)
+list_add(struct record_head *head, enum thread_state state)
 {
     struct record_list *list = &records.lists[state];
-    t->state = state;
-    t->since = os_clock_ms();
-    t->newer = NULL;
-    t->older = list->newest;
-    *(list->newest != NULL ? &list->newest->newer : &list->oldest) = t;
-    list->newest = t;
+    head->state = state;
+    head->since = os_clock_ms();
+    head->newer = NULL;
+    head->older = list->newest;
+    *(list->newest != NULL ? &list->newest->newer : &list->oldest) = head;
+    list->newest = head;
 }
 
 static void
-list_remove(struct thread *t)
+list_remove(struct record_head *head)
 {
-    struct record_list *list = &records.lists[t->state];
-    *(t->newer != NULL ? &t->newer->older : &list->newest) = t->older;
-    *(t->older != NULL ? &t->older->newer : &list->oldest) = t->newer;
-    if (records.next == t)
-        records.next = t->older;
-    if (records.next_young == t)
-        records.next_young = t->older;
+    struct record_list *list = &records.lists[head->state];
+    *(head->newer != NULL ? &head->newer->older : &list->newest) = head->older;
+    *(head->older != NULL ? &head->older->newer : &list->oldest) = head->newer;
+    if (records.next == head)
+        records.next = head->older;
+    if (records.next_young == head)
+        records.next_young = head->older;
 }
 
 void
-record_move(struct thread *t, enum thread_state state)
+record_move(struct record_head *head, enum thread_state state)
 {
-    __atomic_store_n(&records.live, records.live + (state == THREAD_LIVE) - (t->state == THREAD_LIVE), __ATOMIC_RELAXED);
-    records.resting += (state == THREAD_RESTING) - (t->state == THREAD_RESTING);
-    list_remove(t);
-    list_add(t, state);
+    __atomic_store_n(&records.live, records.live + (state == THREAD_LIVE) - (head->state == THREAD_LIVE), __ATOMIC_RELAXED);
+    records.resting += (state == THREAD_RESTING) - (head->state == THREAD_RESTING);
+    list_remove(head);
+    list_add(head, state);
 }
 
 void
-record_empty(struct thread *t)
+record_empty(struct record_head *head)
 {
-    cache_set_retire_ending(&t->set);
-    cache_set_collect(&t->set, true);
-    record_move(t, THREAD_EMPTY);
+    cache_set_retire_ending(&head->record->set);
+    cache_set_collect(&head->record->set, true);
+    record_move(head, THREAD_EMPTY);
 }
 
-static struct thread *
-record_new(struct heap *h)
+/* What the system refuses to drop stays resident, and is not needed either. */
+bool
+record_strip(struct record_head *head)
 {
-    struct thread *t = base_alloc(THREAD_RECORD_BYTES);
-    if (t == NULL)
+    struct cache_set *set = &head->record->set;
+    atomic_store_explicit(&records.retiring, true, memory_order_relaxed);
+    bool retired = cache_set_retire(set);
+    atomic_store_explicit(&records.retiring, false, memory_order_release);
+    if (!retired)
+        return false;
+    head->guarded = set->guarded;
+    if (head->guarded != NULL)
+        os_purge(head->guarded, CACHE_SET_TABLE_BYTES);
+    os_purge(head->record, THREAD_RECORD_BYTES);
+    record_move(head, THREAD_BARE);
+    return true;
+}
+
+static struct record_head *
+record_new(void)
+{
+    struct record_head *head = base_alloc(sizeof *head);
+    struct thread *record = head != NULL ? base_alloc_pages(THREAD_RECORD_BYTES) : NULL;
+    if (record == NULL) {
+        if (head != NULL)
+            base_free(head, sizeof *head);
         return NULL;
-    /* Records are never given back, so t->caches is fresh from the system: zero, and not to be touched. */
-    cache_set_init(&t->set, h, t->caches, t->arrays, THREAD_RECORD_BYTES - sizeof *t);
+    }
     if (records.all == NULL)
         records.process = os_process_id();
-    t->next = records.all;
-    __atomic_store_n(&records.all, t, __ATOMIC_RELEASE); /* for records_first() */
-    list_add(t, THREAD_EMPTY);
-    return t;
+    *head = (struct record_head){ .next = records.all, .record = record, .state = THREAD_BARE };
+    __atomic_store_n(&records.all, head, __ATOMIC_RELEASE); /* for records_first() */
+    list_add(head, THREAD_BARE);
+    return head;
+}
+
+/* Make the caches of one that is bare. */
+static void
+record_dress(struct record_head *head, struct heap *h)
+{
+    struct thread *t = head->record;
+    t->head = head;
+    t->collected = 0;
+    atomic_store_explicit(&t->inside, 0, memory_order_relaxed);
+    cache_set_init(&t->set, h, t->caches, t->arrays, THREAD_RECORD_BYTES - sizeof *t);
+    t->set.guarded = head->guarded;
+}
+
+/* A record that no thread has, the one with the most in its caches; NULL: no memory. */
+static struct record_head *
+record_free(void)
+{
+    for (enum thread_state state = THREAD_RESTING; state <= THREAD_BARE; state++)
+        if (records.lists[state].newest != NULL)
+            return records.lists[state].newest;
+    return record_new();
 }
 
 static struct thread *
@@ -79,24 +121,22 @@ thread_start(void)
     lock_take(&records.lock);
     int id = os_thread_id();
     records_find_ended_young(id);
-    struct thread *t = records.lists[THREAD_RESTING].newest;
-    if (t == NULL)
-        t = records.lists[THREAD_EMPTY].newest;
-    if (t == NULL)
-        t = record_new(h);
-    if (t != NULL && services.thread_started != NULL && services.thread_started() != 0)
-        t = NULL;
-    if (t != NULL) {
-        record_move(t, THREAD_LIVE);
-        t->id = id;
-        t->slot = tls_slot();
-        *t->slot = (tls_word)t | TLS_HAS_RECORD;
+    struct record_head *head = record_free();
+    if (head != NULL && services.thread_started != NULL && services.thread_started() != 0)
+        head = NULL;
+    if (head != NULL) {
+        if (head->state == THREAD_BARE)
+            record_dress(head, h);
+        record_move(head, THREAD_LIVE);
+        head->id = id;
+        head->slot = tls_slot();
+        *head->slot = (tls_word)head->record | TLS_HAS_RECORD;
     }
     lock_drop(&records.lock);
-    if (t != NULL)
+    if (head != NULL)
         thread_tick(NULL); /* threads that do little may come and go for long, and take no other turn */
     errno = saved;
-    return t;
+    return head != NULL ? head->record : NULL;
 }
 
 struct thread *
@@ -116,7 +156,7 @@ thread_exit(void)
     *tls_slot() = 0;
     cache_set_retire_ending(&t->set);
     lock_take(&records.lock);
-    record_move(t, THREAD_RESTING);
+    record_move(t->head, THREAD_RESTING);
     lock_drop(&records.lock);
 }
 
@@ -124,17 +164,19 @@ void
 thread_drop_heap(uint32_t heap)
 {
     lock_take(&records.lock);
-    for (struct thread *t = records.all; t != NULL; t = t->next)
-        cache_set_drop(&t->set, heap);
+    for (struct record_head *head = record_from(records.all); head != NULL; head = record_from(head->next))
+        cache_set_drop(&head->record->set, heap);
     lock_drop(&records.lock);
 }
 
 bool
-thread_empty_caches(uint32_t heap)
+thread_empty_caches(struct heap *h)
 {
     bool any = false;
-    for (struct thread *t = __atomic_load_n(&records.all, __ATOMIC_ACQUIRE); t != NULL; t = t->next)
-        any |= cache_set_empty(&t->set, heap);
+    atomic_fetch_add(&h->lookers, 1);
+    for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next))
+        any |= cache_set_empty(&head->record->set, h->index);
+    atomic_fetch_sub(&h->lookers, 1);
     return any;
 }
 
@@ -164,11 +206,11 @@ void
 thread_release_all(bool give_back)
 {
     lock_take(&records.lock);
-    for (struct thread *t = records.all; t != NULL; t = t->next) {
+    for (struct record_head *head = record_from(records.all); head != NULL; head = record_from(head->next)) {
         if (give_back)
-            cache_set_collect(&t->set, true);
-        if (services.thread_started != NULL && t->state == THREAD_LIVE)
-            *t->slot = 0;
+            cache_set_collect(&head->record->set, true);
+        if (services.thread_started != NULL && head->state == THREAD_LIVE)
+            *head->slot = 0;
     }
     records.all = records.next = records.next_young = NULL;
     memset(records.lists, 0, sizeof records.lists);
@@ -182,24 +224,25 @@ bool
 thread_fork_holds(void)
 {
     bool holds = lock_is_mine(&records.lock);
-    for (const struct thread *t = records_first(); t != NULL && !holds; t = t->next)
-        holds = cache_set_fork_holds(&t->set);
-    return holds;
+    for (struct record_head *head = record_from(records_first()); head != NULL && !holds; head = record_from(head->next))
+        holds = lock_is_mine(&head->record->set.lock);
+    const struct thread *self = tls_get();
+    return holds || (self != NULL && cache_set_fork_holds(&self->set));
 }
 
 void
 thread_fork_prepare(void)
 {
     lock_take(&records.lock);
-    for (struct thread *t = records.all; t != NULL; t = t->next)
-        cache_set_fork_prepare(&t->set);
+    for (struct record_head *head = record_from(records.all); head != NULL; head = record_from(head->next))
+        cache_set_fork_prepare(&head->record->set);
 }
 
 void
 thread_fork_done(void)
 {
-    for (struct thread *t = records.all; t != NULL; t = t->next)
-        cache_set_fork_done(&t->set);
+    for (struct record_head *head = record_from(records.all); head != NULL; head = record_from(head->next))
+        cache_set_fork_done(&head->record->set);
     lock_drop(&records.lock);
 }
 
@@ -208,15 +251,16 @@ thread_fork_child(void)
 {
     struct thread *self = tls_get();
     if (self != NULL)
-        self->id = os_thread_id();
+        self->head->id = os_thread_id();
     records.process = os_process_id();
-    for (struct thread *t = records.all; t != NULL; t = t->next) {
+    for (struct record_head *head = record_from(records.all); head != NULL; head = record_from(head->next)) {
+        struct thread *t = head->record;
         cache_set_fork_child(&t->set);
         if (t != self)
             atomic_store_explicit(&t->inside, 0, memory_order_relaxed);
         /* The other threads are not in this process. */
-        if (t != self && t->state == THREAD_LIVE)
-            record_move(t, THREAD_RESTING);
+        if (t != self && head->state == THREAD_LIVE)
+            record_move(head, THREAD_RESTING);
     }
     lock_init(&records.lock, LOCK_THREADS);
     ending_fork_child();

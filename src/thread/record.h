@@ -1,7 +1,7 @@
 /*
  * A thread's record: its caches, one for each heap it used. Records outlive their threads: a dead
  * thread's record, caches and all, is taken over by the next thread that starts; one that nobody
- * takes over is emptied.
+ * takes over is emptied, and its pages are given back. What lists say of it is apart, in its head.
  *
  * How the end of a thread is learnt: a loader that stays calls thread_exit(). Without one nothing of ours
  * is called when a thread ends, for it could be gone by then, and nothing of ours is written to: the
@@ -22,26 +22,34 @@ enum thread_state {
     THREAD_LIVE,
     THREAD_RESTING, /* its thread has ended; its caches wait for an heir */
     THREAD_EMPTY,   /* they hold nothing any more */
+    THREAD_BARE,    /* there are none: the record is purged, and made anew when a thread takes it */
     THREAD_STATES
 };
 
-struct thread {
-    struct cache_set set;      /* first, so that finding the cache of heap 0 is adding nothing */
-    tls_word *slot;            /* the thread's, which speaks of this */
-    uint64_t collected;        /* when its caches were last collected, ms */
-    _Atomic uint32_t inside;   /* the heap in whose slow path it is, thread/ending.h; 0: in none */
-    /* Guarded by the lock of the list of records: */
-    struct thread *next;       /* of all records */
-    enum thread_state state;
+/* Many to a page, and there for good. Guarded by the lock of the list of records, but for the first two, which stay. */
+struct record_head {
+    struct record_head *next;  /* of all */
+    struct thread *record;
+    _Atomic(enum thread_state) state; /* read without the lock */
     int id;                    /* of its thread, in the system */
     uint64_t since;            /* when it came into its state, ms */
-    struct thread *newer, *older; /* of those in its state */
+    struct record_head *newer, *older; /* of those in its state */
+    tls_word *slot;            /* the thread's, which speaks of the record */
+    _Atomic(struct cache *) *guarded; /* the table of the record's set, while it is bare */
+};
+
+/* The record itself. Who looks at one without a lock may find it purged: then it has no cache, and its thread is in no heap. */
+struct thread {
+    struct cache_set set;      /* first, so that finding the cache of heap 0 is adding nothing */
+    struct record_head *head;
+    uint64_t collected;        /* when its caches were last collected, ms */
+    _Atomic uint32_t inside;   /* the heap in whose slow path it is, thread/ending.h; 0: in none */
     /* The set's, by heap, at a constant place for the hot path. At the end of the record, for most of it is never touched. */
     _Atomic(struct cache *) caches[CACHE_SET_HEAPS];
     char arrays[]; /* the set's, up to THREAD_RECORD_BYTES */
 };
 
-#define THREAD_RECORD_BYTES ((size_t)64 << 10) /* records of more than 32 KiB are of this size anyway: pages/base.c */
+#define THREAD_RECORD_BYTES ((size_t)64 << 10)
 
 /* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. Every record
  * has one of the default heap, so where it is known that this is asked for, there is nothing more to look at. */
@@ -82,13 +90,13 @@ void thread_exit(void);
 void thread_drop_heap(uint32_t heap);
 
 /* Give back what threads keep free of a guarded heap, sleeping ones too. False: none keeps anything. Takes no lock for that. */
-bool thread_empty_caches(uint32_t heap);
+bool thread_empty_caches(struct heap *h);
 
 /* What all caches of a heap hold, and what was allocated through them; by bin. */
 struct thread_sums {
     uint64_t cached[BINS], allocations[BINS];
 };
-/* False: blocks are just moving between one of them and the heap. */
+/* For one of the heap's lookers. False: blocks are just moving between one of them and the heap, or counts are. */
 bool thread_sum(uint32_t heap, struct thread_sums *out);
 
 /* How many threads have a record. Waits for nobody: without a loader, some that have ended may still count, if others start or

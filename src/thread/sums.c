@@ -22,13 +22,15 @@ thread_sum(uint32_t heap, struct thread_sums *out)
 {
     bool steady = true;
     memset(out, 0, sizeof *out);
-    for (const struct thread *t = records_first(); t != NULL; t = t->next) {
-        const struct cache *c = cache_set_find(&t->set, heap);
+    for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next)) {
+        const struct cache_set *set = &head->record->set;
+        const struct cache *c = cache_set_find(set, heap);
         if (c == NULL)
             continue;
-        if (atomic_load_explicit(&t->set.lock.state, memory_order_acquire) != 0)
+        if (atomic_load_explicit(&set->lock.state, memory_order_acquire) != 0)
             steady = false;
         sum_cache(c, out);
     }
-    return steady;
+    /* A cache that was not found any more has not been counted by its heap before this is over. */
+    return steady && !atomic_load_explicit(&records.retiring, memory_order_acquire);
 }

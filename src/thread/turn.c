@@ -13,9 +13,18 @@
 #define EMPTIED_MANY 64      /* records emptied in a row that are a wave of threads which nobody followed */
 
 static bool
-rested(const struct thread *t, uint64_t now)
+rested(const struct record_head *head, uint64_t now)
 {
-    return t != NULL && record_waited(t->since, now, REST_MS);
+    return head != NULL && record_waited(head->since, now, REST_MS);
+}
+
+/* Strip records that are empty, so many at most, until somebody looks at one. */
+static void
+strip_empty(uint32_t most)
+{
+    const struct record_list *empty = &records.lists[THREAD_EMPTY];
+    for (uint32_t n = 0; n < most && empty->oldest != NULL && record_strip(empty->oldest); n++)
+        ;
 }
 
 /* Empty the caches of records that have waited for an heir long enough. `late`: for so many ms nobody has. True: their pages
@@ -27,6 +36,7 @@ empty_rested(uint64_t now, uint64_t late)
     uint32_t most = records_share(records.resting, late, EMPTY_MS, EMPTY_LEAST), n = 0;
     for (; n < most && rested(resting->oldest, now); n++)
         record_empty(resting->oldest);
+    strip_empty(n + EMPTY_LEAST);
     records.emptied = n != 0 ? records.emptied + n : 0;
     return records.emptied >= EMPTIED_MANY && conf.dirty_decay_ms > 0;
 }
@@ -36,11 +46,13 @@ static uint64_t
 next_due(uint64_t now)
 {
     uint64_t due = now + RECORDS_WAIT_MS;
-    const struct thread *oldest = records.lists[THREAD_RESTING].oldest;
+    const struct record_head *oldest = records.lists[THREAD_RESTING].oldest;
     if (services.thread_started == NULL && records.next_look < due)
         due = records.next_look;
     if (oldest != NULL && oldest->since + REST_MS < due)
         due = oldest->since + REST_MS;
+    if (records.lists[THREAD_EMPTY].oldest != NULL) /* somebody looked at it */
+        due = now;
     return due;
 }
 
@@ -103,5 +115,6 @@ thread_purge(void)
     records_find_all_ended();
     while (records.lists[THREAD_RESTING].oldest != NULL)
         record_empty(records.lists[THREAD_RESTING].oldest);
+    strip_empty(UINT32_MAX);
     lock_drop(&records.lock);
 }

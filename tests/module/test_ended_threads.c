@@ -5,6 +5,8 @@
 #include "module.h"
 
 #include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "tests/child.h"
@@ -267,6 +269,49 @@ test_metadata_of_threads_at_once_again_and_again(void **unused)
     in_child(end_500_at_once_again_and_again);
 }
 
+/* Of a record that nobody uses hardly anything is resident, and a fork touches none. The threads have stacks of ours, for libc
+ * keeps its own. */
+#define LEFT_BY_EACH (2 * KIB) /* the head of a record, and records of slabs */
+
+static void
+leave_1000_at_once_and_fork(void)
+{
+    enum { AT_ONCE = 1000 };
+    static pthread_t threads[AT_ONCE];
+    open_for_threads();
+    size_t before = resident_bytes(), stack = STACK > (size_t)PTHREAD_STACK_MIN ? STACK : (size_t)PTHREAD_STACK_MIN;
+    char *stacks = mmap(NULL, AT_ONCE * stack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(stacks != MAP_FAILED);
+    pthread_barrier_init(&barrier, NULL, AT_ONCE);
+    for (unsigned i = 0; i < AT_ONCE; i++) {
+        CHECK(pthread_attr_setstack(&small_stack, stacks + i * stack, stack) == 0);
+        CHECK(pthread_create(&threads[i], &small_stack, use_a_little_and_meet, NULL) == 0);
+    }
+    for (unsigned i = 0; i < AT_ONCE; i++)
+        pthread_join(threads[i], NULL);
+    CHECK(munmap(stacks, AT_ONCE * stack) == 0);
+    while (info_now().threads > 1) /* the system may know a thread for a moment after it was joined */
+        sched_yield();
+    table->purge();
+    for (int forked = 0; forked < 2; forked++) {
+        size_t now = resident_bytes();
+        if (now > before + AT_ONCE * LEFT_BY_EACH)
+            fprintf(stderr, "%s: %zu KiB are resident more\n", forked ? "forked" : "purged", (now - before) / KIB);
+        CHECK(now <= before + AT_ONCE * LEFT_BY_EACH);
+        pid_t child = forked ? -1 : fork();
+        if (child == 0)
+            _exit(0);
+        CHECK(forked || waitpid(child, NULL, 0) == child);
+    }
+}
+
+static void
+test_record_that_nobody_uses_is_not_resident(void **unused)
+{
+    (void)unused;
+    in_child(leave_1000_at_once_and_fork);
+}
+
 /* A heap that is destroyed is given back by the time the call returns, whatever its blocks were. */
 #define HEAP_BYTES (100 * MIB)
 #define KEPT_BY_A_THREAD (4 * MIB)
@@ -387,6 +432,7 @@ main(void)
         cmocka_unit_test(test_threads_in_turn_beside_sleeping_ones_leave_little),
         cmocka_unit_test(test_metadata_of_4000_threads_in_turn),
         cmocka_unit_test(test_metadata_of_threads_at_once_again_and_again),
+        cmocka_unit_test(test_record_that_nobody_uses_is_not_resident),
         cmocka_unit_test(test_a_destroyed_heap_is_given_back_at_once),
         cmocka_unit_test(test_a_destroyed_heap_that_was_in_use_is_given_back_at_once),
         cmocka_unit_test(test_heaps_that_come_and_go_use_the_same_addresses),

@@ -297,6 +297,62 @@ test_figures_can_be_read_meanwhile(void **unused)
     assert_null(result);
 }
 
+/* Figures that are read while the records of threads that ended are emptied: nothing is counted twice, or not at all. */
+#define COUNTED 37
+
+static uint32_t counted_heap;
+static uint64_t counted_total;
+
+static void *
+allocate_counted(void *unused)
+{
+    (void)unused;
+    void *blocks[COUNTED];
+    for (unsigned i = 0; i < COUNTED; i++)
+        blocks[i] = table->heap_malloc(counted_heap, 16 + i * 40);
+    for (unsigned i = 0; i < COUNTED; i++)
+        table->free(blocks[i]);
+    return NULL;
+}
+
+static void *
+read_counted(void *unused)
+{
+    (void)unused;
+    while (!stop) {
+        struct alcove_heap_stats s;
+        if (table->heap_stats(counted_heap, &s) != 0 || s.total_allocs != counted_total || s.live_blocks != 0)
+            return FAILED;
+        usleep(20); /* while somebody reads, no record is emptied */
+    }
+    return NULL;
+}
+
+static void
+test_figures_are_true_while_records_are_emptied(void **unused)
+{
+    (void)unused;
+    assert_int_equal(table->heap_create(NULL, &counted_heap), 0);
+    counted_total = 0;
+    for (unsigned i = 0; i < rounds * 50; i++) {
+        pthread_t reader;
+        void *result;
+        in_threads(THREADS, allocate_counted);
+        threads_settled(1);
+        counted_total += THREADS * COUNTED;
+        stop = false;
+        assert_int_equal(pthread_create(&reader, NULL, read_counted, NULL), 0);
+        for (unsigned turn = 0; turn < 20; turn++) {
+            usleep(10);
+            table->purge();
+        }
+        stop = true;
+        pthread_join(reader, &result);
+        assert_null(result);
+    }
+    assert_int_equal(table->heap_destroy(counted_heap), 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -305,6 +361,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_blocks_grow_side_by_side),
         cmocka_unit_test(test_many_short_threads_leave_nothing),
         cmocka_unit_test(test_figures_can_be_read_meanwhile),
+        cmocka_unit_test(test_figures_are_true_while_records_are_emptied),
     };
     rounds_read(argc, argv);
     ALCOVE_PUBLIC(malloc_message) = messages_count;

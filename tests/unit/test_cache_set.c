@@ -244,6 +244,78 @@ test_dropped_guarded_cache_is_made_anew(void **unused)
     assert_true(cache_set_get(set, heaps[1])->guarded);
 }
 
+/* Retired, the set knows no cache. */
+
+static void
+test_retired_set_has_counted_all_for_its_heaps(void **unused)
+{
+    (void)unused;
+    assert_int_equal(heap_limit_set(heaps[2]->index, 1 << 20), 0);
+    for (int i = 0; i < 3; i++)
+        use(heaps[i]);
+    uint64_t counted[3];
+    for (int i = 0; i < 3; i++) {
+        struct cache_bin *b = &cache_set_find(set, heaps[i]->index)->bins[BIN_64];
+        cache_pop(b);
+        counted[i] = atomic_load(&heaps[i]->bins[BIN_64].uncached) + cache_allocations(b);
+        assert_true(counted[i] > 0);
+    }
+    assert_true(cache_set_retire(set));
+    for (int i = 0; i < 3; i++) {
+        assert_null(cache_set_find(set, heaps[i]->index));
+        assert_int_equal(atomic_load(&heaps[i]->bins[BIN_64].uncached), counted[i]);
+        assert_int_equal(heaps[i]->bins[BIN_64].out, 1); /* the one that was popped */
+        assert_int_equal(atomic_load(&heaps[i]->caches), 0);
+        assert_int_equal(atomic_load(&heaps[i]->holds), 2); /* for its number, and the slab of that block */
+    }
+    assert_null(set->made);
+}
+
+static void
+test_set_whose_first_cache_is_guarded_can_be_retired(void **unused)
+{
+    (void)unused;
+    use(heaps[0]);
+    assert_int_equal(heap_limit_set(heaps[0]->index, 1 << 20), 0);
+    use(heaps[0]);
+    assert_true(cache_set_retire(set));
+    assert_null(cache_set_find(set, heaps[0]->index));
+    assert_int_equal(heaps[0]->bins[BIN_64].out, 0);
+    assert_int_equal(atomic_load(&heaps[0]->holds), 1);
+}
+
+static void
+test_set_that_is_looked_at_is_not_retired_and_can_be_used(void **unused)
+{
+    (void)unused;
+    assert_int_equal(heap_limit_set(heaps[2]->index, 1 << 20), 0);
+    for (int i = 0; i < 3; i++) {
+        cache_set_collect(set, true);
+        for (int n = 0; n < 3; n++)
+            use(heaps[n]);
+        struct cache *c = cache_set_find(set, heaps[i]->index), *hot = atomic_load(&set->by_heap[heaps[i]->index]);
+        atomic_fetch_add(&heaps[i]->lookers, 1);
+        assert_false(cache_set_retire(set));
+        atomic_fetch_sub(&heaps[i]->lookers, 1);
+        assert_ptr_equal(cache_set_find(set, heaps[i]->index), c);
+        assert_ptr_equal(atomic_load(&set->by_heap[heaps[i]->index]), hot);
+        assert_ptr_equal(cache_set_find(set, heaps[0]->index), &set->first); /* which the hot path does not ask for */
+        assert_true(heaps[i]->bins[BIN_64].out > 0);
+    }
+    assert_true(cache_set_retire(set));
+}
+
+static void
+test_no_cache_is_found_where_all_reads_as_zero(void **unused)
+{
+    (void)unused;
+    memset(set, 0, sizeof *set);
+    for (int i = 0; i < 3; i++) {
+        assert_null(cache_set_find(set, heaps[i]->index));
+        assert_false(cache_set_empty(set, heaps[i]->index));
+    }
+}
+
 int
 main(void)
 {
@@ -261,6 +333,10 @@ main(void)
         set_test(test_first_cache_that_is_guarded_counts_once),
         set_test(test_growing_block_leaves_a_guarded_cache),
         set_test(test_dropped_guarded_cache_is_made_anew),
+        set_test(test_retired_set_has_counted_all_for_its_heaps),
+        set_test(test_set_whose_first_cache_is_guarded_can_be_retired),
+        set_test(test_set_that_is_looked_at_is_not_retired_and_can_be_used),
+        set_test(test_no_cache_is_found_where_all_reads_as_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
