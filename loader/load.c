@@ -150,19 +150,23 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
     return ALCOVE_OK;
 }
 
-/* With the lock held: take the allocator out of service. Nothing but dlclose may follow. */
-static int
+int
 allocator_detach(bool leaving)
 {
+    loader.leaving = leaving;
+    loader.detaching = true;
     pthread_rwlock_wrlock(&loader.lifetime);
-    int error = leaving ? loader.table->detach_leaving() : loader.table->detach();
+    const struct alcove_table *table = loader.table;
+    int error = table == NULL ? 0 : leaving ? table->detach_leaving() : table->detach();
     if (error == 0) {
         atomic_store(&loader_table, NULL);
         atomic_store(&loader.generation, 0);
     }
     pthread_rwlock_unlock(&loader.lifetime);
-    if (error != 0)
+    if (error != 0) {
+        loader.detaching = false;
         return fail_errno(ALCOVE_ESYSTEM, error, "the allocator cannot be detached");
+    }
     if (!atomic_load(&loader_pagemap.left)) /* guards know which blocks were left */
         guards_remove();
     loader.id = NULL;
@@ -170,6 +174,7 @@ allocator_detach(bool leaving)
     loader.origin = NULL;
     loader.handle = NULL;
     loader.references = 0;
+    loader.detaching = false;
     return ALCOVE_OK;
 }
 

@@ -65,6 +65,7 @@ struct loader {
     const struct alcove_table *table;  /* as long as ours: the allocator's own, or else a copy (load.c) */
     const struct alcove_table *origin; /* in the allocator */
     unsigned references;    /* calls of load that unload has to match */
+    bool detaching, leaving; /* it is being taken out of service: in what detach_leaving() does, or detach() */
     unsigned passing;       /* calls of load and unload with a dlopen reference of their own */
     bool draining;          /* a detached allocator is mapped until `passing` is 0 */
     unsigned drains;        /* how often that has been so */
@@ -124,6 +125,8 @@ void services_fill(struct alcove_services *services);
 extern struct pagemap loader_pagemap;
 
 /* --- load.c */
+/* With the lock held: take the allocator out of service. Nothing but dlclose may follow. Where it was begun, it goes on. */
+int allocator_detach(bool leaving);
 /* Options of a caller that options_read() could not read. */
 int options_fail(const char *function, uint32_t size, size_t known);
 /* With the lock held: 0 if it is the loaded allocator, else ECLOSED with a message. */

@@ -146,6 +146,8 @@ loader_enter(void)
 {
     for (;;) {
         pthread_mutex_lock(&loader.lock);
+        if (loader.detaching) /* by a thread that is not in this child of a fork */
+            allocator_detach(loader.leaving);
         if (loader.table == NULL)
             return ALCOVE_OK;
         if (loader.table->tick != NULL)
