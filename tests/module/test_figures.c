@@ -4,6 +4,7 @@
  *
  * A batch is what a thread's cache takes from a heap, or gives back, at a time.
  */
+#include "config.h"
 #include "heaps.h"
 
 #include <pthread.h>
