@@ -18,7 +18,7 @@ static void
 use_all(void)
 {
     enum { MANY = 300 };
-    static __thread void *blocks[MANY];
+    void *blocks[MANY]; /* a message may come amid of it, and who takes that is here again */
     static const size_t sizes[] = { 16, 48, 1000, 20000, 50000, 700000, 3 << 20 };
     struct alcove_info info;
     struct alcove_heap_stats stats;
