@@ -23,7 +23,7 @@
 #   ALCOVE_TEST_LOADS     if set, how often a test loads and unloads: dev/check --matrix wants 10,000 times
 #   ALCOVE_TEST_VALGRIND  set when valgrind runs it, which knows some 30,000 mappings only
 
-unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_conf tests/unit/test_decay \
+unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_conf tests/unit/test_decay tests/unit/test_fork_locks \
 	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_peak tests/unit/test_pool tests/unit/test_records \
 	tests/unit/test_sizeclass tests/unit/test_slab tests/unit/test_tls
 

@@ -415,9 +415,14 @@ heap_fork_prepare(void)
     lock_take(&heaps_lock);
 }
 
+/* Whose insides are held: a heap that is done meanwhile is not found by number any more, and stays until it is forgotten, which
+ * takes locks that are held. */
+static struct heap *forked;
+
 void
 heap_fork_prepare_insides(void)
 {
+    forked = NULL;
     for (uint32_t i = 0; i < heaps_end; i++) {
         struct heap *h = heap_of(i);
         if (h == NULL)
@@ -425,16 +430,15 @@ heap_fork_prepare_insides(void)
         lock_take(&h->large_lock);
         for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
             lock_take(&h->bins[bin].lock);
+        h->next_forked = forked;
+        forked = h;
     }
 }
 
 void
 heap_fork_done(void)
 {
-    for (uint32_t i = 0; i < heaps_end; i++) {
-        struct heap *h = heap_of(i);
-        if (h == NULL)
-            continue;
+    for (struct heap *h = forked; h != NULL; h = h->next_forked) {
         for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
             lock_drop(&h->bins[bin].lock);
         lock_drop(&h->large_lock);
@@ -446,10 +450,7 @@ heap_fork_done(void)
 void
 heap_fork_child(void)
 {
-    for (uint32_t i = 0; i < heaps_end; i++) {
-        struct heap *h = heap_of(i);
-        if (h == NULL)
-            continue;
+    for (struct heap *h = forked; h != NULL; h = h->next_forked) {
         for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
             lock_init(&h->bins[bin].lock, LOCK_BIN);
         lock_init(&h->large_lock, LOCK_LARGE);

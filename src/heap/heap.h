@@ -55,6 +55,7 @@ struct heap {
     _Atomic uint32_t holds;
     _Atomic bool ending;                  /* nobody allocates from it any more */
     struct heap *next_done;
+    struct heap *next_forked;             /* of those whose locks are held across a fork */
     _Atomic size_t given;                 /* pages that it gave to the pool, where they may still be dirty */
 
     _Atomic uint64_t active, limit, refused;
