@@ -456,6 +456,7 @@ heap_fork_child(void)
         lock_init(&h->large_lock, LOCK_LARGE);
         atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
         atomic_store_explicit(&h->lookers, 0, memory_order_relaxed);
+        atomic_store_explicit(&h->emptiers, 0, memory_order_relaxed);
     }
     lock_init(&heaps_lock, LOCK_HEAPS);
     lock_init(&figures_lock, LOCK_FIGURES);

@@ -66,6 +66,7 @@ struct heap {
     atomic_flag peak_looked_for; /* by some thread, now */
     _Atomic uint32_t caches;     /* that were made and not retired */
     _Atomic uint32_t lookers;    /* threads that look at other threads' caches: none goes meanwhile */
+    _Atomic uint32_t emptiers;   /* threads that look at others' guarded caches, to empty them: none of these goes meanwhile */
     bool closing;                /* guarded by the lock of the figures */
     uint32_t index;
     const void *_Atomic seal; /* while it has one, nobody can end or destroy it */

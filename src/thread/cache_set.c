@@ -140,22 +140,28 @@ cache_set_drop(struct cache_set *s, uint32_t heap)
     base_free(c, sizeof *c);
 }
 
-bool
+/* Its guarded cache of a heap, for one of the heap's emptiers; NULL: none. */
+static const struct cache *
+guarded_seen(const struct cache_set *s, uint32_t heap)
+{
+    _Atomic(struct cache *) *array = __atomic_load_n(&s->guarded, __ATOMIC_ACQUIRE);
+    return array != NULL ? atomic_load(&array[heap]) : NULL; /* after an emptier has said that it is one */
+}
+
+void
 cache_set_empty(struct cache_set *s, uint32_t heap)
 {
-    const struct cache *seen = cache_set_find(s, heap);
+    const struct cache *seen = guarded_seen(s, heap);
     if (seen == NULL || __atomic_load_n(&seen->held, __ATOMIC_RELAXED) == 0)
-        return false;
+        return;
     lock_take(&s->lock);
-    struct cache *c = cache_set_find(s, heap);
-    bool guarded = c != NULL && c->guarded;
-    if (guarded) {
+    struct cache *c = cache_set_guarded(s, heap);
+    if (c != NULL) {
         cache_enter(c);
         cache_empty(c);
         cache_leave(c);
     }
     lock_drop(&s->lock);
-    return guarded;
 }
 
 static void
@@ -166,8 +172,8 @@ collect(struct cache *c, bool all)
     cache_leave(c);
 }
 
-/* Retire one of its caches, with its lock held. False: it stays, as its heap has lookers. Who becomes one afterwards finds it no
- * more. */
+/* Retire one of its caches, with its lock held. False: it stays, as its heap has lookers or emptiers. Who becomes one afterwards
+ * finds it no more. */
 static bool
 retire(struct cache_set *s, struct cache *c)
 {
@@ -175,7 +181,7 @@ retire(struct cache_set *s, struct cache *c)
     struct cache *hot = atomic_exchange(&s->by_heap[h->index], NULL);
     if (c->guarded)
         atomic_store(&s->guarded[h->index], NULL);
-    if (atomic_load(&h->lookers) != 0) {
+    if (atomic_load(&h->lookers) != 0 || atomic_load(&h->emptiers) != 0) {
         if (c->guarded)
             atomic_store(&s->guarded[h->index], c);
         atomic_store(&s->by_heap[h->index], hot);

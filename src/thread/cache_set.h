@@ -68,8 +68,8 @@ bool cache_set_retire(struct cache_set *s);
 /* Retire its caches of heaps that are ending. For its user, or where it has none. */
 void cache_set_retire_ending(struct cache_set *s);
 
-/* Empty its cache of a heap if that is guarded. False: there was nothing in it. For anyone who is one of the heap's lookers. */
-bool cache_set_empty(struct cache_set *s, uint32_t heap);
+/* Empty its cache of a heap if that is guarded. For anyone who is one of the heap's emptiers. */
+void cache_set_empty(struct cache_set *s, uint32_t heap);
 
 /* Forget what sets share, with all sets. */
 void cache_sets_forget(void);

@@ -169,15 +169,13 @@ thread_drop_heap(uint32_t heap)
     lock_drop(&records.lock);
 }
 
-bool
+void
 thread_empty_caches(struct heap *h)
 {
-    bool any = false;
-    atomic_fetch_add(&h->lookers, 1);
+    atomic_fetch_add(&h->emptiers, 1);
     for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next))
-        any |= cache_set_empty(&head->record->set, h->index);
-    atomic_fetch_sub(&h->lookers, 1);
-    return any;
+        cache_set_empty(&head->record->set, h->index);
+    atomic_fetch_sub(&h->emptiers, 1);
 }
 
 uint32_t

@@ -89,8 +89,8 @@ void thread_exit(void);
 /* Drop every thread's cache of a heap that is going to be destroyed. */
 void thread_drop_heap(uint32_t heap);
 
-/* Give back what threads keep free of a guarded heap, sleeping ones too. False: none keeps anything. Takes no lock for that. */
-bool thread_empty_caches(struct heap *h);
+/* Give back what threads keep free of a guarded heap, sleeping ones too. Takes no lock where none keeps anything. */
+void thread_empty_caches(struct heap *h);
 
 /* What all caches of a heap hold, and what was allocated through them; by bin. */
 struct thread_sums {
