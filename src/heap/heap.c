@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ground/system.h"
 #include "heap/large.h"
 #include "pages/base.h"
 #include "pages/pool.h"
@@ -283,11 +284,30 @@ heap_limit_set(uint32_t index, uint64_t limit)
 bool
 heap_close(struct heap *h)
 {
-    bool closes = !heap_is_ending(h);
-    lock_take(&figures_lock);
-    h->closing = closes;
-    lock_drop(&figures_lock);
-    return closes;
+    if (heap_is_ending(h))
+        return false;
+    uint32_t lookers = atomic_fetch_or(&h->lookers, HEAP_CLOSING);
+    while ((lookers & ~HEAP_CLOSING) != 0) {
+        system_futex_wait(&h->lookers, lookers | HEAP_CLOSING);
+        lookers = atomic_load(&h->lookers);
+    }
+    return true;
+}
+
+bool
+heap_look_begin(struct heap *h)
+{
+    if (likely((atomic_fetch_add(&h->lookers, 1) & HEAP_CLOSING) == 0))
+        return true;
+    heap_look_end(h);
+    return false;
+}
+
+void
+heap_look_end(struct heap *h)
+{
+    if (unlikely(atomic_fetch_sub(&h->lookers, 1) == (HEAP_CLOSING | 1)))
+        system_futex_wake(&h->lookers); /* by its address: it may be gone */
 }
 
 struct heap *
@@ -295,10 +315,8 @@ figures_hold(uint32_t index)
 {
     lock_take(&figures_lock);
     struct heap *h = heap_of(index);
-    if (h != NULL && !h->closing) {
-        atomic_fetch_add(&h->lookers, 1);
+    if (h != NULL && heap_look_begin(h))
         return h;
-    }
     lock_drop(&figures_lock);
     return NULL;
 }
@@ -306,7 +324,7 @@ figures_hold(uint32_t index)
 void
 figures_let_go(struct heap *h)
 {
-    atomic_fetch_sub(&h->lookers, 1);
+    heap_look_end(h);
     lock_drop(&figures_lock);
 }
 
@@ -455,7 +473,7 @@ heap_fork_child(void)
             lock_init(&h->bins[bin].lock, LOCK_BIN);
         lock_init(&h->large_lock, LOCK_LARGE);
         atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
-        atomic_store_explicit(&h->lookers, 0, memory_order_relaxed);
+        atomic_fetch_and_explicit(&h->lookers, HEAP_CLOSING, memory_order_relaxed);
         atomic_store_explicit(&h->emptiers, 0, memory_order_relaxed);
     }
     lock_init(&heaps_lock, LOCK_HEAPS);

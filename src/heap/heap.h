@@ -65,9 +65,8 @@ struct heap {
     _Atomic uint64_t peak_due;   /* and how much is to be live before somebody looks whether it was more */
     atomic_flag peak_looked_for; /* by some thread, now */
     _Atomic uint32_t caches;     /* that were made and not retired */
-    _Atomic uint32_t lookers;    /* threads that look at other threads' caches: none goes meanwhile */
+    _Atomic uint32_t lookers;    /* threads that look at other threads' caches: none goes meanwhile; and HEAP_CLOSING */
     _Atomic uint32_t emptiers;   /* threads that look at others' guarded caches, to empty them: none of these goes meanwhile */
-    bool closing;                /* guarded by the lock of the figures */
     uint32_t index;
     const void *_Atomic seal; /* while it has one, nobody can end or destroy it */
     char name[HEAP_NAME_MAX];
@@ -100,8 +99,23 @@ void heap_is_done(struct heap *h);
 /* Forget one of them for good. No thread may be inside. While its figures are read it is put back. */
 void heap_forget(struct heap *h);
 
-/* Let nobody read a heap's figures any more: it is going to be destroyed, and before that its caches are. False: it is ending. */
+#define HEAP_CLOSING ((uint32_t)1 << 31) /* it is going to be destroyed */
+
+/* Let nobody look at a heap's caches any more, and wait for those who do: it is going to be destroyed, and before that its caches are.
+ * No lock may be held. False: it is ending. */
 bool heap_close(struct heap *h);
+
+/* Begin and end to look at other threads' caches of a heap: none goes meanwhile. Who looks waits for nobody. False: nobody may any
+ * more; then there is nothing to end. */
+bool heap_look_begin(struct heap *h);
+void heap_look_end(struct heap *h);
+
+/* For who has just hidden a cache: may somebody have found it before? */
+static inline bool
+heap_is_looked_at(const struct heap *h)
+{
+    return (atomic_load(&h->lookers) & ~HEAP_CLOSING) != 0;
+}
 
 /* A heap that stays, with its caches, until figures_let_go(), for who reads figures. NULL: there is none, and nothing to let go.
  * Who holds it waits for nobody, and of those who allocate nobody waits for it. */

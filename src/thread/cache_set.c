@@ -181,7 +181,7 @@ retire(struct cache_set *s, struct cache *c)
     struct cache *hot = atomic_exchange(&s->by_heap[h->index], NULL);
     if (c->guarded)
         atomic_store(&s->guarded[h->index], NULL);
-    if (atomic_load(&h->lookers) != 0 || atomic_load(&h->emptiers) != 0) {
+    if (heap_is_looked_at(h) || atomic_load(&h->emptiers) != 0) {
         if (c->guarded)
             atomic_store(&s->guarded[h->index], c);
         atomic_store(&s->by_heap[h->index], hot);

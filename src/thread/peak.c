@@ -36,9 +36,9 @@ look_at_own(struct cache *c, unsigned bin)
     return count == atomic_load_explicit(&c->known[bin], memory_order_relaxed) ? 0 : know(c, bin, count);
 }
 
-/* Is there anything to look at? */
+/* Is there anything to look at in this cache of the heap? */
 static bool
-look_at_cache(struct cache *c)
+look_at_cache(struct heap *h, struct cache *c)
 {
     int64_t grown = 0;
     bool used = false;
@@ -49,7 +49,7 @@ look_at_cache(struct cache *c)
             grown += look_at_bin(c, word * 64 + (unsigned)__builtin_ctzll(bits));
     }
     if (grown != 0)
-        heap_count_live(c->heap, grown);
+        heap_count_live(h, grown);
     return used;
 }
 
@@ -58,12 +58,13 @@ static unsigned
 look_at_all(struct heap *h)
 {
     unsigned used = 0;
-    atomic_fetch_add(&h->lookers, 1);
+    if (!heap_look_begin(h))
+        return 0;
     for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next)) {
         struct cache *c = cache_set_find(&head->record->set, h->index);
-        used += c != NULL && look_at_cache(c);
+        used += c != NULL && look_at_cache(h, c);
     }
-    atomic_fetch_sub(&h->lookers, 1);
+    heap_look_end(h);
     return used;
 }
 
@@ -72,12 +73,13 @@ static void
 look_at_bin_of_all(struct heap *h, unsigned bin)
 {
     int64_t grown = 0;
-    atomic_fetch_add(&h->lookers, 1);
+    if (!heap_look_begin(h))
+        return;
     for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next)) {
         struct cache *c = cache_set_find(&head->record->set, h->index);
         grown += c != NULL ? look_at_bin(c, bin) : 0;
     }
-    atomic_fetch_sub(&h->lookers, 1);
+    heap_look_end(h);
     heap_count_live(h, grown);
 }
 
@@ -191,7 +193,7 @@ look_around(struct cache *c, unsigned bin)
     c->grown = 0;
     c->spared = 0;
     if (alone || !heap_peak_is_due(h)) {
-        look_at_cache(c);
+        look_at_cache(h, c);
         bin = 0;
     }
     if (heap_peak_is_due(h)) {

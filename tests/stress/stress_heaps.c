@@ -188,6 +188,79 @@ test_functions_of_ended_heaps_work_while_numbers_are_given_again(void **unused)
     }
 }
 
+#define USERS 4
+#define KINDS 24 /* of blocks */
+#define KEPT 5   /* of a kind, of those that a cache holds: no more than it may lose without a turn */
+
+static uint32_t looked_at;
+static pthread_barrier_t step;
+
+static size_t
+size_of_kind(size_t kind)
+{
+    return 16 + kind * 64;
+}
+
+/* Have a cache of the heap, pop from it what makes a new peak that nobody knows of yet, and come to know of it when others may
+ * be giving their caches up. */
+static void *
+use_and_purge(void)
+{
+    for (unsigned i = 0; i < rounds * 100; i++) {
+        pthread_barrier_wait(&step);
+        void *blocks[KINDS][2 * KEPT];
+        for (unsigned kind = 0; kind < KINDS; kind++) {
+            for (unsigned k = 0; k < 2 * KEPT; k++)
+                blocks[kind][k] = table->heap_malloc(looked_at, size_of_kind(kind));
+            for (unsigned k = 0; k < 2 * KEPT; k++)
+                table->free(blocks[kind][k]);
+        }
+        pthread_barrier_wait(&step); /* and the peak is begun anew */
+        pthread_barrier_wait(&step);
+        for (unsigned kind = 0; kind < KINDS; kind++)
+            for (unsigned k = 0; k < KEPT; k++)
+                if (table->heap_malloc(looked_at, size_of_kind(kind)) == NULL)
+                    return FAILED;
+        pthread_barrier_wait(&step);
+        table->purge(); /* its own affair */
+    }
+    return NULL;
+}
+
+static void *
+make_and_destroy_under_looks(void)
+{
+    for (unsigned i = 0; i < rounds * 100; i++) {
+        if (table->heap_create(NULL, &looked_at) != 0)
+            return FAILED;
+        pthread_barrier_wait(&step);
+        pthread_barrier_wait(&step);
+        if (table->heap_peak_reset(looked_at) != 0)
+            return FAILED;
+        pthread_barrier_wait(&step);
+        pthread_barrier_wait(&step);
+        if (table->heap_destroy(looked_at) != 0)
+            return FAILED;
+    }
+    return NULL;
+}
+
+static void *
+use_or_destroy(void *number)
+{
+    return (uintptr_t)number == 0 ? make_and_destroy_under_looks() : use_and_purge();
+}
+
+static void
+test_heaps_are_destroyed_while_threads_look_at_their_caches(void **unused)
+{
+    (void)unused;
+    pthread_barrier_init(&step, NULL, USERS + 1);
+    in_threads(USERS + 1, use_or_destroy);
+    pthread_barrier_destroy(&step);
+    assert_int_equal(message_count, 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -196,6 +269,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_figures_are_read_while_heaps_come_and_go),
         cmocka_unit_test(test_purging_while_heaps_come_and_go),
         cmocka_unit_test(test_functions_of_ended_heaps_work_while_numbers_are_given_again),
+        cmocka_unit_test(test_heaps_are_destroyed_while_threads_look_at_their_caches),
     };
     rounds_read(argc, argv);
     ALCOVE_PUBLIC(malloc_message) = messages_count;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 
 #include "alcove/alcove.h"
 #include "stats/stats.h"
@@ -150,6 +151,42 @@ test_peak_of_what_was_cached(void **unused)
     assert_in_range(figures().peak_bytes, (90 - 16) << 10, 90 << 10);
 }
 
+static atomic_bool destroyed;
+
+static void *
+destroy(void *unused)
+{
+    ALCOVE_PUBLIC(heap_destroy)(heap->index);
+    destroyed = true;
+    return unused;
+}
+
+/* Whoever looks has no lock, and may do so at its own turn, when the heap is nobody's affair any more. */
+static void
+test_heap_is_destroyed_when_nobody_looks_at_its_caches_any_more(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    struct heap *h = heap;
+    destroyed = false;
+    ALCOVE_PUBLIC(free)(ALCOVE_PUBLIC(heap_malloc)(h->index, 100));
+    assert_true(heap_look_begin(h));
+    assert_int_equal(pthread_create(&thread, NULL, destroy, NULL), 0);
+    while (!destroyed && (atomic_load(&h->lookers) & HEAP_CLOSING) == 0)
+        sched_yield();
+    assert_false(heap_look_begin(h)); /* nor does anybody who comes now */
+    peak_look(h);
+    for (int i = 0; i < 1000; i++) {
+        assert_false(destroyed);
+        assert_non_null(cache_set_find(&thread_get()->set, h->index));
+        sched_yield();
+    }
+    heap_look_end(h);
+    pthread_join(thread, NULL);
+    assert_true(destroyed);
+    assert_null(cache_set_find(&thread_get()->set, h->index));
+}
+
 static void
 test_total_bytes_grow_by_what_a_block_grows_in_place(void **unused)
 {
@@ -176,6 +213,7 @@ main(void)
         peak_test(test_what_counts_as_live_is_live_with_threads_that_look),
         peak_test(test_peak_is_begun_anew_with_what_is_live),
         peak_test(test_peak_of_what_was_cached),
+        peak_test(test_heap_is_destroyed_when_nobody_looks_at_its_caches_any_more),
         peak_test(test_total_bytes_grow_by_what_a_block_grows_in_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
