@@ -2,6 +2,7 @@
 #include "thread/cache_set.h"
 
 #include "pages/base.h"
+#include "thread/peak.h"
 
 static _Atomic(struct cache *) closed; /* of all sets and heaps */
 
@@ -65,7 +66,24 @@ publish(struct cache_set *s, struct heap *h, struct cache *c)
     lock_drop(&s->lock);
 }
 
-/* A guarded cache for a heap, with what `open` has, if there is one. NULL: no memory, or the heap is ending; nothing is changed. */
+/* The hot path does not ask for the first one by heap: that is closed itself, and another takes its blocks over. Others may be
+ * looking at it, so it is hidden before, as one that is retired. False: somebody does, and it stays open. With the lock held. */
+static bool
+move_first(struct cache_set *s, struct heap *h, struct cache *to, struct cache *in_front)
+{
+    peak_look_at(&s->first); /* who does not find it then counts right without it */
+    atomic_store(&s->by_heap[h->index], in_front);
+    if (heap_is_looked_at(h)) {
+        atomic_store(&s->by_heap[h->index], &s->first);
+        return false;
+    }
+    *to = s->first;
+    cache_init(&s->first, NULL, &s->arrays);
+    return true;
+}
+
+/* A guarded cache for a heap, with what `open` has, if there is one. NULL: no memory, the heap is ending, or others look at
+ * `open`, which serves its user as well until the next time; nothing is changed. */
 static struct cache *
 make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
 {
@@ -76,25 +94,25 @@ make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
     }
     if (in_front == NULL || s->guarded == NULL)
         return NULL;
-    /* The hot path does not ask for the first one by heap: that is closed itself, and another takes its blocks over. */
     bool moves = open == &s->first;
     if (moves)
-        c = base_alloc(sizeof *c);
+        c = heap_is_looked_at(h) ? NULL : base_alloc(sizeof *c);
     else if (open == NULL)
         c = cache_new(s, h);
     if (c == NULL)
         return NULL;
     lock_take(&s->lock);
-    if (moves)
-        *c = *open;
+    if (moves && !move_first(s, h, c, in_front)) {
+        lock_drop(&s->lock);
+        base_free(c, sizeof *c);
+        return NULL;
+    }
     if (c != open) {
         c->next = s->made;
         s->made = c;
     }
     cache_guard(c);
     atomic_store_explicit(&s->guarded[h->index], c, memory_order_release);
-    if (moves)
-        cache_init(open, NULL, &s->arrays);
     atomic_store_explicit(&s->by_heap[h->index], in_front, memory_order_release);
     lock_drop(&s->lock);
     return c;

@@ -55,6 +55,14 @@ cache_set_guarded(const struct cache_set *s, uint32_t heap)
 /* Its cache for a heap, closed ones left out; NULL if none. For its user, or one of the heap's lookers. */
 struct cache *cache_set_find(const struct cache_set *s, uint32_t heap);
 
+/* Is there one that cannot be found, as it is being moved? */
+static inline bool
+cache_set_hides(const struct cache_set *s, uint32_t heap)
+{
+    _Atomic(struct cache *) *by_heap = __atomic_load_n(&s->by_heap, __ATOMIC_ACQUIRE);
+    return by_heap != NULL && atomic_load_explicit(&by_heap[heap], memory_order_acquire) != NULL;
+}
+
 /* Its cache for a heap, made if there is none. For its user, who enters it. NULL: no memory. */
 struct cache *cache_set_get(struct cache_set *s, struct heap *h);
 

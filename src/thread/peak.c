@@ -53,6 +53,12 @@ look_at_cache(struct heap *h, struct cache *c)
     return used;
 }
 
+void
+peak_look_at(struct cache *c)
+{
+    look_at_cache(c->heap, c);
+}
+
 /* Look at all caches of the heap; returns how many are used. */
 static unsigned
 look_at_all(struct heap *h)

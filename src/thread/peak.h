@@ -34,6 +34,9 @@ peak_check(struct heap *h)
         peak_is_due(h, 0);
 }
 
+/* Look at all bins of a cache, by its thread. */
+void peak_look_at(struct cache *c);
+
 /* Find out what is live in a heap, and whether it is a new peak. Any thread may, if the heap stays meanwhile: it takes no lock. */
 void peak_look(struct heap *h);
 

@@ -25,8 +25,10 @@ thread_sum(uint32_t heap, struct thread_sums *out)
     for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next)) {
         const struct cache_set *set = &head->record->set;
         const struct cache *c = cache_set_find(set, heap);
-        if (c == NULL)
+        if (c == NULL) {
+            steady = steady && !cache_set_hides(set, heap);
             continue;
+        }
         if (atomic_load_explicit(&set->lock.state, memory_order_acquire) != 0)
             steady = false;
         sum_cache(c, out);

@@ -1,6 +1,8 @@
 /* Heaps come and go in many threads, each used by two, while another reads all figures. */
 #include "stress.h"
 
+#include "pages/pool.h"
+
 #define MAKERS 4
 #define BLOCKS 500
 
@@ -261,6 +263,71 @@ test_heaps_are_destroyed_while_threads_look_at_their_caches(void **unused)
     assert_int_equal(message_count, 0);
 }
 
+#define FIRST_USERS 12
+
+static atomic_uint used;
+
+/* Use the default heap before and after it has its first limit. */
+static void *
+use_default_heap(void)
+{
+    pthread_barrier_wait(&step);
+    for (unsigned part = 0; part < 2; part++) {
+        void *blocks[KINDS][KEPT];
+        for (unsigned kind = 0; kind < KINDS; kind++)
+            for (unsigned k = 0; k < KEPT; k++)
+                if ((blocks[kind][k] = table->malloc(size_of_kind(kind))) == NULL)
+                    return FAILED;
+        if (part == 0) {
+            pthread_barrier_wait(&step);
+            pthread_barrier_wait(&step);
+        }
+        for (unsigned kind = 0; kind < KINDS; kind++)
+            for (unsigned k = 0; k < KEPT; k++)
+                table->free(blocks[kind][k]);
+    }
+    used++;
+    return NULL;
+}
+
+static void *
+limit_and_look(void)
+{
+    struct alcove_heap_stats s;
+    pthread_barrier_wait(&step);
+    pthread_barrier_wait(&step);
+    if (table->heap_limit(0, (uint64_t)1 << 40) != 0)
+        return FAILED;
+    pthread_barrier_wait(&step);
+    while (used != FIRST_USERS)
+        if (table->heap_peak_reset(0) != 0)
+            return FAILED;
+    if (table->heap_peak_reset(0) != 0 || table->heap_stats(0, &s) != 0)
+        return FAILED;
+    return s.live_blocks == 0 && s.peak_bytes == 0 ? NULL : FAILED;
+}
+
+static void *
+use_or_limit(void *number)
+{
+    return (uintptr_t)number == 0 ? limit_and_look() : use_default_heap();
+}
+
+static void
+test_default_heap_has_its_first_limit_while_its_caches_are_looked_at(void **unused)
+{
+    (void)unused;
+    pthread_barrier_init(&step, NULL, FIRST_USERS + 1);
+    for (unsigned i = 0; i < rounds * 20; i++) {
+        table->detach();
+        pool_init(-1);
+        used = 0;
+        in_threads(FIRST_USERS + 1, use_or_limit);
+    }
+    pthread_barrier_destroy(&step);
+    assert_int_equal(message_count, 0);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -270,6 +337,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_purging_while_heaps_come_and_go),
         cmocka_unit_test(test_functions_of_ended_heaps_work_while_numbers_are_given_again),
         cmocka_unit_test(test_heaps_are_destroyed_while_threads_look_at_their_caches),
+        cmocka_unit_test(test_default_heap_has_its_first_limit_while_its_caches_are_looked_at),
     };
     rounds_read(argc, argv);
     ALCOVE_PUBLIC(malloc_message) = messages_count;

@@ -217,6 +217,74 @@ test_first_cache_that_is_guarded_counts_once(void **unused)
     assert_int_equal(atomic_load(&heaps[0]->caches), caches);
 }
 
+/* Whoever looks at it has no lock: it is not to be moved meanwhile. */
+static void
+test_first_cache_that_others_look_at_stays_open_until_the_next_time(void **unused)
+{
+    (void)unused;
+    use(heaps[0]);
+    unsigned count = cache_count(&set->first.bins[BIN_64]);
+    assert_int_equal(heap_limit_set(heaps[0]->index, 1 << 20), 0);
+    assert_true(heap_look_begin(heaps[0]));
+    for (int i = 0; i < 3; i++) {
+        assert_ptr_equal(cache_set_get(set, heaps[0]), &set->first);
+        assert_ptr_equal(cache_set_find(set, heaps[0]->index), &set->first);
+        assert_int_equal(cache_count(&set->first.bins[BIN_64]), count);
+        assert_null(set->made);
+    }
+    heap_look_end(heaps[0]);
+    struct cache *c = cache_set_get(set, heaps[0]);
+    assert_true(c->guarded);
+    assert_int_equal(c->held, count);
+    assert_true(cache_is_closed(&set->first));
+}
+
+static void
+test_what_the_first_cache_holds_is_known_when_it_is_moved(void **unused)
+{
+    (void)unused;
+    use(heaps[0]);
+    assert_int_equal(atomic_load(&heaps[0]->live), bin_size(BIN_64)); /* nobody knows that it was freed */
+    assert_int_equal(heap_limit_set(heaps[0]->index, 1 << 20), 0);
+    assert_ptr_not_equal(cache_set_get(set, heaps[0]), &set->first);
+    assert_int_equal(atomic_load(&heaps[0]->live), 0);
+}
+
+static void
+test_first_cache_that_stays_open_does_not_stand_in_the_way_of_its_thread_at_the_limit(void **unused)
+{
+    (void)unused;
+    struct cache *first = &thread_get()->set.first;
+    void *most = entry_malloc(2 * HEAP_LIMIT_MIN, 0);
+    ALCOVE_PUBLIC(free)(entry_malloc(64, 0));
+    assert_true(cache_count(&first->bins[BIN_64]) > 0);
+    assert_int_equal(heap_limit_set(0, atomic_load(&heaps[0]->active)), 0);
+    assert_true(heap_look_begin(heaps[0]));
+    void *other = entry_malloc(128, 0);
+    assert_non_null(other);
+    assert_false(cache_is_closed(first));
+    assert_int_equal(cache_count(&first->bins[BIN_64]), 0);
+    heap_look_end(heaps[0]);
+    ALCOVE_PUBLIC(free)(other);
+    ALCOVE_PUBLIC(free)(most);
+}
+
+/* It is found in neither place for a moment. */
+static void
+test_sums_are_not_steady_while_the_first_cache_is_being_moved(void **unused)
+{
+    (void)unused;
+    struct thread_sums sums;
+    struct cache_set *own = &thread_get()->set;
+    assert_int_equal(heap_limit_set(heaps[1]->index, 1 << 20), 0);
+    ALCOVE_PUBLIC(free)(entry_malloc(64, heaps[1]->index));
+    assert_true(thread_sum(0, &sums) && thread_sum(heaps[1]->index, &sums) && thread_sum(heaps[2]->index, &sums));
+    atomic_store(&own->by_heap[0], atomic_load(&own->by_heap[heaps[1]->index]));
+    assert_false(thread_sum(0, &sums));
+    atomic_store(&own->by_heap[0], &own->first);
+    assert_true(thread_sum(0, &sums));
+}
+
 static void
 test_growing_block_leaves_a_guarded_cache(void **unused)
 {
@@ -335,6 +403,10 @@ main(void)
         set_test(test_cache_that_is_open_is_guarded_when_its_heap_gets_a_limit),
         set_test(test_guarded_cache_can_be_emptied),
         set_test(test_first_cache_that_is_guarded_counts_once),
+        set_test(test_first_cache_that_others_look_at_stays_open_until_the_next_time),
+        set_test(test_what_the_first_cache_holds_is_known_when_it_is_moved),
+        set_test(test_first_cache_that_stays_open_does_not_stand_in_the_way_of_its_thread_at_the_limit),
+        set_test(test_sums_are_not_steady_while_the_first_cache_is_being_moved),
         set_test(test_growing_block_leaves_a_guarded_cache),
         set_test(test_dropped_guarded_cache_is_made_anew),
         set_test(test_retired_set_has_counted_all_for_its_heaps),
