@@ -23,7 +23,7 @@ enum lock_rank {
     LOCK_HEAPS,    /* which heap numbers are taken */
     LOCK_THREADS,  /* the list of thread records */
     LOCK_RECORD,   /* a cache set */
-    LOCK_CACHE,    /* one thread's cache of a guarded heap */
+    LOCK_CACHE,    /* one thread's caches of guarded heaps */
     LOCK_LARGE,    /* a heap's large blocks */
     LOCK_BIN,      /* one size class of a heap */
     LOCK_POOL,     /* a pool's free runs and chunks */

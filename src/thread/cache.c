@@ -307,12 +307,12 @@ cache_empty(struct cache *c)
 }
 
 void
-cache_guard(struct cache *c)
+cache_guard(struct cache *c, struct lock *guard)
 {
     uint32_t held = 0;
     for (unsigned bin = 1; bin < BINS; bin++)
         held += cache_count(&c->bins[bin]);
     c->held = held;
-    lock_init(&c->guard, LOCK_CACHE);
+    c->guard = guard;
     c->guarded = true;
 }

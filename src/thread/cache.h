@@ -47,7 +47,7 @@ struct cache {
     uint16_t empty_at[BINS], full_at[BINS];
     bool guarded;
     uint32_t held; /* if guarded: free blocks in it, or more while some are being given back. Read by others without the lock */
-    struct lock guard;
+    struct lock *guard; /* if guarded: of its set, whoever is inside has it */
     uint64_t has_array[(BINS + 63) / 64]; /* bins, as bits; others may read it */
     /* For thread/peak.c: blocks that are known to be cached, and so are not counted as live; anybody may set that. By how many
      * bytes more is live by this cache than when all its bins were looked at, and how many may be popped from one since. */
@@ -235,14 +235,14 @@ static inline void
 cache_enter(struct cache *c)
 {
     if (c->guarded)
-        lock_take(&c->guard);
+        lock_take(c->guard);
 }
 
 static inline void
 cache_leave(struct cache *c)
 {
     if (c->guarded)
-        lock_drop(&c->guard);
+        lock_drop(c->guard);
 }
 
 static inline void
@@ -282,22 +282,22 @@ cache_pop_inside(struct cache *c, struct cache_bin *bin)
 static inline bool
 cache_push_guarded(struct cache *c, struct cache_bin *bin, void *block)
 {
-    lock_take(&c->guard);
+    lock_take(c->guard);
     bool pushed = cache_push(bin, block);
     if (pushed)
         cache_held_add(c, 1);
-    lock_drop(&c->guard);
+    lock_drop(c->guard);
     return pushed;
 }
 
 static inline void *
 cache_pop_guarded(struct cache *c, struct cache_bin *bin)
 {
-    lock_take(&c->guard);
+    lock_take(c->guard);
     void *block = cache_pop(bin);
     if (block != NULL)
         cache_held_add(c, (uint32_t)-1);
-    lock_drop(&c->guard);
+    lock_drop(c->guard);
     return block;
 }
 
@@ -306,8 +306,8 @@ void cache_init(struct cache *c, struct heap *h, struct arrays *arrays);
 /* Give back what it holds, and let its heap take over what it has counted. */
 void cache_retire(struct cache *c);
 
-/* Make a cache a guarded one. */
-void cache_guard(struct cache *c);
+/* Make a cache a guarded one, by this lock. */
+void cache_guard(struct cache *c, struct lock *guard);
 
 /* Free the arrays; their blocks are forgotten. */
 void cache_fini(struct cache *c);

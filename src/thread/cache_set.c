@@ -34,6 +34,7 @@ cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) 
     arrays_init(&s->arrays, memory, size);
     cache_init(&s->first, heap0, &s->arrays);
     lock_init(&s->lock, LOCK_RECORD);
+    lock_init(&s->guard, LOCK_CACHE);
     s->made = NULL;
     s->endings = heap_endings();
     s->guarded = NULL;
@@ -111,7 +112,7 @@ make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
         c->next = s->made;
         s->made = c;
     }
-    cache_guard(c);
+    cache_guard(c, &s->guard);
     atomic_store_explicit(&s->guarded[h->index], c, memory_order_release);
     atomic_store_explicit(&s->by_heap[h->index], in_front, memory_order_release);
     lock_drop(&s->lock);
@@ -271,37 +272,29 @@ cache_set_collect(struct cache_set *s, bool all)
 
 /* Across a fork the locks are held: whoever is inside of a cache is done. */
 
-/* Nobody holds a cache's lock of a set that he is not the user of without the set's. */
 bool
 cache_set_fork_holds(const struct cache_set *s)
 {
-    bool holds = lock_is_mine(&s->lock);
-    for (const struct cache *c = s->made; c != NULL && !holds; c = c->next)
-        holds = c->guarded && lock_is_mine(&c->guard);
-    return holds;
+    return lock_is_mine(&s->lock) || lock_is_mine(&s->guard);
 }
 
 void
 cache_set_fork_prepare(struct cache_set *s)
 {
     lock_take(&s->lock);
-    for (struct cache *c = s->made; c != NULL; c = c->next)
-        cache_enter(c);
+    lock_take(&s->guard);
 }
 
 void
 cache_set_fork_done(struct cache_set *s)
 {
-    for (struct cache *c = s->made; c != NULL; c = c->next)
-        cache_leave(c);
+    lock_drop(&s->guard);
     lock_drop(&s->lock);
 }
 
 void
 cache_set_fork_child(struct cache_set *s)
 {
-    for (struct cache *c = s->made; c != NULL; c = c->next)
-        if (c->guarded)
-            lock_init(&c->guard, LOCK_CACHE);
+    lock_init(&s->guard, LOCK_CACHE);
     lock_init(&s->lock, LOCK_RECORD);
 }

@@ -8,7 +8,8 @@
  * What a set keeps free of a heap with a limit must not stand in the way of others, though its user sleep. Caches of such heaps
  * are *guarded*: others may enter and empty them. Where the hot path looks for one, by heap, it finds a closed cache, which gives
  * nothing and takes nothing and is never written to. So it goes to the slow functions, and these find the real one in `guarded`,
- * and enter it. The lock of the set is taken before a cache's.
+ * and enter it under the guard, which is one lock for all such caches of a set, taken after the set's. Whether a thread holds
+ * one can so be asked, in a signal handler too, without a look at caches that others may be giving up.
  */
 #ifndef THREAD_CACHE_SET_H
 #define THREAD_CACHE_SET_H
@@ -25,6 +26,7 @@
 struct cache_set {
     struct cache first; /* of heap 0; first, so that finding it from the set is adding nothing */
     struct lock lock;
+    struct lock guard;  /* of its guarded caches */
     struct cache *made; /* all but the first */
     uint32_t endings;   /* heap_endings() when caches of ending heaps were last looked for */
     _Atomic(struct cache *) *guarded; /* by heap; NULL: it never had one. Pages of its own */
@@ -82,7 +84,7 @@ void cache_set_empty(struct cache_set *s, uint32_t heap);
 /* Forget what sets share, with all sets. */
 void cache_sets_forget(void);
 
-bool cache_set_fork_holds(const struct cache_set *s); /* for its user */
+bool cache_set_fork_holds(const struct cache_set *s);
 void cache_set_fork_prepare(struct cache_set *s);
 void cache_set_fork_done(struct cache_set *s);
 void cache_set_fork_child(struct cache_set *s);

@@ -223,9 +223,8 @@ thread_fork_holds(void)
 {
     bool holds = lock_is_mine(&records.lock);
     for (struct record_head *head = record_from(records_first()); head != NULL && !holds; head = record_from(head->next))
-        holds = lock_is_mine(&head->record->set.lock);
-    const struct thread *self = tls_get();
-    return holds || (self != NULL && cache_set_fork_holds(&self->set));
+        holds = cache_set_fork_holds(&head->record->set);
+    return holds;
 }
 
 void

@@ -1,8 +1,11 @@
-/* Locks across a fork: all are dropped in the end that were taken for it. */
+/* Locks across a fork: it is known whether the forking thread holds one, and all are dropped in the end that were taken. */
 #include "unit.h"
+
+#include <pthread.h>
 
 #include "heap/heap.h"
 #include "thread/ending.h"
+#include "thread/records.h"
 
 #if ALCOVE_DEBUG
 extern __thread bool lock_forking;
@@ -70,11 +73,68 @@ test_child_has_the_locks_of_a_heap_that_was_done_amid_its_fork(void **unused)
     assert_int_equal(heap_count(), 0);
 }
 
+static void *
+leave_record(void *unused)
+{
+    void *volatile block = ALCOVE_PUBLIC(malloc)(100);
+    ALCOVE_PUBLIC(free)(block);
+    return unused;
+}
+
+/* The record of a thread that is not the calling one. */
+static struct thread *
+other_record(void)
+{
+    pthread_t thread;
+    struct thread *self = thread_get();
+    assert_non_null(self);
+    assert_int_equal(pthread_create(&thread, NULL, leave_record, NULL), 0);
+    pthread_join(thread, NULL);
+    struct record_head *head = records_first();
+    return head->record != self ? head->record : head->next->record;
+}
+
+static void
+test_holding_any_lock_of_threads_is_known(void **unused)
+{
+    (void)unused;
+    struct thread *self = thread_get(), *other = other_record();
+    struct heap *h = heap_new();
+    assert_int_equal(heap_limit_set(h->index, 1 << 20), 0);
+    struct cache *guarded = cache_set_get(&self->set, h);
+    struct lock *locks[] = { &records.lock, &self->set.lock, &other->set.lock };
+    for (unsigned i = 0; i < sizeof locks / sizeof *locks; i++) {
+        lock_take(locks[i]);
+        assert_true(thread_fork_holds());
+        lock_drop(locks[i]);
+        assert_false(thread_fork_holds());
+    }
+    cache_enter(guarded);
+    assert_true(thread_fork_holds());
+    cache_leave(guarded);
+    assert_false(thread_fork_holds());
+}
+
+/* Its thread may be giving one up, and has the lock of its set: it is not ours to wait for, nor is what it is about to change to
+ * be looked at. */
+static void
+test_caches_are_not_looked_at_to_know_what_locks_are_held(void **unused)
+{
+    (void)unused;
+    struct thread *other = other_record();
+    struct cache *made = other->set.made;
+    other->set.made = (struct cache *)16;
+    assert_false(thread_fork_holds());
+    other->set.made = made;
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         fresh_test(test_locks_of_a_heap_that_is_done_amid_a_fork_are_dropped),
+        fresh_test(test_holding_any_lock_of_threads_is_known),
+        fresh_test(test_caches_are_not_looked_at_to_know_what_locks_are_held),
         fresh_test(test_child_has_the_locks_of_a_heap_that_was_done_amid_its_fork),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

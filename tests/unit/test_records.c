@@ -514,12 +514,13 @@ test_sum_is_not_steady_while_caches_are_retired(void **unused)
     const struct cache_set *set = &records.lists[THREAD_EMPTY].oldest->record->set;
     struct cache *c = cache_set_find(set, heaps[2]);
     assert_true(thread_sum(heaps[2], &sums));
-    lock_take(&c->guard);
+    struct lock *guard = c->guard;
+    lock_take(guard);
     assert_int_equal(pthread_create(&other, NULL, strip_the_empty_one, NULL), 0);
     while (cache_set_find(set, heaps[2]) != NULL)
         sched_yield();
     bool steady = thread_sum(heaps[2], &sums);
-    lock_drop(&c->guard);
+    lock_drop(guard);
     pthread_join(other, &failed);
     assert_null(failed);
     assert_false(steady);
