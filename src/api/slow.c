@@ -109,7 +109,9 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
         cache_leave(c);
         if (tick) {
             thread_tick(t);
-            c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
+            c = cache_set_get(&t->set, h);
+            if (c == NULL && block == NULL) /* its heap is ending: it is gone, with what it has counted, and this comes past it */
+                heap_count_retired(h, bin, (uint64_t)-1);
         }
     } else {
         thread_tick(t);
@@ -120,8 +122,11 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
         reclaim(h, t);
         block = refill(h, t, c, bin, zeroed);
     }
-    if (block == NULL && c != NULL)
+    if (block == NULL && c != NULL) {
+        cache_enter(c);
         cache_count_failed(&c->bins[bin]);
+        cache_leave(c);
+    }
     errno = saved;
     return block;
 }

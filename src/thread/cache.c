@@ -310,8 +310,12 @@ void
 cache_guard(struct cache *c, struct lock *guard)
 {
     uint32_t held = 0;
-    for (unsigned bin = 1; bin < BINS; bin++)
-        held += cache_count(&c->bins[bin]);
+    for (unsigned bin = 1; bin < BINS; bin++) {
+        struct cache_bin *b = &c->bins[bin];
+        held += cache_count(b);
+        if (b->countdown < 0) /* as cache_pop_guarded() would have left it: what cache_pop() has counted the slow path still counts */
+            b->countdown = 0;
+    }
     c->held = held;
     c->guard = guard;
     c->guarded = true;

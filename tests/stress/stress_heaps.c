@@ -263,6 +263,54 @@ test_heaps_are_destroyed_while_threads_look_at_their_caches(void **unused)
     assert_int_equal(message_count, 0);
 }
 
+#define LIMITED 8 /* threads at one limit */
+#define SLOTS 400
+
+static uint32_t limited;
+static atomic_ullong got, refused;
+
+static void *
+allocate_at_the_limit(void *number)
+{
+    struct dice d = { (uintptr_t)number + 1 };
+    void **slots = calloc(SLOTS, sizeof *slots);
+    for (unsigned i = 0; i < rounds * 10000; i++) {
+        void **slot = &slots[roll(&d, SLOTS)];
+        if (*slot != NULL) {
+            table->free(*slot);
+            *slot = NULL;
+        } else {
+            *slot = table->heap_malloc(limited, roll(&d, 2000) + 1);
+            atomic_fetch_add_explicit(*slot != NULL ? &got : &refused, 1, memory_order_relaxed);
+        }
+    }
+    for (unsigned i = 0; i < SLOTS; i++)
+        table->free(slots[i]);
+    free(slots);
+    return NULL;
+}
+
+/* They take from each other's caches. */
+static void
+test_every_allocation_at_the_limit_counts_once(void **unused)
+{
+    (void)unused;
+    for (unsigned i = 0; i < rounds * 3; i++) {
+        struct alcove_heap_options options = { .name = "limited", .limit = (uint64_t)(i % 2 ? 300 : 600) << 10 };
+        struct alcove_heap_stats s;
+        got = refused = 0;
+        assert_int_equal(table->heap_create(&options, &limited), 0);
+        in_threads(LIMITED, allocate_at_the_limit);
+        assert_int_equal(table->heap_stats(limited, &s), 0);
+        assert_int_equal(s.live_blocks, 0);
+        assert_int_equal(s.limit_refused, refused);
+        assert_int_equal(s.total_allocs, got);
+        assert_int_equal(s.total_frees, got);
+        assert_int_equal(table->heap_destroy(limited), 0);
+    }
+    assert_int_equal(message_count, 0);
+}
+
 #define FIRST_USERS 12
 
 static atomic_uint used;
@@ -337,6 +385,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_purging_while_heaps_come_and_go),
         cmocka_unit_test(test_functions_of_ended_heaps_work_while_numbers_are_given_again),
         cmocka_unit_test(test_heaps_are_destroyed_while_threads_look_at_their_caches),
+        cmocka_unit_test(test_every_allocation_at_the_limit_counts_once),
         cmocka_unit_test(test_default_heap_has_its_first_limit_while_its_caches_are_looked_at),
     };
     rounds_read(argc, argv);

@@ -300,6 +300,68 @@ test_growing_block_leaves_a_guarded_cache(void **unused)
     ALCOVE_PUBLIC(free)(block);
 }
 
+static uint64_t
+total_allocs(const struct heap *h)
+{
+    struct alcove_heap_stats s;
+    assert_int_equal(ALCOVE_PUBLIC(heap_stats)(h->index, &s), 0);
+    return s.total_allocs;
+}
+
+/* This thread's cache of a heap, with a block in it, whose next pop is for the slow path to count. */
+static struct cache_bin *
+bin_at_its_turn(struct heap *h)
+{
+    ALCOVE_PUBLIC(free)(entry_malloc(64, h->index));
+    assert_int_equal(total_allocs(h), 1);
+    struct cache_bin *b = &cache_set_get(&thread_get()->set, h)->bins[BIN_64];
+    assert_true(cache_count(b) > 0);
+    cache_turn_after(b, 0);
+    return b;
+}
+
+static void
+test_allocation_at_a_turn_counts_once_if_its_guarded_cache_is_emptied_meanwhile(void **unused)
+{
+    (void)unused;
+    bool zeroed;
+    assert_int_equal(heap_limit_set(heaps[1]->index, 1 << 20), 0);
+    struct cache_bin *b = bin_at_its_turn(heaps[1]);
+    assert_null(cache_pop_guarded(cache_set_find(&thread_get()->set, heaps[1]->index), b));
+    thread_empty_caches(heaps[1]);
+    assert_non_null(alloc_slow(BIN_64, heaps[1]->index, &zeroed));
+    assert_int_equal(total_allocs(heaps[1]), 2);
+}
+
+static void
+test_allocation_at_a_turn_counts_once_if_its_cache_becomes_a_guarded_one(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < 2; i++) {
+        bool zeroed;
+        assert_null(cache_pop(bin_at_its_turn(heaps[i])));
+        assert_int_equal(heap_limit_set(heaps[i]->index, 1 << 20), 0);
+        assert_true(cache_set_get(&thread_get()->set, heaps[i])->guarded);
+        thread_empty_caches(heaps[i]);
+        assert_non_null(alloc_slow(BIN_64, heaps[i]->index, &zeroed));
+        assert_int_equal(total_allocs(heaps[i]), 2);
+    }
+}
+
+static void
+test_allocation_counts_once_if_its_cache_is_retired_meanwhile(void **unused)
+{
+    (void)unused;
+    struct cache_set *own = &thread_get()->set;
+    assert_non_null(entry_malloc(64, heaps[1]->index)); /* a slab stays */
+    cache_set_collect(own, true);
+    assert_ptr_equal(heap_end(heaps[1]->index), heaps[1]);
+    cache_set_find(own, heaps[1]->index)->to_tick = 1;
+    void *block = alloc_try(64, heaps[1]);
+    assert_null(cache_set_find(own, heaps[1]->index));
+    assert_int_equal(total_allocs(heaps[1]), 1 + (block != NULL));
+}
+
 static void
 test_dropped_guarded_cache_is_made_anew(void **unused)
 {
@@ -408,6 +470,9 @@ main(void)
         set_test(test_first_cache_that_stays_open_does_not_stand_in_the_way_of_its_thread_at_the_limit),
         set_test(test_sums_are_not_steady_while_the_first_cache_is_being_moved),
         set_test(test_growing_block_leaves_a_guarded_cache),
+        set_test(test_allocation_at_a_turn_counts_once_if_its_guarded_cache_is_emptied_meanwhile),
+        set_test(test_allocation_at_a_turn_counts_once_if_its_cache_becomes_a_guarded_one),
+        set_test(test_allocation_counts_once_if_its_cache_is_retired_meanwhile),
         set_test(test_dropped_guarded_cache_is_made_anew),
         set_test(test_retired_set_has_counted_all_for_its_heaps),
         set_test(test_set_whose_first_cache_is_guarded_can_be_retired),
