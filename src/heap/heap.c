@@ -24,10 +24,11 @@ static struct lock figures_lock = LOCK_INITIAL(LOCK_FIGURES);
 /* Stands for heaps that are done: their numbers are not free yet. */
 #define GONE ((struct heap *)&heaps_lock)
 
+/* Who has just said that it is inside looks here next (thread/ending.h), in the one order of all such stores and loads. */
 struct heap *
 heap_of(uint32_t index)
 {
-    struct heap *h = index < ALCOVE_HEAP_MAX ? atomic_load_explicit(&heaps[index], memory_order_acquire) : NULL;
+    struct heap *h = index < ALCOVE_HEAP_MAX ? atomic_load(&heaps[index]) : NULL;
     return h != GONE ? h : NULL;
 }
 
@@ -197,7 +198,7 @@ heap_end(uint32_t index)
 uint32_t
 heap_endings(void)
 {
-    return atomic_load_explicit(&endings, memory_order_relaxed);
+    return atomic_load_explicit(&endings, memory_order_acquire); /* and those that are counted are seen to be ending */
 }
 
 bool

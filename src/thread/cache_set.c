@@ -124,7 +124,7 @@ cache_set_find(const struct cache_set *s, uint32_t heap)
 {
     _Atomic(struct cache *) *by_heap = __atomic_load_n(&s->by_heap, __ATOMIC_ACQUIRE);
     struct cache *c = by_heap != NULL ? atomic_load(&by_heap[heap]) : NULL; /* after a looker has said that it is one */
-    return c == NULL || !cache_is_closed(c) ? c : atomic_load_explicit(&s->guarded[heap], memory_order_acquire);
+    return c == NULL || !cache_is_closed(c) ? c : atomic_load(&s->guarded[heap]);
 }
 
 struct cache *

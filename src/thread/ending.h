@@ -4,8 +4,9 @@
  * slow path; one that sleeps keeps the heap until then. A thread is inside while it is in the slow path of the heap, where it
  * holds a pointer to it: it says so in its record.
  *
- * Who is inside says so first and looks for the heap then; who ends a heap hides it first and looks for threads then. Both
- * with a fence between, so that one of the two sees the other.
+ * Who is inside says so first and looks for the heap then; who ends a heap hides it first and looks for threads then. All
+ * of these are sequentially consistent, so that one of the two sees the other. It is the same with caches: heap_look_begin()
+ * and cache_set_find() against who hides a cache and asks heap_is_looked_at().
  */
 #ifndef THREAD_ENDING_H
 #define THREAD_ENDING_H
