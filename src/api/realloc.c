@@ -58,7 +58,7 @@ small_stays(size_t used, size_t size)
 static inline bool
 large_stays(const struct run *r, const void *block, size_t size)
 {
-    return r->kind > RUN_SLAB && block == (void *)r->base && size <= r->usable && large_usable_of_growing(size) >= r->usable;
+    return run_is_block(r, block) && size <= r->usable && large_usable_of_growing(size) >= r->usable;
 }
 
 /* A block and the one that it moves to are one block: the peak must not see both. Of small ones it does not matter. */
@@ -136,7 +136,7 @@ resize(struct run *r, void *block, size_t size)
         if (is_small_block(r, used, block) && likely(!block_is_cached(r, block)))
             return size <= used ? move_to_less(heap_of(r->heap), r, block, used, size)
                                 : move_growing(heap_of(r->heap), block, used, size);
-    } else if (likely(block == (void *)r->base) && likely(!block_is_cached(r, block))) {
+    } else if (likely(run_is_block(r, block)) && likely(!block_is_cached(r, block))) {
         return resize_large(r, block, size);
     }
     message_misuse("realloc of %p, which is not the start of a live block (of heap '%s')", block,
@@ -205,7 +205,7 @@ reallocate_large(struct run *r, void *block, size_t size, uint32_t heap, uint32_
 {
     if (large_stays(r, block, size) && !block_is_cached(r, block))
         return block;
-    if (r->kind == RUN_LARGE && block == (void *)r->base && size > r->usable && use_room(heap_of(r->heap), r, size))
+    if (run_is_block(r, block) && size > r->usable && use_room(heap_of(r->heap), r, size))
         return block;
     return reallocate_slow(block, size, heap, caller);
 }

@@ -203,8 +203,9 @@ pop_growing(struct cache *c, size_t size, size_t room)
     cache_enter(c);
     void *block = cache_pop_inside(c, b);
     if (block != NULL) {
-        r = entry_run(pagemap_get_hot(block));
-        large_make_room(c->heap, r, size);
+        r = large_cached(c->heap, bin, block);
+        if (r != NULL)
+            large_make_room(c->heap, r, size);
         peak_allocated(c, bin, 0);
     }
     cache_leave(c);
@@ -387,5 +388,5 @@ block_usable(const void *block)
         int i = slab_index(r, bin_size(r->bin), block);
         return i >= 0 && !run_bit(r, (unsigned)i) ? bin_size(r->bin) : 0;
     }
-    return r->base == (uintptr_t)block && !block_is_cached(r, block) ? r->usable : 0;
+    return run_is_block(r, block) && !block_is_cached(r, block) ? r->usable : 0;
 }

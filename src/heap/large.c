@@ -1,6 +1,7 @@
 /* Large and huge blocks. A heap's large_lock guards its list of them and their counters. */
 #include "heap/large.h"
 
+#include "ground/misuse.h"
 #include "pages/pool.h"
 
 static bool
@@ -122,6 +123,19 @@ large_take_growing(struct heap *h, size_t size, size_t room)
     unsigned bin = bin_of(room);
     size_t bytes = bytes_of(bin, room), usable = usable_of_growing(size, bytes);
     return run_take(h, usable < bytes ? 0 : bin, bytes, usable, PAGE_SIZE);
+}
+
+struct run *
+large_cached(const struct heap *h, unsigned bin, const void *block)
+{
+    struct run *r = entry_run(pagemap_get_hot(block));
+    if (likely(r != NULL) && likely(run_is_block(r, block)) && likely(r->heap == h->index && r->bin == bin))
+        return r;
+    if (((uintptr_t)block & PAGE_MASK) != 0) /* where no large block begins */
+        misuse_note("free", "which is inside of a block", block, bin_size(bin), h->name);
+    else
+        misuse_note("double free", "once a block", block, bin_size(bin), h->name);
+    return NULL;
 }
 
 static void

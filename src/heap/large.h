@@ -19,6 +19,10 @@ void *large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bo
 /* One of `size` bytes that will grow on, with pages for `room`. It has a bin only if there is no room beyond what it may use. */
 struct run *large_take_growing(struct heap *h, size_t size, size_t room);
 
+/* The run of a block of a bin that a thread's cache keeps. NULL, and noted as a misuse: it is the start of no such block, or of none
+ * any more. */
+struct run *large_cached(const struct heap *h, unsigned bin, const void *block);
+
 /* Give it back. */
 void large_give(struct heap *h, struct run *run);
 

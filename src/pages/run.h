@@ -5,6 +5,7 @@
 #ifndef PAGES_RUN_H
 #define PAGES_RUN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -83,6 +84,13 @@ static inline void
 run_bits_put(struct run *run, unsigned word, uint64_t bits)
 {
     __atomic_store_n(&run->bits[word], bits, __ATOMIC_RELAXED);
+}
+
+/* Is it one block, which begins at this address? */
+static inline bool
+run_is_block(const struct run *run, const void *address)
+{
+    return run->kind > RUN_SLAB && run->base == (uintptr_t)address;
 }
 
 static inline struct run *

@@ -145,17 +145,6 @@ cache_fini(struct cache *c)
         bin_drop_array(c, bin);
 }
 
-/* The run of a large block in the cache; NULL, and noted: there is none any more. */
-static struct run *
-large_run(struct cache *c, unsigned bin, void *block)
-{
-    struct run *r = entry_run(pagemap_get(pagemap, block));
-    if (r != NULL && r->kind == RUN_LARGE && r->base == (uintptr_t)block && r->heap == c->heap->index)
-        return r;
-    misuse_note("double free", "once a block", block, bin_size(bin), c->heap->name);
-    return NULL;
-}
-
 /* Take out of an array of large blocks what cannot be free. How many stay. */
 static unsigned
 large_sift(struct cache *c, unsigned bin, void **blocks, unsigned count)
@@ -167,7 +156,7 @@ large_sift(struct cache *c, unsigned bin, void **blocks, unsigned count)
             same++;
         if (same < kept)
             misuse_note("double free", "a block", blocks[i], bin_size(bin), c->heap->name);
-        else if (large_run(c, bin, blocks[i]) != NULL)
+        else if (large_cached(c->heap, bin, blocks[i]) != NULL)
             blocks[kept++] = blocks[i];
     }
     return kept;
@@ -202,7 +191,7 @@ bin_flush(struct cache *c, unsigned bin, unsigned count)
         heap_count_live(c->heap, -(int64_t)(given * bin_size(bin)));
     } else {
         for (unsigned i = 0; i < count; i++) {
-            struct run *r = large_run(c, bin, bottom[i]);
+            struct run *r = large_cached(c->heap, bin, bottom[i]);
             if (r != NULL) {
                 large_give(c->heap, r);
                 given++;

@@ -5,6 +5,7 @@
 #include "config.h"
 #include "module.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -332,6 +333,104 @@ test_pointer_into_a_large_block(void **unused)
         assert_free_refused(block + sizes[i] - 1, "not the start of a block");
         table->free(block);
     }
+}
+
+/* A block of a size that this thread's cache has a place for. */
+static void *
+malloc_of_a_used_size(size_t size)
+{
+    table->free(table->malloc(size));
+    return table->malloc(size);
+}
+
+/* There a large block is pushed by its page alone; when it goes back it is seen that it is none. */
+static void
+test_pointer_into_the_first_page_of_a_large_block(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 40000, 300000, 1000000 };
+    for (int i = 0; i < 3; i++) {
+        char *block = malloc_of_a_used_size(sizes[i]);
+        fill(block, sizes[i], 3);
+        watch();
+        table->free(block + 32);
+        table->purge();
+        assert_told(block + 32, ALCOVE_DEBUG ? "not the start of a block" : "inside of a block");
+        assert_true(filled(block, sizes[i], 3));
+        table->free(block);
+        table->purge();
+    }
+}
+
+#define GROWN_FROM ((size_t)20480)
+#define GROWN_TO ((size_t)21501)
+#define GROWN_ROOM (2 * GROWN_TO) /* a block of which it gets, if the cache keeps one */
+
+/* A block that grows is not put over a live one. */
+static void
+test_growing_realloc_passes_over_a_pointer_into_a_block(void **unused)
+{
+    (void)unused;
+    char *block = malloc_of_a_used_size(GROWN_ROOM), *growing = table->malloc(GROWN_FROM);
+    fill(block, GROWN_ROOM, 3);
+    watch();
+    table->free(block + 32);
+    growing = table->realloc(growing, GROWN_TO);
+    assert_non_null(growing);
+    assert_ptr_not_equal(growing, block);
+    assert_int_equal(message_count, 1);
+    assert_message(ALCOVE_DEBUG ? "not the start of a block" : "inside of a block");
+    memset(growing, 0, table->malloc_usable_size(growing));
+    assert_true(filled(block, GROWN_ROOM, 3));
+    assert_int_equal(stats_of(0).live_blocks, before.live_blocks);
+    table->free(growing);
+    table->free(block);
+    table->purge();
+    assert_int_equal(message_count, 1);
+}
+
+static pthread_barrier_t in_turn;
+static void *freed_by_two;
+
+/* Has the block in its cache when that goes, with its pages. */
+static void *
+grow_after_another_freed(void *unused)
+{
+    (void)unused;
+    table->free(freed_by_two);
+    pthread_barrier_wait(&in_turn);
+    pthread_barrier_wait(&in_turn);
+    char *growing = table->malloc(GROWN_FROM);
+    fill(growing, GROWN_FROM, 5);
+    return table->realloc(growing, GROWN_TO);
+}
+
+static void
+test_growing_realloc_passes_over_a_block_that_two_threads_freed(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    void *grown;
+    freed_by_two = table->malloc(GROWN_ROOM);
+    watch();
+    pthread_barrier_init(&in_turn, NULL, 2);
+    assert_int_equal(pthread_create(&thread, NULL, grow_after_another_freed, NULL), 0);
+    pthread_barrier_wait(&in_turn);
+    table->free(freed_by_two);
+    table->purge();
+    pthread_barrier_wait(&in_turn);
+    assert_int_equal(pthread_join(thread, &grown), 0);
+    pthread_barrier_destroy(&in_turn);
+    assert_int_equal(message_count, 1);
+    assert_message("double free");
+    assert_non_null(grown);
+    assert_true(table->malloc_usable_size(grown) >= GROWN_TO);
+    assert_int_equal(((unsigned char *)grown)[GROWN_FROM - 1], (unsigned char)(5 * 37 + GROWN_FROM));
+    assert_int_equal(stats_of(0).live_blocks, before.live_blocks);
+    table->free(grown);
+    table->purge();
+    assert_int_equal(message_count, 1);
+    assert_int_equal(stats_of(0).live_blocks, before.live_blocks - 1);
 }
 
 static void
@@ -735,6 +834,9 @@ main(void)
         misuse_test(test_pointer_into_a_small_block),
         misuse_test(test_pointer_that_is_not_aligned),
         misuse_test(test_pointer_into_a_large_block),
+        misuse_test(test_pointer_into_the_first_page_of_a_large_block),
+        misuse_test(test_growing_realloc_passes_over_a_pointer_into_a_block),
+        misuse_test(test_growing_realloc_passes_over_a_block_that_two_threads_freed),
         misuse_test(test_pointer_into_a_huge_block),
         misuse_test(test_realloc_of_a_pointer_into_a_block),
         misuse_test(test_realloc_of_a_freed_block),
