@@ -236,7 +236,8 @@ struct alcove_table {
     /* What follows came after the first table of this ABI version. */
 
     /* Let a heap end as soon as it can: when its last block has been released and no thread can be inside of it any more. Its pages
-     * go back to the system as they become free. Blocks that are live stay valid, and count for it. Functions of entry() that
+     * go back to the system as they become free. Blocks that are live stay valid, and count for it; one for which
+     * realloc takes another is the default heap's from then on. Functions of entry() that
      * somebody still has go on to work: what they allocate is the default heap's, until the number is given to another heap;
      * numbers that were given up longest ago are given first. A thread that used the heap and sleeps since keeps it until it
      * calls again, or ends. 0; EINVAL: no such heap, heap 0, or it is ending already; EPERM: it is sealed. */

@@ -23,12 +23,13 @@ void *alloc_slow(unsigned bin, size_t heap, bool *zeroed) __attribute__((cold));
 /* Allocate what has no bin, or what is aligned to more than a page. */
 void *alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed);
 
-/* Allocate for who can do without: if there is no memory, or the limit forbids it, errno stays as it was and no refusal
- * is counted. */
-void *alloc_try(size_t size, struct heap *h);
+/* Allocate in place of a block of a heap, which goes to the default heap if its owner is ending. */
 
-/* Allocate `size` bytes, with room for `room`, above SMALL_MAX. NULL: none is to be had just so, and errno stays as it was. */
-void *alloc_growing(size_t size, size_t room, struct heap *h);
+/* For who can do without: if there is no memory, or the limit forbids it, errno stays as it was and no refusal is counted. */
+void *alloc_try(size_t size, struct heap *owner);
+
+/* `size` bytes, with room for `room`, above SMALL_MAX. NULL: none is to be had just so, and errno stays as it was. */
+void *alloc_growing(size_t size, size_t room, struct heap *owner);
 
 /* Free a block that the hot path could not push. `caller` is the heap of the module that
  * released it: it may then be foreign, and goes to its owner. ALCOVE_HEAP_NONE: called

@@ -184,10 +184,20 @@ alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
     return block;
 }
 
-void *
-alloc_try(size_t size, struct heap *h)
+/* The heap that gives a block in place of one of this heap's: one that is ending gives none. NULL: no memory for the default one. */
+static struct heap *
+heap_instead(struct heap *h)
 {
+    return heap_is_ending(h) ? heap_default() : h;
+}
+
+void *
+alloc_try(size_t size, struct heap *owner)
+{
+    struct heap *h = heap_instead(owner);
     bool zeroed;
+    if (h == NULL)
+        return NULL;
     return size <= CACHED_MAX ? alloc_bin(h, bin_of_size(size), &zeroed) : alloc_pages(h, size, PAGE_SIZE, &zeroed);
 }
 
@@ -213,9 +223,12 @@ pop_growing(struct cache *c, size_t size, size_t room)
 }
 
 void *
-alloc_growing(size_t size, size_t room, struct heap *h)
+alloc_growing(size_t size, size_t room, struct heap *owner)
 {
     int saved = errno;
+    struct heap *h = heap_instead(owner);
+    if (h == NULL)
+        return NULL;
     struct thread *t = thread_get();
     struct cache *c = t != NULL ? cache_set_get(&t->set, h) : NULL;
     if (c != NULL && cache_tick_is_due(c, 1)) {

@@ -89,6 +89,51 @@ test_functions_of_an_ended_heap_go_on_to_work(void **unused)
     heap_end(next);
 }
 
+/* realloc may leave a block to its heap while it is where it was. */
+static void
+test_realloc_takes_no_new_block_of_an_ending_heap(void **unused)
+{
+    (void)unused;
+    static const size_t from[] = { 100, 8000, 40000 }, to[] = { 50, 300, 10000, 60000, 3000000 };
+    for (int i = 0; i < 3; i++) {
+        for (int j = 0; j < 5; j++) {
+            uint32_t heap = heap_new(0);
+            char *block = table->heap_malloc(heap, from[i]);
+            memset(block, i + 1, from[i]);
+            assert_int_equal(table->heap_end(heap), 0);
+            char *now = table->realloc(block, to[j]);
+            assert_non_null(now);
+            assert_int_equal(owner_of(now).heap, now == block ? heap : ALCOVE_HEAP_DEFAULT);
+            for (size_t k = 0; k < from[i] && k < to[j]; k++)
+                assert_int_equal(now[k], i + 1);
+            table->free(now);
+            assert_false(heap_lives(heap));
+        }
+    }
+}
+
+/* By a quarter, where realloc gives a block room. */
+static void
+test_growing_block_leaves_an_ending_heap(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 100, 8000, 20000, 700000 };
+    for (int i = 0; i < 4; i++) {
+        size_t size = sizes[i];
+        uint32_t heap = heap_new(0);
+        char *block = table->heap_malloc(heap, size), *before;
+        assert_int_equal(table->heap_end(heap), 0);
+        do {
+            before = block;
+            size += size / 4;
+            assert_non_null(block = table->realloc(block, size));
+        } while (block == before);
+        assert_int_equal(owner_of(block).heap, ALCOVE_HEAP_DEFAULT);
+        assert_false(heap_lives(heap));
+        table->free(block);
+    }
+}
+
 static void
 test_pages_go_back_as_blocks_of_an_ending_heap_are_freed(void **unused)
 {
@@ -319,6 +364,8 @@ main(void)
         cmocka_unit_test(test_heap_ends_with_its_last_block),
         cmocka_unit_test(test_end_of_no_heap_or_the_default_one_is_refused),
         cmocka_unit_test(test_functions_of_an_ended_heap_go_on_to_work),
+        cmocka_unit_test(test_realloc_takes_no_new_block_of_an_ending_heap),
+        cmocka_unit_test(test_growing_block_leaves_an_ending_heap),
         cmocka_unit_test(test_pages_go_back_as_blocks_of_an_ending_heap_are_freed),
         cmocka_unit_test(test_next_turn_of_a_thread_leaves_an_ending_heap),
         cmocka_unit_test(test_room_goes_back_as_blocks_of_an_ending_heap_are_freed),
