@@ -61,39 +61,53 @@ large_stays(const struct run *r, const void *block, size_t size)
     return run_is_block(r, block) && size <= r->usable && large_usable_of_growing(size) >= r->usable;
 }
 
-/* A block and the one that it moves to are one block: the peak must not see both. Of small ones it does not matter. */
-static int64_t
-live_twice(size_t used)
+/* A block and the one that it moves to are one block: the peak must not see both, so the first is not counted from before the other
+ * is taken until it is freed, and keeps its heap meanwhile. Of small ones it does not matter. */
+static inline void
+moving_begin(struct heap *h, size_t used)
 {
-    return used >= CREEP_MIN ? (int64_t)used : 0;
+    if (used < CREEP_MIN)
+        return;
+    heap_hold(h);
+    heap_count_live(h, -(int64_t)used);
+}
+
+static inline void
+moving_end(struct heap *h, size_t used)
+{
+    if (used < CREEP_MIN)
+        return;
+    heap_count_live(h, (int64_t)used);
+    heap_let_go(h);
 }
 
 /* Move a block to pages with room, if it is expected to grow on and the room is to be had. */
 static void *
 move_growing(struct heap *h, void *block, size_t used, size_t size)
 {
-    int64_t twice = live_twice(used);
-    if (twice != 0)
-        heap_count_live(h, -twice);
+    moving_begin(h, used);
     void *to = is_creeping(used, size) ? alloc_growing(size, room_for(size), h) : NULL;
     if (to == NULL)
         to = entry_malloc(size, h->index);
-    if (twice != 0)
-        heap_count_live(h, twice);
-    return move(block, used, size, to);
+    to = move(block, used, size, to);
+    moving_end(h, used);
+    return to;
 }
 
 /* Move a block to a smaller one. If none is to be had it stays, and as little of it as pages can be taken from. */
 static void *
 move_to_less(struct heap *h, struct run *r, void *block, size_t used, size_t size)
 {
+    moving_begin(h, used);
     void *to = alloc_try(size, h);
     if (to == NULL && r->kind != RUN_SLAB) {
         size_t least = (r->kind == RUN_HUGE ? LARGE_MAX : SMALL_MAX) + 1;
         if (used > least && size < least && large_resize(h, r, least, least) != NULL)
             to = alloc_try(size, h);
     }
-    return to != NULL ? move(block, size, size, to) : block;
+    to = move(block, size, size, to);
+    moving_end(h, used);
+    return to != NULL ? to : block;
 }
 
 static inline bool

@@ -116,6 +116,25 @@ test_peak_of_a_block_that_grows(void **unused)
     assert_int_equal(stats_of(heap).live_bytes, 0);
 }
 
+/* What was live before is all that ever was. */
+static void
+test_peak_of_blocks_that_shrink(void **unused)
+{
+    (void)unused;
+    enum { BLOCKS = 50 };
+    static const size_t from[] = { 9000, 40000, 1000000, 3000000 }, to[] = { 5000, 20000, 30000, 40000 };
+    for (unsigned i = 0; i < sizeof from / sizeof *from; i++) {
+        for (unsigned n = 0; n < BLOCKS; n++)
+            assert_non_null(blocks[n] = table->heap_malloc(heap, from[i]));
+        assert_int_equal(table->heap_peak_reset(heap), 0);
+        uint64_t most = stats_of(heap).live_bytes;
+        for (unsigned n = 0; n < BLOCKS; n++)
+            assert_non_null(blocks[n] = table->realloc(blocks[n], to[i]));
+        assert_peak(most, 1);
+        give(BLOCKS);
+    }
+}
+
 /* The room of a block that grew goes back with it, and only the pages that the next one begins with are kept for that. */
 static void
 test_room_goes_back_when_a_block_that_grew_is_freed(void **unused)
@@ -500,6 +519,29 @@ test_metadata_bytes_count_all(void **unused)
     in_child(look_at_what_is_resident);
 }
 
+/* The thread's first turn, at which it gives back what it has cached, is in the middle of a block's move. */
+static void
+shrink_a_first_block(void)
+{
+    uint32_t first;
+    CHECK(group_open(NULL) == 0);
+    CHECK(table->heap_create(NULL, &first) == 0);
+    void *block = table->heap_malloc(first, 1000000);
+    size_t most = table->malloc_usable_size(block);
+    block = table->realloc(block, 30000);
+    CHECK(stats_of(first).peak_bytes == most);
+    CHECK(stats_of(first).live_bytes == table->malloc_usable_size(block));
+    table->free(block);
+    CHECK(stats_of(first).live_bytes == 0);
+}
+
+static void
+test_peak_of_a_first_block_that_shrinks(void **unused)
+{
+    (void)unused;
+    in_child(shrink_a_first_block);
+}
+
 int
 main(void)
 {
@@ -507,6 +549,7 @@ main(void)
         figure_test(test_peak_stays_when_blocks_are_freed),
         figure_test(test_peak_leaves_out_what_is_cached),
         figure_test(test_peak_of_a_block_that_grows),
+        figure_test(test_peak_of_blocks_that_shrink),
         figure_test(test_room_goes_back_when_a_block_that_grew_is_freed),
         figure_test(test_blocks_that_grow_side_by_side),
         figure_test(test_peak_of_one_step),
@@ -520,6 +563,7 @@ main(void)
     const struct CMUnitTest of_a_fresh_process[] = {
         cmocka_unit_test(test_mapped_bytes_count_all),
         cmocka_unit_test(test_metadata_bytes_count_all),
+        cmocka_unit_test(test_peak_of_a_first_block_that_shrinks),
     };
     int failed = cmocka_run_group_tests(of_a_fresh_process, NULL, NULL);
     return cmocka_run_group_tests(tests, group_open, NULL) + failed;
