@@ -11,10 +11,17 @@
 #include "thread/ending.h"
 #include "thread/peak.h"
 
-static void *
-failed(struct heap *h)
+static uint64_t
+starved_so_far(const struct heap *h)
 {
-    if (h != NULL && atomic_load_explicit(&h->limit, memory_order_relaxed) != 0)
+    return h != NULL ? atomic_load_explicit(&h->starved, memory_order_relaxed) : 0;
+}
+
+/* `starved`: how often the heap was before: if no more often now, it was its limit that refused. */
+static void *
+failed(struct heap *h, uint64_t starved)
+{
+    if (atomic_load_explicit(&h->limit, memory_order_relaxed) != 0 && starved_so_far(h) == starved)
         atomic_fetch_add_explicit(&h->refused, 1, memory_order_relaxed);
     errno = ENOMEM;
     return NULL;
@@ -157,11 +164,15 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
     *zeroed = false;
     struct visit visit = visit_begin((uint32_t)heap);
     struct heap *h = heap_for(heap);
+    uint64_t starved = starved_so_far(h);
     void *block = h != NULL ? alloc_bin(h, bin, zeroed) : NULL;
-    if (block == NULL && h != NULL && heap_is_ending(h)) /* since just now */
-        block = alloc_bin(h = heap_default(), bin, zeroed);
+    if (block == NULL && h != NULL && heap_is_ending(h)) { /* since just now */
+        h = heap_default();
+        starved = starved_so_far(h);
+        block = h != NULL ? alloc_bin(h, bin, zeroed) : NULL;
+    }
     if (block == NULL)
-        block = h != NULL ? failed(h) : no_heap(heap);
+        block = h != NULL ? failed(h, starved) : no_heap(heap);
     visit_end(visit);
     misuse_tell();
     return block;
@@ -170,15 +181,21 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
 void *
 alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
 {
-    if (size > PTRDIFF_MAX || alignment >> (ALCOVE_LG_VADDR - 1) != 0)
-        return failed(NULL); /* no limit's doing */
+    if (size > PTRDIFF_MAX || alignment >> (ALCOVE_LG_VADDR - 1) != 0) { /* no limit's doing */
+        errno = ENOMEM;
+        return NULL;
+    }
     struct visit visit = visit_begin((uint32_t)heap);
     struct heap *h = heap_for(heap);
+    uint64_t starved = starved_so_far(h);
     void *block = h != NULL ? alloc_pages(h, size, alignment, zeroed) : NULL;
-    if (block == NULL && h != NULL && heap_is_ending(h)) /* since just now */
-        block = alloc_pages(h = heap_default(), size, alignment, zeroed);
+    if (block == NULL && h != NULL && heap_is_ending(h)) { /* since just now */
+        h = heap_default();
+        starved = starved_so_far(h);
+        block = h != NULL ? alloc_pages(h, size, alignment, zeroed) : NULL;
+    }
     if (block == NULL)
-        block = h != NULL ? failed(h) : no_heap(heap);
+        block = h != NULL ? failed(h, starved) : no_heap(heap);
     visit_end(visit);
     misuse_tell();
     return block;

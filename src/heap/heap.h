@@ -59,6 +59,7 @@ struct heap {
     _Atomic size_t given;                 /* pages that it gave to the pool, where they may still be dirty */
 
     _Atomic uint64_t active, limit, refused;
+    _Atomic uint64_t starved;    /* how often the system gave no pages for a block */
     _Atomic bool guarded; /* it has or had a limit: what threads keep free of it may be taken from them (thread/cache_set.h) */
     _Atomic uint64_t live;       /* bytes, as far as is known of the caches: thread/peak.h */
     _Atomic uint64_t peak;       /* the most that was live, */
@@ -174,6 +175,13 @@ static inline void
 heap_count_given(struct heap *h, size_t pages)
 {
     atomic_fetch_add_explicit(&h->given, pages, memory_order_relaxed);
+}
+
+/* Pages for a block were not to be had from the system; the limit allows them. */
+static inline void
+heap_count_starved(struct heap *h)
+{
+    atomic_fetch_add_explicit(&h->starved, 1, memory_order_relaxed);
 }
 
 /* Count an allocation that went past the thread caches. */

@@ -83,6 +83,7 @@ run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t align
     struct run *r = huge ? pool_take_huge(h->pool, bytes, alignment, use)
                          : pool_take(h->pool, bytes >> PAGE_LG, alignment < PAGE_SIZE ? PAGE_SIZE : alignment, use);
     if (r == NULL) {
+        heap_count_starved(h);
         heap_discharge(h, usable + metadata);
         heap_let_go(h);
         return NULL;

@@ -167,6 +167,7 @@ slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
         return false;
     struct run *slab = pool_take(h->pool, pages, PAGE_SIZE, (struct run_use){ RUN_SLAB, (uint8_t)bin, (uint16_t)h->index });
     if (slab == NULL) {
+        heap_count_starved(h);
         heap_let_go(h);
         return false;
     }

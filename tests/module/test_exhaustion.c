@@ -402,6 +402,40 @@ test_address_space_used_up(void **unused)
     in_child(work_without_address_space);
 }
 
+/* Of a heap whose limit is far away. */
+static void
+use_up_address_space_below_a_limit(void)
+{
+    static const size_t sizes[] = { 100, 20000, 40000, 1500000, 20 * MIB };
+    struct alcove_heap_options options = { .limit = (uint64_t)1 << 40 };
+    struct rlimit before;
+    CHECK(group_open(NULL) == 0);
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        uint32_t heap;
+        CHECK(table->heap_create(&options, &heap) == 0);
+        CHECK(setrlimit(RLIMIT_AS, &(struct rlimit){ mapped_bytes() + ROOM, before.rlim_max }) == 0);
+        while (table->heap_malloc(heap, sizes[i]) != NULL)
+            ;
+        CHECK(errno == ENOMEM);
+        CHECK(table->heap_calloc(heap, 1, sizes[i]) == NULL);
+        CHECK(stats_of(heap).limit_refused == 0);
+        CHECK(table->heap_malloc(heap, options.limit + 1) == NULL);
+        CHECK(stats_of(heap).limit_refused == 1);
+        CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+        CHECK(table->heap_destroy(heap) == 0);
+        table->purge();
+    }
+}
+
+static void
+test_what_the_system_refuses_is_not_counted_as_refused_by_the_limit(void **unused)
+{
+    (void)unused;
+    SKIP_IF_EMULATED();
+    in_child(use_up_address_space_below_a_limit);
+}
+
 static void
 work_without_data(void)
 {
@@ -599,6 +633,7 @@ main(void)
         cmocka_unit_test(test_realloc_of_old_blocks_without_mappings_loses_nothing),
         cmocka_unit_test(test_mappings_used_up),
         cmocka_unit_test(test_address_space_used_up),
+        cmocka_unit_test(test_what_the_system_refuses_is_not_counted_as_refused_by_the_limit),
         cmocka_unit_test(test_data_used_up),
         cmocka_unit_test(test_locked_memory_used_up),
         cmocka_unit_test(test_no_thread_key_is_left),
