@@ -129,7 +129,7 @@ struct alcove_info {
     uint64_t mapped_bytes;  /* address space taken from the system */
     uint64_t active_bytes;  /* pages in slabs and large blocks */
     uint64_t dirty_bytes;   /* free pages that may still be resident */
-    uint64_t metadata_bytes;/* of them used for the allocator's own records */
+    uint64_t metadata_bytes;/* of mapped_bytes: the allocator's own records */
     uint64_t live_blocks;   /* all heaps */
     uint64_t live_bytes;
     uint32_t heaps;         /* heaps that exist, heap 0 included */
@@ -178,12 +178,13 @@ struct alcove_table {
      * is in use already. */
     int (*attach)(const struct alcove_services *services);
 
-    /* Prepare for dlclose: drain every thread's record, clear the slots of the threads that live,
+    /* Prepare for dlclose: clear the slots of the threads that live, forget the records of all,
      * give all memory back, live blocks or not. No thread may be inside the allocator, and nothing
      * but dlclose may follow. Returns 0. */
     int (*detach)(void);
 
-    /* The calling thread ends: its caches go back to their heaps. Safe to call twice. */
+    /* The calling thread ends: its caches wait for the next thread that starts, and are emptied if none does. Safe to call
+     * twice. */
     void (*thread_exit)(void);
 
     void (*info)(struct alcove_info *out);
@@ -237,10 +238,11 @@ struct alcove_table {
 
     /* Let a heap end as soon as it can: when its last block has been released and no thread can be inside of it any more. Its pages
      * go back to the system as they become free. Blocks that are live stay valid, and count for it; one for which
-     * realloc takes another is the default heap's from then on. Functions of entry() that
-     * somebody still has go on to work: what they allocate is the default heap's, until the number is given to another heap;
-     * numbers that were given up longest ago are given first. A thread that used the heap and sleeps since keeps it until it
-     * calls again, or ends. 0; EINVAL: no such heap, heap 0, or it is ending already; EPERM: it is sealed. */
+     * realloc takes another is the default heap's from then on. Functions of entry() that somebody still has go on to work: what
+     * they allocate is the default heap's, until the number is given to another heap; numbers that were given up longest ago are
+     * given first. A thread that used the heap and sleeps since keeps it until its
+     * caches are looked through again, once in hundreds of its calls or by tick(), or until it ends. 0; EINVAL: no such heap,
+     * heap 0, or it is ending already; EPERM: it is sealed. */
     int (*heap_end)(uint32_t heap);
 
     /* A turn for whoever has nothing else to call: what this thread keeps in vain is given back, heaps that are done are forgotten,
