@@ -1,6 +1,6 @@
 /* How public functions are declared and named. */
-#ifndef API_API_H
-#define API_API_H
+#ifndef GROUND_ATTRIBUTES_H
+#define GROUND_ATTRIBUTES_H
 
 #include "config.h"
 

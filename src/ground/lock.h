@@ -5,8 +5,8 @@
  * Between two takes of one lock there is always a release by the same thread, except for a fork,
  * where the child re-initialises (thread/fork.c).
  */
-#ifndef THREAD_LOCK_H
-#define THREAD_LOCK_H
+#ifndef GROUND_LOCK_H
+#define GROUND_LOCK_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -50,6 +50,7 @@ void lock_wake(struct lock *l);
 
 #if ALCOVE_DEBUG
 extern struct lock_counts ALCOVE_PUBLIC(lock_counts);
+extern HIDDEN __thread bool lock_forking; /* this thread takes all locks, for its fork */
 void lock_check_take(const struct lock *l);
 void lock_check_drop(const struct lock *l);
 void lock_check_none(void); /* the calling thread holds none, or all, for its fork */

@@ -1,6 +1,6 @@
 /* What the allocator has to say, it says through <prefix>malloc_message, or on standard error. */
-#ifndef API_MESSAGE_H
-#define API_MESSAGE_H
+#ifndef GROUND_MESSAGE_H
+#define GROUND_MESSAGE_H
 
 /* A line of its own; the library's name is put before it. Keeps errno. */
 void message(const char *format, ...) __attribute__((format(printf, 1, 2), cold));

@@ -1,6 +1,6 @@
 /* What a loader lent (alcove/table.h); all zero without one. */
-#ifndef API_SERVICES_H
-#define API_SERVICES_H
+#ifndef GROUND_SERVICES_H
+#define GROUND_SERVICES_H
 
 #include "alcove/table.h"
 #include "ground/attributes.h"

@@ -11,8 +11,8 @@
  *   large   up to LARGE_MAX bytes: a run of pages of its own, in a chunk
  *   huge    more: a mapping of its own
  */
-#ifndef HEAP_SIZECLASS_H
-#define HEAP_SIZECLASS_H
+#ifndef GROUND_SIZECLASS_H
+#define GROUND_SIZECLASS_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -7,8 +7,8 @@
  * that has descriptors. They are only looked at, never called: before version 2.40 glibc's resolver of
  * a dynamic variable clobbers vector registers (its bug 31372).
  */
-#ifndef THREAD_STATIC_TLS_H
-#define THREAD_STATIC_TLS_H
+#ifndef GROUND_STATIC_TLS_H
+#define GROUND_STATIC_TLS_H
 
 #include <stdint.h>
 

@@ -11,7 +11,6 @@
 #include "thread/record.h"
 
 #if ALCOVE_DEBUG
-extern __thread _Bool lock_forking;
 #define set_forking(on) (lock_forking = (on))
 #else
 #define set_forking(on) ((void)0)
