@@ -349,20 +349,6 @@ test_allocation_at_a_turn_counts_once_if_its_cache_becomes_a_guarded_one(void **
 }
 
 static void
-test_allocation_counts_once_if_its_cache_is_retired_meanwhile(void **unused)
-{
-    (void)unused;
-    struct cache_set *own = &thread_get()->set;
-    assert_non_null(entry_malloc(64, heaps[1]->index)); /* a slab stays */
-    cache_set_collect(own, true);
-    assert_ptr_equal(heap_end(heaps[1]->index), heaps[1]);
-    cache_set_find(own, heaps[1]->index)->to_tick = 1;
-    void *block = alloc_try(64, heaps[1]);
-    assert_null(cache_set_find(own, heaps[1]->index));
-    assert_int_equal(total_allocs(heaps[1]), 1 + (block != NULL));
-}
-
-static void
 test_dropped_guarded_cache_is_made_anew(void **unused)
 {
     (void)unused;
@@ -472,7 +458,6 @@ main(void)
         set_test(test_growing_block_leaves_a_guarded_cache),
         set_test(test_allocation_at_a_turn_counts_once_if_its_guarded_cache_is_emptied_meanwhile),
         set_test(test_allocation_at_a_turn_counts_once_if_its_cache_becomes_a_guarded_one),
-        set_test(test_allocation_counts_once_if_its_cache_is_retired_meanwhile),
         set_test(test_dropped_guarded_cache_is_made_anew),
         set_test(test_retired_set_has_counted_all_for_its_heaps),
         set_test(test_set_whose_first_cache_is_guarded_can_be_retired),
