@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* As in <linux/futex.h>, which a libc does not come with. */
@@ -22,6 +23,16 @@ system_futex_wake(_Atomic uint32_t *word)
     int saved = errno;
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     errno = saved;
+}
+
+bool
+system_word_is(const uint32_t *word, uint32_t value)
+{
+    int saved = errno;
+    const struct timespec no_time = { 0 }; /* it only looks, and does not sleep */
+    bool is = syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, &no_time, NULL, 0) == 0 || errno == ETIMEDOUT || errno == EINTR;
+    errno = saved;
+    return is;
 }
 
 void

@@ -40,11 +40,12 @@ void os_forget(const void *begin, const void *end);
 /* Let huge pages be used (true) or not (false) in a range. A hint. */
 void os_huge_pages(void *address, size_t size, bool use);
 
-/* Grow or shrink a mapping where it is. False if what follows is taken. */
-bool os_resize(void *address, size_t old_size, size_t new_size);
+/* Grow a mapping where it is. False if it cannot; *movable: because what follows is taken, or the system has no more. Else the
+ * range is more than one mapping, or the system forbids it, and will do so for os_move(). */
+bool os_resize(void *address, size_t old_size, size_t new_size, bool *movable);
 
-/* Move a mapping into `to`, a range from os_map() of new_size bytes; the rest stays zero. False if the system refuses, or the
- * range is more than one mapping: it is as it was, and `to` was given up. */
+/* Move a mapping into `to`, a range just had from os_map(), of new_size bytes; the rest stays zero. False if the system refuses:
+ * it is as it was, and `to` was given up. */
 bool os_move(void *from, size_t old_size, void *to, size_t new_size);
 
 /* Milliseconds of a clock that only goes forward; cheap, a few milliseconds coarse. */

@@ -243,22 +243,33 @@ os_huge_pages(void *address, size_t size, bool use)
 }
 
 bool
-os_resize(void *address, size_t old_size, size_t new_size)
+os_resize(void *address, size_t old_size, size_t new_size, bool *movable)
 {
     int saved = errno;
     bool done = !fault(FAULT_RESIZE) && mremap(address, old_size, new_size, 0) != MAP_FAILED;
+    *movable = !done && errno == ENOMEM;
     errno = saved;
     return done;
 }
+
+/* Where a mapping is to be moved to, two words are written that nobody else writes. The system may unmap what is there before it
+ * finds that it cannot move, and others may have been given these addresses before we are told. The number of this move is one. */
+static _Atomic uint32_t moves;
 
 bool
 os_move(void *from, size_t old_size, void *to, size_t new_size)
 {
     int saved = errno;
+    uint32_t *words = to, ours = (uint32_t)((uintptr_t)&moves >> 4 ^ (uintptr_t)to >> 12) | 1;
+    uint32_t number = atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed);
+    call_advise(FAULT_HINT, to, PAGE_SIZE, MADV_NOHUGEPAGE); /* one page is enough for them */
+    words[0] = ours;
+    words[1] = number;
     bool done = !fault(FAULT_MOVE) && !(fault(FAULT_MOVE_LATE) && munmap(to, new_size) == 0) &&
                 mremap(from, old_size, new_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
-    /* The system may have unmapped what was there before it found that it cannot; then the addresses are anyone's. */
-    if (!done && (madvise(to, new_size, MADV_NORMAL) == 0 || errno != ENOMEM))
+    if (done)
+        below_rise(from, old_size);
+    else if (system_word_is(&words[0], ours) && system_word_is(&words[1], number))
         os_give_up(to, new_size);
     errno = saved;
     return done;

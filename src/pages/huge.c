@@ -41,6 +41,15 @@ leave(struct run *r)
     set_words(r, 0);
 }
 
+/* It has more or fewer pages where it is. */
+static void
+set_pages(struct run *r, size_t pages)
+{
+    leave(r);
+    r->pages = pages;
+    enter(r);
+}
+
 void
 huge_leave(struct run *r)
 {
@@ -69,7 +78,7 @@ pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use
 
 /* Take free chunks that lie right behind a huge run. */
 static bool
-extend_into_free(struct pool *pool, struct run *r, size_t chunks)
+extend_into_free(struct pool *pool, const struct run *r, size_t chunks)
 {
     uintptr_t end = end_of_chunks(r);
     size_t pages = chunks * CHUNK_PAGES;
@@ -90,33 +99,36 @@ extend_into_free(struct pool *pool, struct run *r, size_t chunks)
         return false;
     }
     run_record_free(&pool->free, cut);
-    r->one_mapping = 0;
     return true;
 }
 
-/* Reserve the addresses right behind a huge run. */
+/* Reserve the addresses right behind a huge run. *movable: what is there is in the way, but it may be moved. */
 static bool
-extend_mapping(struct pool *pool, struct run *r, size_t chunks)
+extend_mapping(struct pool *pool, const struct run *r, size_t chunks, bool *movable)
 {
     uintptr_t end = end_of_chunks(r);
     size_t old = end - r->base, more = chunks << CHUNK_LG;
-    /* As one mapping it can be moved later. */
-    bool one = r->one_mapping && pool->hooks == &pool_system_hooks;
-    if (one ? !os_resize((void *)r->base, old, old + more) : !pool->hooks->reserve_at(pool->context, (void *)end, more))
+    /* As one mapping it can be moved later, in a forked child too. */
+    bool done = pool->hooks == &pool_system_hooks && os_resize((void *)r->base, old, old + more, movable);
+    if (!done && (*movable || !pool->hooks->reserve_at(pool->context, (void *)end, more)))
         return false;
     pool->mapped += more;
     return true;
 }
 
-/* Have at least so many pages, without moving. */
+/* Have more pages, without moving. *movable: it cannot, but if it were moved it might. */
 static bool
-grow(struct pool *pool, struct run *r, size_t pages)
+grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
 {
     size_t chunks = chunks_of(pages) - chunks_of(r->pages);
+    *movable = pool->hooks == &pool_system_hooks;
     /* Tables first: what is mapped cannot always be given back. Those that are made in vain cost addresses. */
     if (pages <= GIANT_PAGES && pagemap_reserve(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
         return false;
-    return chunks == 0 || extend_into_free(pool, r, chunks) || extend_mapping(pool, r, chunks);
+    if (chunks != 0 && !extend_into_free(pool, r, chunks) && !extend_mapping(pool, r, chunks, movable))
+        return false;
+    set_pages(r, pages);
+    return true;
 }
 
 /* Move a huge run to other addresses, with its pages. */
@@ -124,14 +136,17 @@ static bool
 move(struct pool *pool, struct run *r, size_t pages)
 {
     size_t old = chunks_of(r->pages) << CHUNK_LG, bytes = chunks_of(pages) << CHUNK_LG;
-    if (!r->one_mapping || pool->hooks != &pool_system_hooks)
-        return false;
-    struct run *to = span_reserve(pool, bytes, CHUNK_SIZE);
+    struct run *to = span_reserve(pool, bytes, CHUNK_SIZE); /* may drop the lock: the run is where it was */
     if (to == NULL)
         return false;
+    leave(r); /* before its old addresses can become somebody else's */
+    pagemap_purge(r->base, old >> PAGE_LG);
     bool done = os_move((void *)r->base, old, (void *)to->base, bytes);
-    if (done)
+    if (done) {
         r->base = to->base;
+        r->pages = pages;
+    }
+    enter(r);
     pool->mapped -= done ? old : bytes;
     run_record_free(&pool->free, to);
     return done;
@@ -141,37 +156,32 @@ move(struct pool *pool, struct run *r, size_t pages)
 static bool
 shrink(struct pool *pool, struct run *r, size_t pages)
 {
-    size_t keep = chunks_of(pages) << CHUNK_LG, old = r->pages;
+    size_t keep = chunks_of(pages) * CHUNK_PAGES, all = chunks_of(r->pages) * CHUNK_PAGES, old = r->pages;
     struct run *tail = NULL;
-    uintptr_t end = end_of_chunks(r);
-    if (r->base + keep != end) {
-        size_t behind = (end - r->base - keep) >> PAGE_LG;
+    uintptr_t cut = r->base + (keep << PAGE_LG);
+    if (keep != all) {
         /* Tables for what a giant becomes, and for its tail, or for the ends of that. */
-        if (old > GIANT_PAGES && ((pages <= GIANT_PAGES && pagemap_reserve(r->base, keep >> PAGE_LG) != 0) ||
-                                  pagemap_reserve(r->base + keep, behind <= GIANT_PAGES ? behind : 1) != 0 ||
-                                  pagemap_reserve(end - PAGE_SIZE, 1) != 0))
+        if (old > GIANT_PAGES && ((pages <= GIANT_PAGES && pagemap_reserve(r->base, keep) != 0) ||
+                                  pagemap_reserve(cut, all - keep <= GIANT_PAGES ? all - keep : 1) != 0 ||
+                                  pagemap_reserve(end_of_chunks(r) - PAGE_SIZE, 1) != 0))
             return false;
         tail = run_record_new(&pool->free);
         if (tail == NULL)
             return false;
-        if (!pool->hooks->split(pool->context, (void *)r->base, end - r->base, keep)) {
+        if (!pool->hooks->split(pool->context, (void *)r->base, all << PAGE_LG, keep << PAGE_LG)) {
             run_record_free(&pool->free, tail);
             return false;
         }
-        *tail = (struct run){ .base = r->base + keep, .pages = behind, .kind = SPAN_DIRTY };
-        tail->touched = old - (keep >> PAGE_LG); /* the block had them all */
+        *tail = (struct run){ .base = cut, .pages = all - keep, .kind = SPAN_DIRTY };
+        tail->touched = old - keep; /* the block had them all */
     }
-    leave(r);
-    r->pages = pages;
-    enter(r);
-    size_t rest = (keep >> PAGE_LG) < old ? (keep >> PAGE_LG) - pages : old - pages; /* of the last chunk that stays */
+    set_pages(r, pages);
+    size_t rest = (old < keep ? old : keep) - pages; /* of the last chunk that stays */
     if (rest != 0)
         pool->hooks->purge(pool->context, (void *)(r->base + (pages << PAGE_LG)), rest << PAGE_LG);
-    if (tail == NULL)
-        return true;
-    if (old > GIANT_PAGES)
+    if (tail != NULL && old > GIANT_PAGES)
         purge_run(pool, tail);
-    else
+    else if (tail != NULL)
         free_spans_add(&pool->free, tail, tail->touched);
     purge_done(pool);
     if (pool->decay.ms == 0)
@@ -183,17 +193,12 @@ bool
 pool_resize_huge(struct pool *pool, struct run *r, size_t bytes)
 {
     size_t pages = bytes >> PAGE_LG;
+    bool done = true, movable;
     lock_take(&pool->lock);
-    bool done = true;
-    if (pages < r->pages) {
+    if (pages < r->pages)
         done = shrink(pool, r, pages);
-    } else if (pages > r->pages) {
-        size_t old = r->pages;
-        leave(r); /* before its old addresses can become somebody else's */
-        done = grow(pool, r, pages) || move(pool, r, pages);
-        r->pages = done ? pages : old;
-        enter(r);
-    }
+    else if (pages > r->pages)
+        done = grow(pool, r, pages, &movable) || (movable && move(pool, r, pages));
     lock_drop(&pool->lock);
     return done;
 }

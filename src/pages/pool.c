@@ -27,7 +27,7 @@ span_reserve(struct pool *pool, size_t bytes, size_t alignment)
     }
     size_t pages = bytes >> PAGE_LG;
     pool->mapped += bytes;
-    *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1, .one_mapping = 1 };
+    *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1 };
     /* Entries are set at the start of each of its chunks and at the end of the last, or at its start only. */
     if (pagemap_reserve(r->base, bytes <= GIANT_BYTES ? pages : 1) == 0)
         return r;
@@ -54,8 +54,6 @@ span_take(struct pool *pool, size_t chunks, size_t alignment)
         struct run *r = free_runs_cut(&pool->free, from, head, pages);
         if (r == NULL)
             run_enter_ends(from);
-        else
-            r->one_mapping = 0;
         return r;
     }
     return span_reserve(pool, chunks << CHUNK_LG, alignment);

@@ -126,7 +126,7 @@ void pool_fork_child(void);
 /* --- For pages/ only, with the pool's lock held. */
 
 /* pool.c: Cut a span of so many chunks at this alignment out of free ones, dirty before clean, or reserve it. It has base,
- * pages, `zeroed`, `touched` (of a span), `one_mapping` and kind, and no entries. NULL: no memory. */
+ * pages, `zeroed`, `touched` (of a span) and kind, and no entries. NULL: no memory. */
 struct run *span_take(struct pool *pool, size_t chunks, size_t alignment);
 struct run *span_reserve(struct pool *pool, size_t bytes, size_t alignment);
 

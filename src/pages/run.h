@@ -44,7 +44,6 @@ struct run {
     uint32_t inverse;  /* slab: 2^32 / block size, rounded up; to divide an offset */
     uint8_t zeroed;    /* the pages read as zero when it was handed out */
     uint8_t word_bin;  /* the bin that its page map words name: its own, or 0, so that every free of it is looked at */
-    uint8_t one_mapping; /* huge: the system has its addresses as one mapping, which can be moved */
     union {
         struct {       /* dirty: from the one that was freed first to the last */
             struct run *younger, *older;

@@ -9,6 +9,7 @@
 
 #include <malloc.h>
 #include <pthread.h>
+#include <sys/mman.h>
 
 #include "ground/fault.h"
 #include "tests/child.h"
@@ -236,6 +237,22 @@ resize_over_all_borders(uint32_t heap)
         let_go(held - 1);
 }
 
+/* The system moves no block that is more than one mapping, nor has it grow. */
+static void
+resize_what_is_two_mappings(uint32_t heap)
+{
+    unsigned first = held;
+    allocate(heap, 6 * MIB);
+    if (held == first)
+        return;
+    void *page = blocks[first].at + MIB;
+    size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
+    madvise(page, page_size, MADV_DONTDUMP);
+    resize(first, 11 * MIB);
+    madvise(page, page_size, MADV_DODUMP);
+    let_go(first);
+}
+
 static void
 let_go_of_some(unsigned of)
 {
@@ -307,6 +324,7 @@ live(void)
     allocate_of_all_kinds(ALCOVE_HEAP_DEFAULT);
     allocate_of_all_kinds(limited);
     resize_over_all_borders(ALCOVE_HEAP_DEFAULT);
+    resize_what_is_two_mappings(ALCOVE_HEAP_DEFAULT);
     let_go_of_some(3);
     table->purge();
     allocate_of_all_kinds(other);

@@ -4,6 +4,7 @@
  */
 #include "module.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -13,15 +14,20 @@
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
+#define GIB ((size_t)1 << 30)
 #define MANY 100000
 
 static bool refusing, refusing_to_remap;
+static size_t refusing_from; /* bytes at once */
+static void (*when_purged)(void);
+static char *stranger; /* a mapping that somebody else has where a block was to be moved to */
+static bool letting_stranger_in;
 static void *blocks[MANY];
 
 void *
 mmap(void *address, size_t size, int protection, int flags, int file, off_t offset)
 {
-    if (!refusing)
+    if (!refusing && (refusing_from == 0 || size < refusing_from))
         return (void *)syscall(SYS_mmap, address, size, protection, flags, file, offset);
     errno = ENOMEM;
     return MAP_FAILED;
@@ -36,8 +42,25 @@ mremap(void *address, size_t size, size_t new_size, int flags, ...)
     va_end(rest);
     if (!refusing && !refusing_to_remap)
         return (void *)syscall(SYS_mremap, address, size, new_size, flags, to);
+    if (letting_stranger_in && to != NULL) {
+        CHECK(munmap(to, new_size) == 0);
+        int fixed = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+        CHECK((stranger = (char *)syscall(SYS_mmap, to, new_size, PROT_READ | PROT_WRITE, fixed, -1, 0)) == to);
+        memset(stranger, 0x5a, 4 * KIB);
+    }
     errno = ENOMEM;
     return MAP_FAILED;
+}
+
+int
+madvise(void *address, size_t size, int advice)
+{
+    if (when_purged != NULL && advice == MADV_DONTNEED) {
+        void (*call)(void) = when_purged;
+        when_purged = NULL;
+        call();
+    }
+    return (int)syscall(SYS_madvise, address, size, advice);
 }
 
 /* Blocks of a size until the first is refused. Returns how many. */
@@ -120,6 +143,109 @@ test_huge_block_that_cannot_be_moved_is_copied_and_counted_once(void **unused)
     in_child(grow_without_remapping);
 }
 
+/* The system unmaps the addresses that a block is to be moved to, and then cannot move it. Another thread has them meanwhile. */
+static void
+grow_while_stranger_comes(void)
+{
+    CHECK(group_open(NULL) == 0);
+    unsigned char *block = table->malloc(8 * MIB);
+    memset(block, 1, 8 * MIB);
+    refusing_to_remap = letting_stranger_in = true;
+    CHECK((block = table->realloc(block, 20 * MIB)) != NULL);
+    CHECK(stranger != NULL);
+    for (size_t at = 0; at < 8 * MIB; at++)
+        CHECK(block[at] == 1);
+    table->free(block);
+    table->purge();
+    unsigned char residency;
+    CHECK(mincore(stranger, 4 * KIB, &residency) == 0);
+    for (size_t at = 0; at < 4 * KIB; at++)
+        CHECK(stranger[at] == 0x5a);
+}
+
+static void
+test_refused_move_takes_nothing_from_a_stranger(void **unused)
+{
+    (void)unused;
+    in_child(grow_while_stranger_comes);
+}
+
+/* The lock is free while pages are purged to make room for a block that must move. */
+static struct growth {
+    uint32_t heap;
+    char *block;
+    size_t size;
+    pthread_barrier_t purges, goes_on;
+} growth;
+
+static void
+wait_amid_growth(void)
+{
+    pthread_barrier_wait(&growth.purges);
+    pthread_barrier_wait(&growth.goes_on);
+}
+
+static void *
+grow_to_the_refused(void *unused)
+{
+    CHECK(table->realloc(growth.block, 3 * growth.size) == NULL);
+    return unused;
+}
+
+static void
+look_and_fork_amid_growth(size_t size)
+{
+    pthread_t thread;
+    struct alcove_owner owner;
+    growth.heap = heap_new(0);
+    growth.size = size;
+    CHECK((growth.block = table->heap_malloc(growth.heap, size)) != NULL);
+    char *dirty = table->malloc(8 * MIB);
+    memset(dirty, 1, 8 * MIB);
+    table->free(dirty);
+    pthread_barrier_init(&growth.purges, NULL, 2);
+    pthread_barrier_init(&growth.goes_on, NULL, 2);
+    refusing_to_remap = true;
+    refusing_from = size;
+    when_purged = wait_amid_growth;
+    CHECK(pthread_create(&thread, NULL, grow_to_the_refused, NULL) == 0);
+    pthread_barrier_wait(&growth.purges);
+    CHECK(table->owner(growth.block, &owner) == 1 && owner.block == growth.block);
+    CHECK(table->owner(growth.block + size - 1, &owner) == 1 && owner.block == growth.block);
+    int status;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(CHILD_SECONDS);
+        CHECK(table->heap_destroy(growth.heap) == 0);
+        CHECK(table->owner(growth.block, &owner) == 0);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    pthread_barrier_wait(&growth.goes_on);
+    pthread_join(thread, NULL);
+    CHECK(table->owner(growth.block + size - 1, &owner) == 1 && owner.block == growth.block);
+    refusing_to_remap = false;
+    refusing_from = 0;
+    heap_end(growth.heap);
+}
+
+static void
+look_and_fork_amid_growths(void)
+{
+    options_set("dirty_decay_ms:-1");
+    CHECK(group_open(NULL) == 0);
+    look_and_fork_amid_growth(64 * MIB);
+    look_and_fork_amid_growth(GIB + MIB);
+}
+
+static void
+test_block_is_its_heaps_while_room_is_made_for_it(void **unused)
+{
+    (void)unused;
+    in_child(look_and_fork_amid_growths);
+}
+
 /* The system gives nothing more, but the thread's own cache holds neighbouring blocks. */
 static void
 take_what_is_cached(void)
@@ -150,6 +276,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_heap_is_charged_for_no_page_that_was_refused),
         cmocka_unit_test(test_huge_block_that_cannot_be_moved_is_copied_and_counted_once),
+        cmocka_unit_test(test_refused_move_takes_nothing_from_a_stranger),
+        cmocka_unit_test(test_block_is_its_heaps_while_room_is_made_for_it),
         cmocka_unit_test(test_cache_of_the_thread_gives_way_when_the_system_gives_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
