@@ -17,18 +17,23 @@ end_of_chunks(const struct run *r)
 }
 
 /* A huge block has one word for each chunk, so that an address in it is found; a giant one has the first only. */
-static void
-set_words(const struct run *r, uint64_t word)
+static size_t
+words_of(size_t pages)
 {
-    size_t chunks = r->pages > GIANT_PAGES ? 1 : chunks_of(r->pages);
-    for (size_t i = 0; i < chunks; i++)
+    return pages > GIANT_PAGES ? 1 : chunks_of(pages);
+}
+
+static void
+set_words(const struct run *r, size_t from, size_t to, uint64_t word)
+{
+    for (size_t i = from; i < to; i++)
         pagemap_set(r->base + (i << CHUNK_LG), 1, word);
 }
 
 static void
 enter(struct run *r)
 {
-    set_words(r, entry_make(r));
+    set_words(r, 0, words_of(r->pages), entry_make(r));
     if (r->pages > GIANT_PAGES)
         giant_add(r);
 }
@@ -38,16 +43,22 @@ leave(struct run *r)
 {
     if (r->pages > GIANT_PAGES)
         giant_remove(r);
-    set_words(r, 0);
+    set_words(r, 0, words_of(r->pages), 0);
 }
 
-/* It has more or fewer pages where it is. */
+/* It has more or fewer pages where it is. Those that stay are found at any moment: what tells of them is set before what told
+ * is cleared. */
 static void
 set_pages(struct run *r, size_t pages)
 {
-    leave(r);
+    size_t old = r->pages;
+    set_words(r, words_of(old), words_of(pages), entry_make(r));
+    if (old > GIANT_PAGES && pages <= GIANT_PAGES)
+        giant_remove(r);
     r->pages = pages;
-    enter(r);
+    if (old <= GIANT_PAGES && pages > GIANT_PAGES)
+        giant_add(r);
+    set_words(r, words_of(pages), words_of(old), 0);
 }
 
 void

@@ -386,6 +386,52 @@ test_what_is_kept_is_not_charged(void **unused)
     in_child(come_and_go_under_a_limit);
 }
 
+static char *asked_about;
+static atomic_bool asking, resizing = true;
+
+/* How often was the answer wrong? */
+static void *
+ask_for_owner(void *wrong)
+{
+    struct alcove_owner owner;
+    while (!atomic_load(&asking))
+        sched_yield();
+    while (atomic_load(&resizing))
+        *(size_t *)wrong += table->owner(asked_about, &owner) != 1 || owner.block != asked_about || owner.live != 1;
+    return NULL;
+}
+
+/* A block that lives all the time, in the end as a giant every now and then. */
+static void
+resize_while_another_asks(void)
+{
+    static const size_t sizes[] = { 100 * MIB, 400 * MIB, 1500 * MIB, 1300 * MIB, 400 * MIB };
+    pthread_t thread;
+    size_t wrong = 0;
+    options_set("dirty_decay_ms:-1");
+    CHECK(group_open(NULL) == 0);
+    CHECK(pthread_create(&thread, NULL, ask_for_owner, &wrong) == 0);
+    asked_about = table->malloc(1500 * MIB);
+    if (asked_about == NULL)
+        _exit(0); /* the system counts what is mapped */
+    for (int i = 0; i < 5; i++) /* all tables are made */
+        CHECK((asked_about = table->realloc(asked_about, sizes[i])) != NULL);
+    char *block = asked_about;
+    atomic_store(&asking, true);
+    for (int i = 0; i < 20000 && block == asked_about; i++)
+        CHECK((block = table->realloc(block, sizes[i % (i < 15000 ? 2 : 5)])) != NULL);
+    atomic_store(&resizing, false);
+    pthread_join(thread, NULL);
+    CHECK(wrong == 0 || block != asked_about); /* somebody else came behind it, and it moved */
+}
+
+static void
+test_block_is_found_while_it_is_resized(void **unused)
+{
+    (void)unused;
+    in_child(resize_while_another_asks);
+}
+
 int
 main(void)
 {
@@ -400,6 +446,7 @@ main(void)
         cmocka_unit_test(test_purge_gives_all_back),
         cmocka_unit_test(test_what_is_kept_decays),
         cmocka_unit_test(test_what_is_kept_is_not_charged),
+        cmocka_unit_test(test_block_is_found_while_it_is_resized),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
