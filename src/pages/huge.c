@@ -61,12 +61,43 @@ set_pages(struct run *r, size_t pages)
     set_words(r, words_of(pages), words_of(old), 0);
 }
 
-void
-huge_leave(struct run *r)
+/* What lies behind a run in its last chunk is no free run that others could use, but it is dirty and decays like one. So many
+ * of these pages, from its end on, may be resident. */
+static void
+set_rest(struct pool *pool, struct run *r, size_t pages)
 {
+    if (r->rest == 0 && pages != 0) {
+        r->younger_rest = NULL;
+        r->older_rest = pool->youngest_rest;
+        *(r->older_rest != NULL ? &r->older_rest->younger_rest : &pool->oldest_rest) = r;
+        pool->youngest_rest = r;
+    } else if (r->rest != 0 && pages == 0) {
+        *(r->younger_rest != NULL ? &r->younger_rest->older_rest : &pool->youngest_rest) = r->older_rest;
+        *(r->older_rest != NULL ? &r->older_rest->younger_rest : &pool->oldest_rest) = r->younger_rest;
+    }
+    pool->rests += pages - r->rest;
+    r->rest = pages;
+}
+
+/* With the lock held: without, the run could be freed or grow meanwhile, and others use these pages. There are few. */
+void
+huge_rests_purge(struct pool *pool, size_t limit)
+{
+    for (struct run *r = pool->oldest_rest, *younger; r != NULL && pool_dirty(pool) > limit; r = younger) {
+        younger = r->younger_rest;
+        if (pages_purge(pool, r->base + (r->pages << PAGE_LG), r->rest))
+            set_rest(pool, r, 0);
+    }
+}
+
+void
+huge_leave(struct pool *pool, struct run *r)
+{
+    size_t touched = r->pages + r->rest;
+    set_rest(pool, r, 0);
     leave(r);
     r->kind = SPAN_DIRTY;
-    r->touched = r->pages;
+    r->touched = touched;
     r->pages = chunks_of(r->pages) * CHUNK_PAGES;
 }
 
@@ -77,7 +108,10 @@ pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use
     lock_take(&pool->lock);
     struct run *r = span_take(pool, chunks_of(pages), alignment > CHUNK_SIZE ? alignment : CHUNK_SIZE);
     if (r != NULL) {
+        size_t behind = r->pages - pages;
         r->pages = pages;
+        r->rest = 0;
+        set_rest(pool, r, r->zeroed ? 0 : behind);
         r->kind = use.kind;
         r->bin = r->word_bin = use.bin;
         r->heap = use.heap;
@@ -87,9 +121,9 @@ pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use
     return r;
 }
 
-/* Take free chunks that lie right behind a huge run. */
+/* Take free chunks that lie right behind a huge run. *dirty: they were used before. */
 static bool
-extend_into_free(struct pool *pool, const struct run *r, size_t chunks)
+extend_into_free(struct pool *pool, const struct run *r, size_t chunks, bool *dirty)
 {
     uintptr_t end = end_of_chunks(r);
     size_t pages = chunks * CHUNK_PAGES;
@@ -109,6 +143,7 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks)
         run_enter_ends(next);
         return false;
     }
+    *dirty = !cut->zeroed;
     run_record_free(&pool->free, cut);
     return true;
 }
@@ -131,14 +166,17 @@ extend_mapping(struct pool *pool, const struct run *r, size_t chunks, bool *mova
 static bool
 grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
 {
-    size_t chunks = chunks_of(pages) - chunks_of(r->pages);
+    size_t chunks = chunks_of(pages) - chunks_of(r->pages), more = pages - r->pages;
+    bool dirty = false;
     *movable = pool->hooks == &pool_system_hooks;
     /* Tables first: what is mapped cannot always be given back. Those that are made in vain cost addresses. */
     if (pages <= GIANT_PAGES && pagemap_reserve(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
         return false;
-    if (chunks != 0 && !extend_into_free(pool, r, chunks) && !extend_mapping(pool, r, chunks, movable))
+    if (chunks != 0 && !extend_into_free(pool, r, chunks, &dirty) && !extend_mapping(pool, r, chunks, movable))
         return false;
+    size_t rest = dirty ? chunks_of(pages) * CHUNK_PAGES - pages : r->rest > more ? r->rest - more : 0;
     set_pages(r, pages);
+    set_rest(pool, r, rest);
     return true;
 }
 
@@ -154,6 +192,7 @@ move(struct pool *pool, struct run *r, size_t pages)
     pagemap_purge(r->base, old >> PAGE_LG);
     bool done = os_move((void *)r->base, old, (void *)to->base, bytes);
     if (done) {
+        set_rest(pool, r, 0);
         r->base = to->base;
         r->pages = pages;
     }
@@ -167,14 +206,14 @@ move(struct pool *pool, struct run *r, size_t pages)
 static bool
 shrink(struct pool *pool, struct run *r, size_t pages)
 {
-    size_t keep = chunks_of(pages) * CHUNK_PAGES, all = chunks_of(r->pages) * CHUNK_PAGES, old = r->pages;
+    size_t keep = chunks_of(pages) * CHUNK_PAGES, all = chunks_of(r->pages) * CHUNK_PAGES, touched = r->pages + r->rest;
     struct run *tail = NULL;
     uintptr_t cut = r->base + (keep << PAGE_LG);
     if (keep != all) {
         /* Tables for what a giant becomes, and for its tail, or for the ends of that. */
-        if (old > GIANT_PAGES && ((pages <= GIANT_PAGES && pagemap_reserve(r->base, keep) != 0) ||
-                                  pagemap_reserve(cut, all - keep <= GIANT_PAGES ? all - keep : 1) != 0 ||
-                                  pagemap_reserve(end_of_chunks(r) - PAGE_SIZE, 1) != 0))
+        if (r->pages > GIANT_PAGES && ((pages <= GIANT_PAGES && pagemap_reserve(r->base, keep) != 0) ||
+                                       pagemap_reserve(cut, all - keep <= GIANT_PAGES ? all - keep : 1) != 0 ||
+                                       pagemap_reserve(end_of_chunks(r) - PAGE_SIZE, 1) != 0))
             return false;
         tail = run_record_new(&pool->free);
         if (tail == NULL)
@@ -184,13 +223,12 @@ shrink(struct pool *pool, struct run *r, size_t pages)
             return false;
         }
         *tail = (struct run){ .base = cut, .pages = all - keep, .kind = SPAN_DIRTY };
-        tail->touched = old - keep; /* the block had them all */
+        tail->touched = touched - keep; /* the block had them all */
     }
+    bool was_giant = r->pages > GIANT_PAGES;
     set_pages(r, pages);
-    size_t rest = (old < keep ? old : keep) - pages; /* of the last chunk that stays */
-    if (rest != 0)
-        pool->hooks->purge(pool->context, (void *)(r->base + (pages << PAGE_LG)), rest << PAGE_LG);
-    if (tail != NULL && old > GIANT_PAGES)
+    set_rest(pool, r, (touched < keep ? touched : keep) - pages);
+    if (tail != NULL && was_giant)
         purge_run(pool, tail);
     else if (tail != NULL)
         free_spans_add(&pool->free, tail, tail->touched);

@@ -179,7 +179,7 @@ give_joined(struct pool *pool, struct run *runs, void (*each)(struct pool *pool,
     while (huge != NULL) {
         struct run *r = huge;
         huge = r->next;
-        huge_leave(r);
+        huge_leave(pool, r);
         each(pool, r);
     }
 }
@@ -220,7 +220,7 @@ pool_purge_some(struct pool *pool, size_t pages)
 {
     lock_take(&pool->lock);
     if (pages != 0)
-        purge_to(pool, pool->free.dirty > pages ? pool->free.dirty - pages : 0);
+        purge_to(pool, pool_dirty(pool) > pages ? pool_dirty(pool) - pages : 0);
     lock_drop(&pool->lock);
 }
 
@@ -288,7 +288,7 @@ pool_tick(uint64_t now)
         if (!decay_is_due(&p->decay, now) || !lock_try(&p->lock))
             continue;
         if (decay_is_due(&p->decay, now))
-            purge_to(p, decay_advance(&p->decay, now, p->free.dirty));
+            purge_to(p, decay_advance(&p->decay, now, pool_dirty(p)));
         lock_drop(&p->lock);
     }
 }
@@ -391,6 +391,7 @@ pool_figures_get(struct pool_figures *out)
     for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
         out->mapped += __atomic_load_n(&p->mapped, __ATOMIC_RELAXED);
         out->dirty += __atomic_load_n(&p->free.dirty, __ATOMIC_RELAXED) << PAGE_LG;
+        out->dirty += __atomic_load_n(&p->rests, __ATOMIC_RELAXED) << PAGE_LG;
     }
 }
 
@@ -404,8 +405,8 @@ forget(void)
     pagemap_release();
     pool_default.next = NULL;
     pool_default.free = (struct free_runs){ 0 };
-    pool_default.purging = NULL;
-    pool_default.mapped = 0;
+    pool_default.purging = pool_default.youngest_rest = pool_default.oldest_rest = NULL;
+    pool_default.mapped = pool_default.rests = 0;
 }
 
 void

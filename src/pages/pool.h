@@ -18,7 +18,7 @@
 #include "pages/run.h"
 
 /* Where a pool's memory comes from and goes to. Each may refuse: nothing is lost then. All are called with the pool's lock
- * held but `purge`. Addresses and sizes are whole pages. */
+ * held, but `purge` only for what lies behind a huge run. Addresses and sizes are whole pages. */
 struct pool_hooks {
     /* `size` bytes at a multiple of `alignment`, whole chunks, that read as zero. NULL: refused. */
     void *(*reserve)(void *context, size_t size, size_t alignment);
@@ -49,6 +49,8 @@ struct pool {
     struct run *batch;       /* those of them that the holder of the lock is going to purge, linked by `older` */
     struct decay decay;
     struct free_runs free;
+    struct run *youngest_rest, *oldest_rest; /* huge runs behind which pages may be resident */
+    size_t rests;            /* how many pages; they are dirty as those of free runs are */
 };
 
 extern HIDDEN struct pool pool_default;
@@ -144,6 +146,14 @@ void purge_done(struct pool *pool);
 void purge_forked(struct pool *pool);
 
 /* huge.c: A huge run becomes a dirty span that is in no list and has no entries. */
-void huge_leave(struct run *r);
+void huge_leave(struct pool *pool, struct run *r);
+/* Purge what lies behind huge runs until at most `limit` pages of the pool are dirty, or no more can be. */
+void huge_rests_purge(struct pool *pool, size_t limit);
+/* Pages that decay has to see to. */
+static inline size_t
+pool_dirty(const struct pool *pool)
+{
+    return pool->free.dirty + pool->rests;
+}
 
 #endif

@@ -155,6 +155,7 @@ too_much_is_dirty(const struct pool *pool, size_t limit)
 void
 purge_to(struct pool *pool, size_t limit)
 {
+    huge_rests_purge(pool, limit); /* first, for no block can be cut from them */
     do {
         for (unsigned n = 0; n < PURGE_BATCH && too_much_is_dirty(pool, limit); n++)
             purge_oldest(pool, pool->free.dirty - limit);

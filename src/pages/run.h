@@ -65,7 +65,11 @@ struct run {
             size_t touched;          /* pages that may be resident */
         };
         uint32_t purger;             /* being purged: whose hand it is in, lock_self() */
-        struct run *next_giant;      /* huge: in the list of those that are found by it (pages/giants.h) */
+        struct {                     /* huge */
+            struct run *next_giant;  /* in the list of those that are found by it (pages/giants.h) */
+            size_t rest;             /* pages behind it, in its last chunk, that were used before and may be resident */
+            struct run *younger_rest, *older_rest; /* in the pool's list, if it has such */
+        };
     };
 } __attribute__((aligned(128))); /* page map entries keep its address in multiples of that */
 

@@ -386,6 +386,42 @@ test_what_is_kept_is_not_charged(void **unused)
     in_child(come_and_go_under_a_limit);
 }
 
+/* Blocks that are shorter than what they are cut from: what lies behind them is told, and goes with a purge. */
+static void
+fill_with_shorter_blocks(void)
+{
+    enum { LONG = 24, LONG_MIB = 4, MOST = 100 };
+    const size_t limit = LONG * LONG_MIB * MIB, size = 2 * MIB + 4096;
+    char *blocks[MOST];
+    int n = 0;
+    options_set("dirty_decay_ms:-1");
+    CHECK(group_open(NULL) == 0);
+    uint32_t heap = heap_new(limit);
+    table->free(table->heap_malloc(heap, 1));
+    size_t before = resident_bytes();
+    for (int i = 0; i < LONG; i++)
+        touch_pages(blocks[i] = table->heap_malloc(heap, LONG_MIB * MIB), LONG_MIB * MIB);
+    for (int i = 0; i < LONG; i++)
+        table->free(blocks[i]);
+    while (n < MOST && (blocks[n] = table->heap_malloc(heap, size)) != NULL)
+        fill(blocks[n++], size, 7);
+    CHECK(n < MOST && n > LONG);
+    CHECK(resident_bytes() <= before + limit + info_now().dirty_bytes + 2 * MIB);
+    table->purge();
+    CHECK(info_now().dirty_bytes == 0);
+    CHECK(resident_bytes() <= before + limit + 2 * MIB);
+    for (int i = 0; i < n; i++)
+        CHECK(filled(blocks[i], size, 7));
+    heap_end(heap);
+}
+
+static void
+test_pages_behind_blocks_are_not_beyond_the_limit(void **unused)
+{
+    (void)unused;
+    in_child(fill_with_shorter_blocks);
+}
+
 static char *asked_about;
 static atomic_bool asking, resizing = true;
 
@@ -446,6 +482,7 @@ main(void)
         cmocka_unit_test(test_purge_gives_all_back),
         cmocka_unit_test(test_what_is_kept_decays),
         cmocka_unit_test(test_what_is_kept_is_not_charged),
+        cmocka_unit_test(test_pages_behind_blocks_are_not_beyond_the_limit),
         cmocka_unit_test(test_block_is_found_while_it_is_resized),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

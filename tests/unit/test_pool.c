@@ -665,6 +665,73 @@ test_huge_run_of_two_mappings_stays(void **unused)
     give(r);
 }
 
+/* Of a run that is shorter than its chunks the rest may be resident from before: it is dirty, and goes with a purge. */
+static void
+test_pages_behind_a_huge_run_are_dirty(void **unused)
+{
+    (void)unused;
+    give(pool_take_huge(&pool_default, 2 * CHUNK_SIZE, PAGE_SIZE, huge_use));
+    pool_purge();
+    struct run *r = pool_take_huge(&pool_default, 2 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    uintptr_t base = r->base;
+    memset((void *)base, 0x55, 2 * CHUNK_SIZE);
+    give(r);
+    r = pool_take_huge(&pool_default, CHUNK_SIZE + PAGE_SIZE, PAGE_SIZE, huge_use);
+    assert_int_equal(r->base, base);
+    assert_int_equal(dirty(), CHUNK_SIZE - PAGE_SIZE);
+    memset((void *)base, 0x66, CHUNK_SIZE + PAGE_SIZE);
+    assert_true(pool_resize_huge(&pool_default, r, CHUNK_SIZE + 3 * PAGE_SIZE));
+    assert_int_equal(dirty(), CHUNK_SIZE - 3 * PAGE_SIZE);
+    assert_true(pool_resize_huge(&pool_default, r, CHUNK_SIZE + 2 * PAGE_SIZE));
+    assert_int_equal(dirty(), CHUNK_SIZE - 2 * PAGE_SIZE);
+    pool_purge();
+    assert_int_equal(dirty(), 0);
+    if (!in_emulator()) {
+        assert_false(is_resident(base + CHUNK_SIZE + 2 * PAGE_SIZE));
+        assert_false(is_resident(base + 2 * CHUNK_SIZE - PAGE_SIZE));
+    }
+    for (size_t i = 0; i < CHUNK_SIZE + PAGE_SIZE; i += 512)
+        assert_int_equal(((const char *)base)[i], 0x66);
+    /* What it has lost since: the rest of a chunk that stays, and of one that goes what it had of it. */
+    assert_true(pool_resize_huge(&pool_default, r, CHUNK_SIZE - PAGE_SIZE));
+    assert_int_equal(dirty(), 3 * PAGE_SIZE);
+    give(r);
+    assert_int_equal(dirty(), CHUNK_SIZE + 2 * PAGE_SIZE);
+    pool_purge();
+    assert_int_equal(dirty(), 0);
+}
+
+/* So are those behind what it grows into; and several of them decay one after the other. */
+static void
+test_pages_behind_huge_runs_decay(void **unused)
+{
+    (void)unused;
+    enum { RUNS = 5 };
+    struct run *r[RUNS], *whole = pool_take_huge(&pool_default, (2 * RUNS + 1) * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    memset((void *)whole->base, 0x77, (2 * RUNS + 1) * CHUNK_SIZE);
+    give(whole);
+    for (int i = 0; i < RUNS; i++)
+        r[i] = pool_take_huge(&pool_default, 2 * CHUNK_SIZE - PAGE_SIZE, PAGE_SIZE, huge_use);
+    assert_int_equal(dirty(), CHUNK_SIZE + RUNS * PAGE_SIZE);
+    assert_true(pool_resize_huge(&pool_default, r[RUNS - 1], 2 * CHUNK_SIZE + PAGE_SIZE));
+    assert_int_equal(dirty(), CHUNK_SIZE - PAGE_SIZE + (RUNS - 1) * PAGE_SIZE);
+    assert_true(pool_resize_huge(&pool_default, r[2], 2 * CHUNK_SIZE));
+    give(r[0]);
+    pool_purge_some(&pool_default, PAGE_SIZE >> PAGE_LG);
+    if (!in_emulator()) {
+        assert_false(is_resident(end_of(r[1])));
+        assert_true(is_resident(end_of(r[3])));
+    }
+    assert_int_equal(dirty(), 3 * CHUNK_SIZE);
+    pool_purge();
+    assert_int_equal(dirty(), 0);
+    for (int i = 1; i < RUNS; i++)
+        give(r[i]);
+    pool_purge();
+    assert_int_equal(dirty(), 0);
+    assert_true(mapped() <= CHUNK_SIZE);
+}
+
 static void
 test_huge_run_shrinks_in_place(void **unused)
 {
@@ -898,7 +965,7 @@ hooked_life(void)
 {
     struct run *r[24] = { 0 };
     for (int i = 0; i < 24; i++) {
-        r[i] = i % 3 == 0 ? pool_take_huge(&hooked, (1 + (size_t)i % 5) * CHUNK_SIZE, PAGE_SIZE, huge_use)
+        r[i] = i % 3 == 0 ? pool_take_huge(&hooked, (1 + (size_t)i % 5) * CHUNK_SIZE - (size_t)i * PAGE_SIZE, PAGE_SIZE, huge_use)
                           : pool_take(&hooked, CHUNK_PAGES / 3 + (size_t)i, PAGE_SIZE, large_use);
         if (r[i] != NULL)
             memset((void *)r[i]->base, i + 1, r[i]->pages << PAGE_LG);
@@ -908,7 +975,7 @@ hooked_life(void)
             r[i - 3] = NULL;
         }
         if (r[i] != NULL && r[i]->kind == RUN_HUGE)
-            pool_resize_huge(&hooked, r[i], (i % 2 == 0 ? 1 : 7) * CHUNK_SIZE);
+            pool_resize_huge(&hooked, r[i], (i % 2 == 0 ? 1 : 7) * CHUNK_SIZE - (size_t)(i % 4) * PAGE_SIZE);
         if (i % 8 == 7)
             pool_purge();
         for (int k = 0; k <= i; k++)
@@ -925,6 +992,7 @@ hooked_life(void)
     pool_purge(); /* what was refused is tried again */
     assert_true(hooked.mapped <= CHUNK_SIZE);
     assert_int_equal(hooked.mapped, hooks_seen.reserved);
+    assert_int_equal(pool_dirty(&hooked), 0);
 }
 
 static void
@@ -1161,6 +1229,8 @@ main(void)
         fresh_test(test_huge_run_moves_again_and_again),
         fresh_test(test_huge_run_that_moves_leaves_nothing),
         fresh_test(test_huge_run_of_two_mappings_stays),
+        fresh_test(test_pages_behind_a_huge_run_are_dirty),
+        fresh_test(test_pages_behind_huge_runs_decay),
         fresh_test(test_huge_run_shrinks_in_place),
         fresh_test(test_impossible_sizes_are_refused_and_cost_nothing),
         fresh_test(test_impossible_growth_makes_no_tables),
