@@ -35,14 +35,21 @@ no_heap(size_t heap)
     return NULL;
 }
 
+/* Somebody has a function of a module that was closed: it goes on to work, and counts for nobody. Meanwhile the number may just
+ * become another heap's, or that one end. */
 static struct heap *
 heap_for(size_t index)
 {
-    struct heap *h = index == ALCOVE_HEAP_DEFAULT ? heap_default() : heap_of((uint32_t)index);
-    if (h == NULL && !heap_has_ended((uint32_t)index)) /* its number may just have been given again */
-        h = heap_of((uint32_t)index);
-    /* Somebody has a function of a module that was closed: it goes on to work, and counts for nobody. */
-    return (h != NULL ? heap_is_ending(h) : heap_has_ended((uint32_t)index)) ? heap_default() : h;
+    if (index == ALCOVE_HEAP_DEFAULT)
+        return heap_default();
+    for (;;) {
+        bool ended = heap_has_ended((uint32_t)index);
+        struct heap *h = heap_of((uint32_t)index);
+        if (h != NULL ? heap_is_ending(h) : ended)
+            return heap_default();
+        if (h != NULL || (!heap_has_ended((uint32_t)index) && heap_of((uint32_t)index) == NULL))
+            return h;
+    }
 }
 
 /* Without a cache: one block straight from the heap. */
