@@ -271,7 +271,7 @@ test_metadata_of_threads_at_once_again_and_again(void **unused)
 
 /* Of a record that nobody uses hardly anything is resident, and a fork touches none. The threads have stacks of ours, for libc
  * keeps its own. */
-#define LEFT_BY_EACH (2 * KIB)  /* the head of a record, and records of slabs */
+#define LEFT_BY_EACH (3 * KIB)  /* the head of a record, and records of slabs; not two pages */
 #define LEFT_BY_LIBC (2 * KIB)  /* of a thread's dynamic TLS */
 
 static void

@@ -175,7 +175,7 @@ test_blocks_that_grow_side_by_side(void **unused)
             for (int j = 0; j < 2; j++)
                 live += of[j] != NULL ? table->malloc_usable_size(of[j]) : 0;
             assert_int_equal(s.live_bytes, live);
-            if (s.active_bytes < live || s.active_bytes > live + s.cached_bytes + 256 * KIB + 8 * ((size_t)1 << ALCOVE_LG_PAGE))
+            if (s.active_bytes < live || s.active_bytes > live + s.cached_bytes + 256 * KIB + 16 * ((size_t)1 << ALCOVE_LG_PAGE))
                 fail_msg("at %zu bytes: %llu are charged, %llu live and %llu cached", size, (unsigned long long)s.active_bytes,
                          (unsigned long long)live, (unsigned long long)s.cached_bytes);
         }
