@@ -7,6 +7,7 @@
 #include "config.h"
 
 #define PAGE_LG ALCOVE_LG_PAGE
+#undef PAGE_SIZE /* musl's limits.h has one */
 #define PAGE_SIZE ((size_t)1 << PAGE_LG)
 #define PAGE_MASK (PAGE_SIZE - 1)
 
