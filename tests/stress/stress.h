@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -159,6 +160,20 @@ in_threads(unsigned n, void *(*body)(void *))
         failed += result != NULL;
     }
     assert_int_equal(failed, 0);
+}
+
+/* Who reads figures does not wait for a thread that is stopped while it moves blocks: they are right when that goes on. */
+static inline bool
+figures_become(uint32_t heap, uint64_t live_blocks, uint64_t total_allocs)
+{
+    enum { WAITS = 10000 };
+    struct alcove_heap_stats stats;
+    for (unsigned i = 0; i < WAITS && table->heap_stats(heap, &stats) == 0; i++) {
+        if (stats.live_blocks == live_blocks && stats.total_allocs == total_allocs)
+            return true;
+        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+    }
+    return false;
 }
 
 #define FAILED ((void *)1)

@@ -1,8 +1,6 @@
 /* Heaps come and go in many threads, each used by two, while another reads all figures. */
 #include "stress.h"
 
-#include <time.h>
-
 #include "pages/pool.h"
 
 #define MAKERS 4
@@ -59,20 +57,6 @@ help(void *argument)
         s->failed = true;
     thread_ends();
     return NULL;
-}
-
-/* Who reads figures does not wait for a thread that is stopped while it moves blocks: they are right when that goes on. */
-static bool
-figures_become(uint32_t heap, uint64_t live_blocks, uint64_t total_allocs)
-{
-    enum { WAITS = 10000 };
-    struct alcove_heap_stats stats;
-    for (unsigned i = 0; i < WAITS && table->heap_stats(heap, &stats) == 0; i++) {
-        if (stats.live_blocks == live_blocks && stats.total_allocs == total_allocs)
-            return true;
-        nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-    }
-    return false;
 }
 
 static void *
