@@ -177,10 +177,16 @@ map_aligned(size_t size, size_t alignment)
     uintptr_t hint = atomic_load_explicit(&below, memory_order_relaxed);
     hint = hint > size && alignment > SYSTEM_PAGE_LEAST ? (hint - size) & ~(alignment - 1) : 0;
     char *p = call_map(FAULT_MAP, (void *)hint, size, 0);
+    /* What is free there may begin lower: the next multiple below takes no more addresses than are wanted. */
+    for (int tries = 0; p != MAP_FAILED && ((uintptr_t)p & (alignment - 1)) != 0; tries++) {
+        give_up(p, size);
+        if (tries == 1)
+            break;
+        p = call_map(FAULT_MAP, (void *)((uintptr_t)p & ~(alignment - 1)), size, 0);
+    }
     if (p == MAP_FAILED || ((uintptr_t)p & (alignment - 1)) == 0)
         return p != MAP_FAILED ? p : NULL;
     /* Map more than is wanted and cut off both ends. */
-    give_up(p, size);
     size_t more = size + alignment - SYSTEM_PAGE_LEAST;
     p = more < size ? MAP_FAILED : call_map(FAULT_MAP, NULL, more, 0);
     if (p == MAP_FAILED)
