@@ -91,8 +91,7 @@ static inline __attribute__((always_inline)) bool
 put(void *block, uint64_t entry, size_t heap)
 {
     struct cache *c = cache_of(heap);
-    size_t place = entry & ENTRY_BIN_MASK;
-    return !VALIDATE && likely(c != NULL) && likely(cache_push_at(c->bins, &place, block));
+    return !VALIDATE && likely(c != NULL) && likely(cache_push(cache_bin_of(c, entry), block));
 }
 
 static __attribute__((noinline)) void

@@ -75,7 +75,7 @@ static void
 array_give(struct cache *c, struct cache_bin *b)
 {
     if (b->end[-1] != NULL) /* else its page may never have been touched */
-        b->end[-1] = NULL;  /* cache_push_at() may look there from the next array */
+        b->end[-1] = NULL;  /* cache_push() may look there from the next array */
     arrays_give(c->arrays, b->end - b->capacity - 1, array_bytes(b->capacity));
 }
 

@@ -68,15 +68,15 @@ cache_bin_of(struct cache *c, uint64_t entry)
     return (struct cache_bin *)((char *)c->bins + (entry & ENTRY_BIN_MASK));
 }
 
-/* A bin by its place behind `bins`. x86 adds the two in every access for nothing, where a compiler would spend an instruction
- * on keeping the sum: it is not to know that it is the same sum each time. */
+/* The same bin, as an address in one register. malloc and free read back at once what the other has just stored: some processors
+ * (Golden Cove) pass that on in no time, but where an access adds two registers it takes five cycles. */
 static inline __attribute__((always_inline)) struct cache_bin *
-cache_bin_at(void *bins, size_t *place)
+cache_bin_in_register(struct cache_bin *bin)
 {
 #if defined __x86_64__
-    __asm__("" : "+r"(*place));
+    __asm__("" : "+r"(bin)); /* the compiler is not to know of what it is the sum */
 #endif
-    return (struct cache_bin *)((char *)bins + *place);
+    return bin;
 }
 
 #if SANITIZED
@@ -92,27 +92,23 @@ cache_bin_at(void *bins, size_t *place)
 /* Push a block; false: the bin is full, or one of the two on its top looks like this block. The second below an empty bin is what
  * lies before the array, which is never the first thing in its mapping, and is compared only. */
 static inline __attribute__((always_inline)) bool
-cache_push_at(void *bins, size_t *place, void *block)
+cache_push(struct cache_bin *bin, void *block)
 {
-    void **top = cache_bin_at(bins, place)->top;
-    if (unlikely(top == cache_bin_at(bins, place)->end) || unlikely(top[-1] == block) || unlikely(top[-CACHE_COMPARED] == block))
+    bin = cache_bin_in_register(bin);
+    void **top = bin->top;
+    if (unlikely(top == bin->end) || unlikely(top[-1] == block) || unlikely(top[-CACHE_COMPARED] == block))
         return false;
     *top = block;
     CACHE_FORK_ORDER();
-    cache_bin_at(bins, place)->top = top + 1;
+    bin->top = top + 1;
     return true;
-}
-
-static inline bool
-cache_push(struct cache_bin *bin, void *block)
-{
-    return cache_push_at(bin, &(size_t){ 0 }, block);
 }
 
 /* Pop a block; NULL: take the slow path. */
 static inline void *
 cache_pop(struct cache_bin *bin)
 {
+    bin = cache_bin_in_register(bin);
     void **top = bin->top, *block = top[-1];
     if (unlikely(block == NULL) || unlikely(--bin->countdown < 0))
         return NULL;
