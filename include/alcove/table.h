@@ -84,8 +84,8 @@ struct alcove_heap_stats {
     uint64_t size;          /* bytes of this struct that the allocator knew */
     uint64_t live_blocks;   /* allocated and not freed */
     uint64_t live_bytes;    /* usable sizes of those */
-    uint64_t peak_bytes;    /* highest that live_bytes has been, within 16 KiB (or a block, if larger) for each thread that uses
-                             * the heap */
+    uint64_t peak_bytes;    /* highest that live_bytes has been, as a rule within 16 KiB (or a block, if larger) for each thread
+                             * that uses the heap, a few 10 KiB if it uses many sizes; never less than is live now */
     uint64_t active_bytes;  /* what is charged, and compared with the limit: pages of slabs that blocks were handed out of, the
                              * usable bytes of large blocks in whole pages, and for each block that was to be aligned to 2 MiB
                              * or more (512 pages) a page and 128 bytes of the allocator's own */

@@ -112,7 +112,7 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
     if (c != NULL) {
         struct cache_bin *b = &c->bins[bin];
         cache_enter(c);
-        bool turn = cache_count_slow(b);
+        bool turn = cache_count_slow(c, bin);
         int32_t allocations = turn ? cache_turn(c, bin) : 0;
         if (turn)
             cache_turn_after(b, COUNTDOWN);

@@ -55,12 +55,24 @@ __attribute__((no_sanitize("thread"))) uint64_t
 cache_allocations_seen(const struct cache_bin *b)
 {
     for (int i = 0;; i++) {
-        int32_t before = __atomic_load_n(&b->countdown, __ATOMIC_ACQUIRE);
+        int32_t before = countdown_left(__atomic_load_n(&b->countdown, __ATOMIC_ACQUIRE));
         uint64_t due = __atomic_load_n(&b->due, __ATOMIC_ACQUIRE);
-        int32_t after = __atomic_load_n(&b->countdown, __ATOMIC_RELAXED);
+        int32_t after = countdown_left(__atomic_load_n(&b->countdown, __ATOMIC_RELAXED));
         if (i == SEEN_TRIES || (after >= 0 && after <= before))
             return due - (uint64_t)(int64_t)after;
         system_cpu_pause();
+    }
+}
+
+/* Writes what another thread counts down without a lock. */
+__attribute__((no_sanitize("thread"))) void
+cache_recall(struct cache *c, unsigned bin, int32_t most)
+{
+    int32_t *countdown = &c->bins[bin].countdown, left = __atomic_load_n(countdown, __ATOMIC_RELAXED);
+    while (left > most) {
+        __atomic_store_n(&c->recalled_at[bin], (uint16_t)left, __ATOMIC_RELAXED);
+        if (__atomic_compare_exchange_n(countdown, &left, left - CACHE_RECALLED, false, __ATOMIC_RELEASE, __ATOMIC_RELAXED))
+            return;
     }
 }
 
@@ -302,7 +314,10 @@ cache_guard(struct cache *c, struct lock *guard)
     for (unsigned bin = 1; bin < BINS; bin++) {
         struct cache_bin *b = &c->bins[bin];
         held += cache_count(b);
-        if (b->countdown < 0) /* as cache_pop_guarded() would have left it: what cache_pop() has counted the slow path still counts */
+        /* As cache_pop_guarded() would have left it: what cache_pop() has counted the slow path still counts. */
+        if (countdown_is_recalled(b->countdown))
+            b->countdown = c->recalled_at[bin];
+        else if (b->countdown < 0)
             b->countdown = 0;
     }
     c->held = held;

@@ -26,13 +26,14 @@
 struct cache_bin {
     void **top;        /* where the next block is pushed */
     void **end;        /* full when top is here */
-    int32_t countdown; /* pops until the slow path has a turn */
+    int32_t countdown; /* pops until the slow path has a turn; less CACHE_RECALLED if another thread wants it to have one now */
     uint16_t capacity; /* blocks; 0: no array yet */
     uint16_t mark;     /* low bits of the allocations at the last collection */
     uint64_t due;      /* how many allocations there will have been when countdown is 0 */
 };
 
 #define COUNTDOWN 511 /* allocations from one bin between two turns of the slow path, if nobody wants them otherwise */
+#define CACHE_RECALLED ((int32_t)1 << 30)
 
 struct cache {
     /* The first thing, so that bins lie at 8 modulo 32: processors take a load for dependent on a
@@ -57,6 +58,7 @@ struct cache {
     /* Allocations to the next work of the slow path, and low bits of those at a bin's last turn. */
     int32_t to_tick;
     uint16_t turn_at[BINS];
+    uint16_t recalled_at[BINS]; /* what a bin's countdown was when it was recalled */
 };
 
 _Static_assert(sizeof(struct cache_bin) == 1 << ENTRY_BIN_SHIFT, "a page map entry has a bin's place in a cache");
@@ -116,10 +118,23 @@ cache_pop(struct cache_bin *bin)
     return block;
 }
 
+static inline bool
+countdown_is_recalled(int32_t countdown)
+{
+    return countdown < -CACHE_RECALLED / 2;
+}
+
+/* How many pops a countdown leaves, or left before it was recalled. */
+static inline int32_t
+countdown_left(int32_t countdown)
+{
+    return countdown_is_recalled(countdown) ? countdown + CACHE_RECALLED : countdown;
+}
+
 static inline uint64_t
 cache_allocations(const struct cache_bin *bin)
 {
-    return bin->due - (uint64_t)(int64_t)bin->countdown;
+    return bin->due - (uint64_t)(int64_t)countdown_left(bin->countdown);
 }
 
 /* Blocks in a bin. */
@@ -173,13 +188,19 @@ cache_turn_after(struct cache_bin *bin, int32_t allocations)
     __atomic_store_n(&bin->countdown, allocations, __ATOMIC_RELEASE);
 }
 
+/* Let a bin of any thread's cache have a turn at its next allocation, if it has leave for more than so many. Its user counts down
+ * without a lock, and may undo it just now: then it is a turn that comes later. By one thread at a time. */
+void cache_recall(struct cache *c, unsigned bin, int32_t most);
+
 /* One was allocated past cache_pop(), which may have counted it: is a turn due? */
 static inline bool
-cache_count_slow(struct cache_bin *bin)
+cache_count_slow(struct cache *c, unsigned bin)
 {
-    if (bin->countdown >= 0)
-        bin->countdown--;
-    return bin->countdown < 0;
+    struct cache_bin *b = &c->bins[bin];
+    int32_t left = countdown_left(b->countdown);
+    bool recalled = left != b->countdown, counted = recalled ? left < c->recalled_at[bin] : left < 0;
+    b->countdown = counted ? left : left - 1;
+    return recalled || b->countdown < 0;
 }
 
 #define REFILL_COUNTS 32 /* moving a batch takes longer than so many allocations from a bin */

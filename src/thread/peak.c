@@ -8,7 +8,7 @@
 #define MISSED_BYTES ((uint64_t)32 << 10) /* that may be live beyond that without a second thread that looks */
 /* Of what may be live without anybody looking: what a cache may grow by before it is looked at, and one of its bins. */
 #define CACHE_SHARE 2
-#define BIN_SHARE 8
+#define BIN_SHARE 64 /* as many as are likely to be used: all of them may use their leave before one has a look */
 #define SPARED_MOST 8 /* events at which not all bins of a cache are looked at, in turn */
 
 /* So many blocks of a bin are known to be cached now, and by so many bytes more is live than was known. */
@@ -189,6 +189,37 @@ limit_all_unseen(struct cache *c, int64_t bytes)
             limit_unseen(c, word * 64 + (unsigned)__builtin_ctzll(bits), bytes);
 }
 
+static void
+recall_bins(struct cache *c, int64_t bytes)
+{
+    for (unsigned word = 0; word < sizeof c->has_array / sizeof *c->has_array; word++) {
+        for (uint64_t bits = counter_read(&c->has_array[word]); bits != 0; bits &= bits - 1) {
+            unsigned bin = word * 64 + (unsigned)__builtin_ctzll(bits);
+            cache_recall(c, bin, pops_within(c, bin, bytes));
+        }
+    }
+}
+
+/* Bins of other threads have leave of a time when less was live: they are to have a turn soon, lest they let as much become live
+ * as nobody sees. */
+static __attribute__((noinline)) void
+recall(struct cache *c, int64_t bytes)
+{
+    struct heap *h = c->heap;
+    if (atomic_flag_test_and_set_explicit(&h->peak_looked_for, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&h->leave, bytes, memory_order_relaxed); /* first: others may be given more meanwhile */
+    if (heap_look_begin(h)) {
+        for (struct record_head *head = record_from(records_first()); head != NULL; head = record_from(head->next)) {
+            struct cache *other = cache_set_find(&head->record->set, h->index);
+            if (other != NULL && other != c)
+                recall_bins(other, bytes);
+        }
+        heap_look_end(h);
+    }
+    atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
+}
+
 /* As much has grown that it is time to look at a cache's other bins, or there were as many events, or as much is live that there may
  * be a new peak. */
 static __attribute__((noinline)) void
@@ -227,6 +258,11 @@ count(struct cache *c, unsigned bin, int64_t more)
     c->grown = c->grown + grown > -UNSEEN_BYTES ? c->grown + grown : -UNSEEN_BYTES; /* what was freed since all were looked at */
     c->unseen = c->unseen > unseen ? c->unseen : unseen;
     limit_unseen(c, bin, unseen);
+    int64_t leave = atomic_load_explicit(&h->leave, memory_order_relaxed);
+    if (unseen > leave)
+        atomic_store_explicit(&h->leave, unseen, memory_order_relaxed);
+    else if (unlikely(leave >= 2 * unseen) && atomic_load_explicit(&h->caches, memory_order_relaxed) > 1)
+        recall(c, unseen);
     if (c->grown >= share(below, CACHE_SHARE) || unlikely(below < 0) || ++c->spared >= SPARED_MOST)
         look_around(c, bin);
 }

@@ -1,5 +1,6 @@
 /*
- * The peak of a heap: the most that was live, within a batch a thread, where a batch is 16 KiB or one block, for larger ones.
+ * The peak of a heap: the most that was live, within a batch a thread, where a batch is 16 KiB or one block, for larger ones. A
+ * thread that keeps blocks of many size classes may hide more: as a rule a few 10 KiB, and no more than it keeps.
  *
  * The hot path counts nothing, so what is live is not known, but what is out of the heap is, and for each bin of a cache how
  * many of its blocks were there when it was looked at last: these are known to be cached. heap->live is the difference.
@@ -8,7 +9,7 @@
  *
  * A bin is looked at by its thread when blocks move between it and the heap, and when the slow path has a turn. Between
  * two looks no more than UNSEEN_BYTES are popped from it unless so much may be live without a new peak; that is
- * what its countdown is set by. Pushes are not counted: when more than the peak seems to be live, all caches of the heap are
+ * what its countdown is set by; where less may be live than when others set theirs, these are recalled. Pushes are not counted: when more than the peak seems to be live, all caches of the heap are
  * looked at before that is believed.
  */
 #ifndef THREAD_PEAK_H

@@ -338,7 +338,7 @@ allocate_and_free(void)
     struct cache_bin *b = &cache->bins[BIN_64];
     void *block = cache_pop(b);
     if (block == NULL) {
-        turn = cache_count_slow(b);
+        turn = cache_count_slow(cache, BIN_64);
         if (turn)
             cache_turn_after(b, COUNTDOWN);
         block = b->top[-1] != NULL ? *--b->top : cache_refill(cache, BIN_64, &zeroed);
@@ -388,7 +388,7 @@ test_failed_allocation_is_not_counted(void **unused)
     (void)unused;
     struct cache_bin *b = &cache->bins[BIN_64];
     cache_turn_after(b, 0);
-    assert_true(cache_count_slow(b));
+    assert_true(cache_count_slow(cache, BIN_64));
     cache_turn_after(b, 5);
     cache_count_failed(b);
     assert_int_equal(cache_allocations(b), 0);
@@ -427,6 +427,31 @@ test_arrays_go_back_when_the_cache_ends(void **unused)
     assert_true(base_bytes() <= 512 << 10);
 }
 
+/* Allocations are counted through a recall, whether the pop that has found it has counted or not. */
+static void
+test_recalled_bin_has_a_turn_and_counts(void **unused)
+{
+    (void)unused;
+    struct cache_bin *b = &cache->bins[BIN_64];
+    give(BIN_64, take(BIN_64));
+    uint64_t before = cache_allocations(b);
+    cache_recall(cache, BIN_64, COUNTDOWN);
+    assert_true(b->countdown >= 0); /* it has no leave for more */
+    cache_recall(cache, BIN_64, 1);
+    assert_int_equal(cache_allocations(b), before);
+    assert_int_equal(cache_allocations_seen(b), before);
+    assert_null(cache_pop(b));
+    assert_true(cache_count_slow(cache, BIN_64));
+    assert_int_equal(cache_allocations(b), before + 1);
+    cache_turn_after(b, COUNTDOWN);
+    assert_int_equal(cache_allocations(b), before + 1);
+    cache_recall(cache, BIN_64, 1);
+    assert_true(cache_count_slow(cache, BIN_64)); /* by who has not tried to pop */
+    assert_int_equal(cache_allocations(b), before + 2);
+    cache_turn_after(b, COUNTDOWN);
+    assert_int_equal(cache_allocations_seen(b), before + 2);
+}
+
 int
 main(void)
 {
@@ -455,6 +480,7 @@ main(void)
         cache_test(test_failed_allocation_is_not_counted),
         cache_test(test_refill_fails_at_the_limit),
         cache_test(test_arrays_go_back_when_the_cache_ends),
+        cache_test(test_recalled_bin_has_a_turn_and_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

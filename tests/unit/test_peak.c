@@ -151,6 +151,77 @@ test_peak_of_what_was_cached(void **unused)
     assert_in_range(figures().peak_bytes, (90 - 16) << 10, 90 << 10);
 }
 
+static pthread_barrier_t turns;
+#define BATCH ((int64_t)32 << 10) /* two threads' */
+#define CACHED 6000
+static void *cached[CACHED];
+static int64_t live, most;
+
+static void *
+take_counted(size_t size)
+{
+    void *block = ALCOVE_PUBLIC(heap_malloc)(heap->index, size);
+    live += (int64_t)ALCOVE_PUBLIC(malloc_usable_size)(block);
+    most = live > most ? live : most;
+    return block;
+}
+
+/* Take blocks of many sizes, up to a number or until so much is live, and free them. */
+static void
+take_and_free(unsigned count, int64_t until)
+{
+    unsigned n = 0;
+    for (; n < count && live < until; n++)
+        cached[n] = take_counted(1 + n * 37 % 200);
+    while (n > 0) {
+        live -= (int64_t)ALCOVE_PUBLIC(malloc_usable_size)(cached[--n]);
+        ALCOVE_PUBLIC(free)(cached[n]);
+    }
+}
+
+/* Caches much while little is live, and takes it when the other thread has let much become live. */
+static void *
+cache_and_take(void *unused)
+{
+    take_and_free(CACHED, INT64_MAX);
+    for (int i = 0; i < 30; i++)
+        take_and_free(CACHED / 3, INT64_MAX);
+    int64_t held = (int64_t)figures().cached_bytes;
+    pthread_barrier_wait(&turns);
+    pthread_barrier_wait(&turns);
+    take_and_free(CACHED, live + held * 8 / 10);
+    return unused;
+}
+
+static void
+test_peak_of_what_a_thread_had_leave_for_when_less_was_live(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    uint64_t allocations = 0;
+    unsigned n = 0;
+    live = most = 0;
+    void *large = take_counted(20 << 20);
+    live -= (int64_t)ALCOVE_PUBLIC(malloc_usable_size)(large);
+    ALCOVE_PUBLIC(free)(large);
+    pthread_barrier_init(&turns, NULL, 2);
+    assert_int_equal(pthread_create(&thread, NULL, cache_and_take, NULL), 0);
+    pthread_barrier_wait(&turns);
+    allocations = figures().total_allocs;
+    while (live < most - 6000)
+        kept[n / BLOCKS][n % BLOCKS] = take_counted(most - live > 100000 ? 50000 : 100), n++;
+    assert_int_equal(figures().total_allocs, allocations + n); /* what was recalled is counted as it was */
+    int64_t before = most;
+    pthread_barrier_wait(&turns);
+    pthread_join(thread, NULL);
+    assert_true(most - before > 4 * BATCH); /* it was there to be seen */
+    assert_in_range(figures().peak_bytes, most - 2 * BATCH, most);
+    assert_known();
+    pthread_barrier_destroy(&turns);
+    free_all();
+    assert_known();
+}
+
 static atomic_bool destroyed;
 
 static void *
@@ -213,6 +284,7 @@ main(void)
         peak_test(test_what_counts_as_live_is_live_with_threads_that_look),
         peak_test(test_peak_is_begun_anew_with_what_is_live),
         peak_test(test_peak_of_what_was_cached),
+        peak_test(test_peak_of_what_a_thread_had_leave_for_when_less_was_live),
         peak_test(test_heap_is_destroyed_when_nobody_looks_at_its_caches_any_more),
         peak_test(test_total_bytes_grow_by_what_a_block_grows_in_place),
     };
