@@ -50,16 +50,19 @@ sums_digest(const struct thread_sums *sums)
 }
 
 #define COUNT_TRIES 5000
+#define COUNT_TRIES_GUARDED 50
 #define BUSY_TRIES 20
 
 /* Count what is out of a heap and what of that is cached. Threads that collect their caches move blocks back between
- * the two counts, even if none uses the heap: count again then. One that is stopped in the middle of that is not waited for. */
+ * the two counts, even if none uses the heap: count again then. One that is stopped in the middle of that is not waited for; nor
+ * are, for long, threads that at a limit empty each other's caches all the time. */
 static void
 count_all(struct heap *h, struct heap_counts *n, struct thread_sums *caches)
 {
     bool steady = thread_sum(h->index, caches);
     uint64_t before, now = sums_digest(caches);
-    for (int busy = 0, i = 0; i < COUNT_TRIES && busy < BUSY_TRIES; i++) {
+    int tries = atomic_load_explicit(&h->guarded, memory_order_relaxed) ? COUNT_TRIES_GUARDED : COUNT_TRIES;
+    for (int busy = 0, i = 0; i < tries && busy < BUSY_TRIES; i++) {
         bool was_steady = steady;
         before = now;
         count_heap(h, n);

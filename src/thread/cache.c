@@ -190,6 +190,20 @@ bin_sift(struct cache *c, unsigned bin)
     peak_freed(c, bin);
 }
 
+/* For who counts what there is (thread/sums.c): he sees it, or nothing of what is done between the two. By one thread at a time. */
+static void
+moving_begin(struct cache *c)
+{
+    atomic_store_explicit(&c->moving, atomic_load_explicit(&c->moving, memory_order_relaxed) + 1, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+}
+
+static void
+moving_end(struct cache *c)
+{
+    atomic_store_explicit(&c->moving, atomic_load_explicit(&c->moving, memory_order_relaxed) - 1, memory_order_release);
+}
+
 /* Give the `count` blocks that were pushed first back to the heap. */
 static void
 bin_flush(struct cache *c, unsigned bin, unsigned count)
@@ -197,6 +211,7 @@ bin_flush(struct cache *c, unsigned bin, unsigned count)
     struct cache_bin *b = &c->bins[bin];
     void **bottom = b->end - b->capacity;
     unsigned left = cache_count(b) - count, given = 0;
+    moving_begin(c);
     if (bin <= SMALL_BINS) {
         given = slab_give(c->heap, bin, bottom, count);
         /* Before another thread sees that they have gone from here, and takes them for live. */
@@ -212,6 +227,7 @@ bin_flush(struct cache *c, unsigned bin, unsigned count)
     }
     memmove(bottom, bottom + count, left * sizeof *bottom);
     b->top = bottom + left;
+    moving_end(c);
     if (c->guarded)
         cache_held_add(c, -count);
     if (unlikely(given != count)) /* the other half may be in what stays */
@@ -254,11 +270,13 @@ cache_refill(struct cache *c, unsigned bin, bool *zeroed)
         peak_allocated(c, bin, 1);
         return block;
     }
+    moving_begin(c);
     unsigned got = slab_take(c->heap, bin, b->top, (b->capacity + 1) / 2);
+    b->top += got != 0 ? got - 1 : 0;
+    moving_end(c);
     c->empty_at[bin] = (uint16_t)(now + got);
     if (got == 0)
         return NULL;
-    b->top += got - 1;
     if (c->guarded)
         cache_held_add(c, got - 1);
     void *block = *b->top;
@@ -284,6 +302,7 @@ cache_make_room(struct cache *c, unsigned bin)
 void
 cache_collect(struct cache *c, bool all)
 {
+    moving_begin(c);
     for (unsigned bin = 1; bin < BINS; bin++) {
         struct cache_bin *b = &c->bins[bin];
         uint16_t mark = (uint16_t)cache_allocations(b);
@@ -295,6 +314,7 @@ cache_collect(struct cache *c, bool all)
         }
         b->mark = mark;
     }
+    moving_end(c);
 }
 
 void

@@ -47,6 +47,7 @@ struct cache {
      * it last ran full: tell a bin whose blocks are used again from one that only gives or only takes. */
     uint16_t empty_at[BINS], full_at[BINS];
     bool guarded;
+    _Atomic uint32_t moving; /* blocks go between it and the heap just now, which one of the two may count and the other not */
     uint32_t held; /* if guarded: free blocks in it, or more while some are being given back. Read by others without the lock */
     struct lock *guard; /* if guarded: of its set, whoever is inside has it */
     uint64_t has_array[(BINS + 63) / 64]; /* bins, as bits; others may read it */

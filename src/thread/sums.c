@@ -29,8 +29,7 @@ thread_sum(uint32_t heap, struct thread_sums *out)
             steady = steady && !cache_set_hides(set, heap);
             continue;
         }
-        if (atomic_load_explicit(&set->lock.state, memory_order_acquire) != 0)
-            steady = false;
+        steady = steady && atomic_load_explicit(&c->moving, memory_order_acquire) == 0;
         sum_cache(c, out);
     }
     /* A cache that was not found any more has not been counted by its heap before this is over. */

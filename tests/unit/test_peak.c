@@ -258,6 +258,27 @@ test_heap_is_destroyed_when_nobody_looks_at_its_caches_any_more(void **unused)
     assert_null(cache_set_find(&thread_get()->set, h->index));
 }
 
+/* What a thread is at with another heap is nobody's affair who reads this one's figures. */
+static void
+test_figures_wait_for_no_thread_that_moves_blocks_of_another_heap(void **unused)
+{
+    (void)unused;
+    struct thread_sums sums;
+    struct cache_set *set = &thread_get()->set;
+    ALCOVE_PUBLIC(free)(ALCOVE_PUBLIC(heap_malloc)(heap->index, 100));
+    struct cache *own = cache_set_find(set, heap->index), *other = cache_set_find(set, ALCOVE_HEAP_DEFAULT);
+    assert_true(heap_look_begin(heap));
+    lock_take(&set->lock);
+    atomic_store(&other->moving, 1);
+    assert_true(thread_sum(heap->index, &sums));
+    atomic_store(&own->moving, 1);
+    assert_false(thread_sum(heap->index, &sums));
+    atomic_store(&own->moving, 0);
+    atomic_store(&other->moving, 0);
+    lock_drop(&set->lock);
+    heap_look_end(heap);
+}
+
 static void
 test_total_bytes_grow_by_what_a_block_grows_in_place(void **unused)
 {
@@ -286,6 +307,7 @@ main(void)
         peak_test(test_peak_of_what_was_cached),
         peak_test(test_peak_of_what_a_thread_had_leave_for_when_less_was_live),
         peak_test(test_heap_is_destroyed_when_nobody_looks_at_its_caches_any_more),
+        peak_test(test_figures_wait_for_no_thread_that_moves_blocks_of_another_heap),
         peak_test(test_total_bytes_grow_by_what_a_block_grows_in_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
