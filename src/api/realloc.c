@@ -10,6 +10,7 @@
 #include "heap/large.h"
 #include "heap/slab.h"
 #include "pages/pool.h"
+#include "thread/ending.h"
 #include "thread/peak.h"
 
 /* Move a block's contents to another, if that was to be had. */
@@ -62,35 +63,62 @@ large_stays(const struct run *r, const void *block, size_t size)
 }
 
 /* A block and the one that it moves to are one block: the peak must not see both, so the first is not counted from before the other
- * is taken until it is freed, and keeps its heap meanwhile. Of small ones it does not matter. */
-static inline void
+ * is taken until it is freed, and its heap stays meanwhile. Of small ones it does not matter. */
+static inline struct visit
 moving_begin(struct heap *h, size_t used)
 {
     if (used < CREEP_MIN)
-        return;
-    heap_hold(h);
+        return (struct visit){ .heap = ALCOVE_HEAP_DEFAULT };
+    struct visit visit = visit_begin(h->index);
     heap_count_live(h, -(int64_t)used);
+    return visit;
 }
 
 static inline void
-moving_end(struct heap *h, size_t used)
+moving_end(struct visit visit, struct heap *h, size_t used)
 {
     if (used < CREEP_MIN)
         return;
     heap_count_live(h, (int64_t)used);
-    heap_let_go(h);
+    visit_end(visit);
 }
 
 /* Move a block to pages with room, if it is expected to grow on and the room is to be had. */
 static void *
 move_growing(struct heap *h, void *block, size_t used, size_t size)
 {
-    moving_begin(h, used);
+    struct visit visit = moving_begin(h, used);
     void *to = is_creeping(used, size) ? alloc_growing(size, room_for(size), h) : NULL;
     if (to == NULL)
         to = entry_malloc(size, h->index);
     to = move(block, used, size, to);
-    moving_end(h, used);
+    moving_end(visit, h, used);
+    return to;
+}
+
+static inline bool
+use_room(struct heap *h, struct run *r, size_t size)
+{
+    if (!large_has_room(r, size))
+        return false;
+    struct lock *lock = thread_lock(tls_get());
+    lock_take(lock);
+    bool used = large_use_room(h, r, size);
+    if (used)
+        peak_check(h);
+    lock_drop(lock);
+    return used;
+}
+
+static void *
+resize_pages(struct heap *h, struct run *r, size_t size, size_t room)
+{
+    struct lock *lock = thread_lock(tls_get());
+    lock_take(lock);
+    void *to = large_resize(h, r, size, room);
+    if (to != NULL)
+        peak_check(h);
+    lock_drop(lock);
     return to;
 }
 
@@ -98,25 +126,16 @@ move_growing(struct heap *h, void *block, size_t used, size_t size)
 static void *
 move_to_less(struct heap *h, struct run *r, void *block, size_t used, size_t size)
 {
-    moving_begin(h, used);
+    struct visit visit = moving_begin(h, used);
     void *to = alloc_try(size, h);
     if (to == NULL && r->kind != RUN_SLAB) {
         size_t least = (r->kind == RUN_HUGE ? LARGE_MAX : SMALL_MAX) + 1;
-        if (used > least && size < least && large_resize(h, r, least, least) != NULL)
+        if (used > least && size < least && resize_pages(h, r, least, least) != NULL)
             to = alloc_try(size, h);
     }
     to = move(block, size, size, to);
-    moving_end(h, used);
+    moving_end(visit, h, used);
     return to != NULL ? to : block;
-}
-
-static inline bool
-use_room(struct heap *h, struct run *r, size_t size)
-{
-    if (!large_use_room(h, r, size))
-        return false;
-    peak_check(h);
-    return true;
 }
 
 static void *
@@ -130,14 +149,12 @@ resize_large(struct run *r, void *block, size_t size)
     if (is_creeping(used, size)) {
         bool outgrew_room = r->kind == RUN_LARGE && r->bin == 0;
         size_t room = room_for(size) + (outgrew_room ? size : 0);
-        to = large_resize(h, r, size, size <= LARGE_MAX && room > LARGE_MAX ? LARGE_MAX : room);
+        to = resize_pages(h, r, size, size <= LARGE_MAX && room > LARGE_MAX ? LARGE_MAX : room);
     }
     if (to == NULL)
-        to = large_resize(h, r, size, size);
-    if (to != NULL) {
-        peak_check(h);
+        to = resize_pages(h, r, size, size);
+    if (to != NULL)
         return to;
-    }
     return size < used ? move_to_less(h, r, block, used, size) : move_growing(h, block, used, size);
 }
 

@@ -52,7 +52,7 @@ heap_for(size_t index)
     }
 }
 
-/* Without a cache: one block straight from the heap. */
+/* Without a cache: one block straight from the heap. With the thread's lock held. */
 static void *
 alloc_uncached(struct heap *h, unsigned bin, bool *zeroed)
 {
@@ -89,15 +89,18 @@ reclaim(struct heap *h, struct thread *t)
 static void *
 refill(struct heap *h, struct thread *t, struct cache *c, unsigned bin, bool *zeroed)
 {
-    if (c == NULL)
-        return alloc_uncached(h, bin, zeroed);
-    if (bin <= SMALL_BINS ? slab_forbidden(h, bin) : !heap_allows(h, (bin_size(bin) + PAGE_MASK) & ~PAGE_MASK))
+    void *block;
+    if (bin <= SMALL_BINS ? slab_forbidden(h, bin) : large_forbidden(h, bin, bin_size(bin), PAGE_SIZE))
         return NULL;
-    lock_take(&t->set.lock); /* while a batch is moved: a fork must not see half of it */
-    cache_enter(c);
-    void *block = cache_refill(c, bin, zeroed);
-    cache_leave(c);
-    lock_drop(&t->set.lock);
+    lock_take(thread_lock(t)); /* while a batch is moved: a fork must not see half of it */
+    if (c != NULL) {
+        cache_enter(c);
+        block = cache_refill(c, bin, zeroed);
+        cache_leave(c);
+    } else {
+        block = alloc_uncached(h, bin, zeroed);
+    }
+    lock_drop(thread_lock(t));
     return block;
 }
 
@@ -145,6 +148,21 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
     return block;
 }
 
+static void *
+take_pages(struct heap *h, struct thread *t, size_t size, size_t alignment, bool *zeroed)
+{
+    if (large_forbidden(h, 0, size, alignment))
+        return NULL;
+    lock_take(thread_lock(t));
+    void *block = large_take(h, 0, size, alignment, zeroed);
+    if (block != NULL) {
+        heap_count_uncached(h, 0);
+        peak_check(h);
+    }
+    lock_drop(thread_lock(t));
+    return block;
+}
+
 /* What has no bin. errno stays as it was. */
 static void *
 alloc_pages(struct heap *h, size_t size, size_t alignment, bool *zeroed)
@@ -152,14 +170,10 @@ alloc_pages(struct heap *h, size_t size, size_t alignment, bool *zeroed)
     int saved = errno;
     struct thread *t = thread_get();
     thread_tick(t);
-    void *block = large_take(h, 0, size, alignment, zeroed);
+    void *block = take_pages(h, t, size, alignment, zeroed);
     if (block == NULL) {
         reclaim(h, t);
-        block = large_take(h, 0, size, alignment, zeroed);
-    }
-    if (block != NULL) {
-        heap_count_uncached(h, 0);
-        peak_check(h);
+        block = take_pages(h, t, size, alignment, zeroed);
     }
     errno = saved;
     return block;
@@ -259,6 +273,7 @@ alloc_growing(size_t size, size_t room, struct heap *owner)
         thread_tick(t);
         c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
     }
+    lock_take(thread_lock(t));
     struct run *r = pop_growing(c, size, room);
     if (r == NULL) {
         r = large_take_growing(h, size, room);
@@ -266,19 +281,31 @@ alloc_growing(size_t size, size_t room, struct heap *owner)
     }
     if (r != NULL)
         heap_count_uncached(h, r->bin);
+    lock_drop(thread_lock(t));
     errno = saved;
     return r != NULL ? (void *)r->base : NULL;
 }
 
 /* Give a block back past the cache. */
 static void
-free_uncached(struct heap *h, struct run *r, void *block)
+free_uncached(struct heap *h, struct thread *t, struct run *r, void *block)
 {
     unsigned bin = r->bin;
+    lock_take(thread_lock(t));
     if (r->kind != RUN_SLAB)
         large_give(h, r);
     else if (slab_give(h, bin, &block, 1) == 1)
         heap_count_live(h, -(int64_t)bin_size(bin));
+    lock_drop(thread_lock(t));
+}
+
+static bool
+end_room(struct heap *h, struct thread *t, struct run *r)
+{
+    lock_take(thread_lock(t));
+    bool ended = large_end_room(h, r);
+    lock_drop(thread_lock(t));
+    return ended;
 }
 
 static bool
@@ -382,12 +409,12 @@ release(void *block, uint32_t caller)
         return;
     struct visit visit = visit_begin(r->heap);
     struct heap *h = heap_of(r->heap);
-    bool had_room = t != NULL && r->bin == 0 && large_end_room(h, r);
+    bool had_room = t != NULL && r->bin == 0 && end_room(h, t, r);
     struct cache *c = t != NULL && r->bin != 0 ? cache_set_get(&t->set, h) : NULL;
     if (c != NULL && is_cached(c, r->bin, block))
         misuse_note("double free", "a block", block, bin_size(r->bin), h->name);
     else if (c == NULL || !push_slow(t, c, r->bin, block, had_room))
-        free_uncached(h, r, block);
+        free_uncached(h, t, r, block);
     visit_end(visit);
 }
 

@@ -22,7 +22,7 @@ enum lock_rank {
     LOCK_FIGURES,  /* that heaps whose figures are read stay */
     LOCK_HEAPS,    /* which heap numbers are taken */
     LOCK_THREADS,  /* the list of thread records */
-    LOCK_RECORD,   /* a cache set */
+    LOCK_RECORD,   /* a cache set, or what a thread has in its place */
     LOCK_CACHE,    /* one thread's caches of guarded heaps */
     LOCK_LARGE,    /* a heap's large blocks */
     LOCK_BIN,      /* one size class of a heap */

@@ -466,6 +466,16 @@ heap_fork_done(void)
     lock_drop(&figures_lock);
 }
 
+/* Bytes of all blocks that are out. */
+static uint64_t
+out_bytes(const struct heap *h)
+{
+    uint64_t bytes = atomic_load_explicit(&h->nobin_out_bytes, memory_order_relaxed);
+    for (unsigned bin = 1; bin < BINS; bin++)
+        bytes += bin_size(bin) * (bin <= SMALL_BINS ? h->bins[bin].out : h->large_out[large_counter(bin)]);
+    return bytes;
+}
+
 void
 heap_fork_child(void)
 {
@@ -473,6 +483,7 @@ heap_fork_child(void)
         for (unsigned bin = 1; bin <= SMALL_BINS; bin++)
             lock_init(&h->bins[bin].lock, LOCK_BIN);
         lock_init(&h->large_lock, LOCK_LARGE);
+        atomic_store_explicit(&h->live, out_bytes(h), memory_order_relaxed);
         atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
         atomic_fetch_and_explicit(&h->lookers, HEAP_CLOSING, memory_order_relaxed);
         atomic_store_explicit(&h->emptiers, 0, memory_order_relaxed);

@@ -225,6 +225,6 @@ bool heap_fork_holds(void); /* does this thread, in the middle of something? */
 void heap_fork_prepare(void);
 void heap_fork_prepare_insides(void);
 void heap_fork_done(void);
-void heap_fork_child(void);
+void heap_fork_child(void); /* all that is out seems to be live then: peak_fork_child() */
 
 #endif

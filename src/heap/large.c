@@ -110,6 +110,12 @@ large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *ze
     return (void *)r->base;
 }
 
+bool
+large_forbidden(const struct heap *h, unsigned bin, size_t size, size_t alignment)
+{
+    return !heap_allows(h, bytes_of(bin, size) + metadata_of(alignment));
+}
+
 /* What a block of `size` bytes that will grow on may use, of what there is. */
 static size_t
 usable_of_growing(size_t size, size_t most)
@@ -231,10 +237,7 @@ large_make_room(struct heap *h, struct run *r, size_t size)
 bool
 large_use_room(struct heap *h, struct run *r, size_t size)
 {
-    size_t old = r->usable, most = r->pages << PAGE_LG;
-    if (r->bin != 0 || size > most)
-        return false;
-    size_t usable = usable_of_growing(size, most);
+    size_t old = r->usable, usable = usable_of_growing(size, r->pages << PAGE_LG);
     if (!heap_charge(h, usable - old)) {
         usable = (size + PAGE_MASK) & ~PAGE_MASK;
         if (!heap_charge(h, usable - old))

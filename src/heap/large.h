@@ -6,6 +6,9 @@
  * A heap is charged a block's usable size, and its metadata where that is out of proportion: a block that was to begin at a
  * multiple of 2 MiB or more (with pages of 4 KiB) may be a page only, and has a page of the page map to itself. That page is
  * charged then, and its record. Elsewhere a block's metadata is a 32nd of it at the most, as a slab's is.
+ *
+ * Whoever takes, gives or resizes blocks holds a lock that a fork waits for (thread_lock), since a heap, its pool and what it is
+ * charged change in turn.
  */
 #ifndef HEAP_LARGE_H
 #define HEAP_LARGE_H
@@ -15,6 +18,9 @@
 /* A block of at least `size` bytes. bin: the class it belongs to, 0 for none (size is then
  * rounded to one). *zeroed: its pages read as zero. NULL: no memory, or the heap's limit. */
 void *large_take(struct heap *h, unsigned bin, size_t size, size_t alignment, bool *zeroed);
+
+/* Would large_take() give none because of the limit, as things are now? Takes no lock, as slab_forbidden(). */
+bool large_forbidden(const struct heap *h, unsigned bin, size_t size, size_t alignment);
 
 /* One of `size` bytes that will grow on, with pages for `room`. It has a bin only if there is no room beyond what it may use. */
 struct run *large_take_growing(struct heap *h, size_t size, size_t room);
@@ -41,7 +47,14 @@ large_usable_of_growing(size_t size)
  * has its bin still. */
 bool large_make_room(struct heap *h, struct run *run, size_t size);
 
-/* Grow into the room. False: there is none, or the limit forbids it. */
+/* Has a block, which is to grow, so much room? */
+static inline bool
+large_has_room(const struct run *run, size_t size)
+{
+    return run->bin == 0 && size <= run->pages << PAGE_LG;
+}
+
+/* Grow into the room, which it has. False: the limit forbids it. */
 bool large_use_room(struct heap *h, struct run *run, size_t size);
 
 /* Give a block that is going to be cached a bin: room, or what it has beyond the least that one with room begins with, is given

@@ -42,7 +42,7 @@ cache_set_init(struct cache_set *s, struct heap *heap0, _Atomic(struct cache *) 
     atomic_store_explicit(&by_heap[ALCOVE_HEAP_DEFAULT], &s->first, memory_order_release);
 }
 
-/* A cache keeps its heap. NULL: no memory, or the heap is ending. */
+/* A cache keeps its heap. NULL: no memory, or the heap is ending. With the lock held. */
 static struct cache *
 cache_new(struct cache_set *s, struct heap *h)
 {
@@ -56,15 +56,19 @@ cache_new(struct cache_set *s, struct heap *h)
     return c;
 }
 
-/* Put a new cache where that of a heap is found, by the hot path too. */
-static void
-publish(struct cache_set *s, struct heap *h, struct cache *c)
+/* One that its user finds, on the hot path too. NULL: as cache_new(). */
+static struct cache *
+make(struct cache_set *s, struct heap *h)
 {
     lock_take(&s->lock);
-    c->next = s->made;
-    s->made = c;
-    atomic_store_explicit(&s->by_heap[h->index], c, memory_order_release);
+    struct cache *c = cache_new(s, h);
+    if (c != NULL) {
+        c->next = s->made;
+        s->made = c;
+        atomic_store_explicit(&s->by_heap[h->index], c, memory_order_release);
+    }
     lock_drop(&s->lock);
+    return c;
 }
 
 /* The hot path does not ask for the first one by heap: that is closed itself, and another takes its blocks over. Others may be
@@ -84,7 +88,7 @@ move_first(struct cache_set *s, struct heap *h, struct cache *to, struct cache *
 }
 
 /* A guarded cache for a heap, with what `open` has, if there is one. NULL: no memory, the heap is ending, or others look at
- * `open`, which serves its user as well until the next time; nothing is changed. */
+ * `open`, which serves its user as well until the next time; nothing is changed. With the lock held. */
 static struct cache *
 make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
 {
@@ -102,9 +106,7 @@ make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
         c = cache_new(s, h);
     if (c == NULL)
         return NULL;
-    lock_take(&s->lock);
     if (moves && !move_first(s, h, c, in_front)) {
-        lock_drop(&s->lock);
         base_free(c, sizeof *c);
         return NULL;
     }
@@ -115,7 +117,6 @@ make_guarded(struct cache_set *s, struct heap *h, struct cache *open)
     cache_guard(c, &s->guard);
     atomic_store_explicit(&s->guarded[h->index], c, memory_order_release);
     atomic_store_explicit(&s->by_heap[h->index], in_front, memory_order_release);
-    lock_drop(&s->lock);
     return c;
 }
 
@@ -132,12 +133,12 @@ cache_set_get(struct cache_set *s, struct heap *h)
 {
     struct cache *c = cache_set_find(s, h->index), *guarded;
     if (atomic_load_explicit(&h->guarded, memory_order_relaxed) && (c == NULL || !c->guarded)) {
+        lock_take(&s->lock);
         guarded = make_guarded(s, h, c);
+        lock_drop(&s->lock);
         return guarded != NULL ? guarded : c;
     }
-    if (c == NULL && (c = cache_new(s, h)) != NULL)
-        publish(s, h, c);
-    return c;
+    return c != NULL ? c : make(s, h);
 }
 
 void
@@ -155,8 +156,8 @@ cache_set_drop(struct cache_set *s, uint32_t heap)
         link = &(*link)->next;
     *link = c->next;
     cache_fini(c);
-    lock_drop(&s->lock);
     base_free(c, sizeof *c);
+    lock_drop(&s->lock);
 }
 
 /* Its guarded cache of a heap, for one of the heap's emptiers; NULL: none. */
@@ -295,6 +296,10 @@ cache_set_fork_done(struct cache_set *s)
 void
 cache_set_fork_child(struct cache_set *s)
 {
+    if (!cache_is_closed(&s->first))
+        peak_fork_child(&s->first);
+    for (struct cache *c = s->made; c != NULL; c = c->next)
+        peak_fork_child(c);
     lock_init(&s->guard, LOCK_CACHE);
     lock_init(&s->lock, LOCK_RECORD);
 }

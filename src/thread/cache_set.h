@@ -3,7 +3,7 @@
  * to. A thread's record has one.
  *
  * Its user reads it without a lock. The set's lock is held by whoever adds, drops or collects a cache, and by the
- * user while blocks move between a cache and its heap.
+ * user while blocks move between a cache and its heap, or past the cache.
  *
  * What a set keeps free of a heap with a limit must not stand in the way of others, though its user sleep. Caches of such heaps
  * are *guarded*: others may enter and empty them. Where the hot path looks for one, by heap, it finds a closed cache, which gives

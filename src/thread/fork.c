@@ -76,8 +76,8 @@ child(void)
         return;
     base_fork_child();
     pool_fork_child();
-    thread_fork_child();
     heap_fork_child();
+    thread_fork_child();
     misuse_fork_child();
     set_forking(0);
 }

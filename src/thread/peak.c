@@ -128,6 +128,16 @@ peak_reset(struct heap *h)
     peak_next(h, live, caches);
 }
 
+void
+peak_fork_child(struct cache *c)
+{
+    for (unsigned bin = 1; bin < BINS; bin++) {
+        unsigned known = atomic_load_explicit(&c->known[bin], memory_order_relaxed);
+        if (known != 0)
+            heap_count_live(c->heap, -(int64_t)(known * bin_size(bin)));
+    }
+}
+
 /* How far above what is due. */
 static int64_t
 above(const struct heap *h, uint64_t live)

@@ -41,6 +41,10 @@ void peak_look_at(struct cache *c);
 /* Find out what is live in a heap, and whether it is a new peak. Any thread may, if the heap stays meanwhile: it takes no lock. */
 void peak_look(struct heap *h);
 
+/* In a forked child, where threads that are not there may have been in the midst of counting, and what is live is counted anew: of what
+ * is out, a cache is known to have so much. */
+void peak_fork_child(struct cache *c);
+
 /* The peak is what is live now. */
 void peak_reset(struct heap *h);
 

@@ -11,6 +11,7 @@
 #include "thread/ending.h"
 
 struct records records = { .lock = LOCK_INITIAL(LOCK_THREADS) };
+struct lock thread_shared_locks[THREAD_SHARED_LOCKS] = { [0 ... THREAD_SHARED_LOCKS - 1] = LOCK_INITIAL(LOCK_RECORD) };
 
 static void
 list_add(struct record_head *head, enum thread_state state)
@@ -224,6 +225,8 @@ thread_fork_holds(void)
     bool holds = lock_is_mine(&records.lock);
     for (struct record_head *head = record_from(records_first()); head != NULL && !holds; head = record_from(head->next))
         holds = cache_set_fork_holds(&head->record->set);
+    for (unsigned i = 0; i < THREAD_SHARED_LOCKS && !holds; i++)
+        holds = lock_is_mine(&thread_shared_locks[i]);
     return holds;
 }
 
@@ -233,11 +236,15 @@ thread_fork_prepare(void)
     lock_take(&records.lock);
     for (struct record_head *head = record_from(records.all); head != NULL; head = record_from(head->next))
         cache_set_fork_prepare(&head->record->set);
+    for (unsigned i = 0; i < THREAD_SHARED_LOCKS; i++)
+        lock_take(&thread_shared_locks[i]);
 }
 
 void
 thread_fork_done(void)
 {
+    for (unsigned i = 0; i < THREAD_SHARED_LOCKS; i++)
+        lock_drop(&thread_shared_locks[i]);
     for (struct record_head *head = record_from(records.all); head != NULL; head = record_from(head->next))
         cache_set_fork_done(&head->record->set);
     lock_drop(&records.lock);
@@ -259,6 +266,8 @@ thread_fork_child(void)
         if (t != self && head->state == THREAD_LIVE)
             record_move(head, THREAD_RESTING);
     }
+    for (unsigned i = 0; i < THREAD_SHARED_LOCKS; i++)
+        lock_init(&thread_shared_locks[i], LOCK_RECORD);
     lock_init(&records.lock, LOCK_THREADS);
     ending_fork_child();
 }

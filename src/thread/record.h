@@ -73,6 +73,19 @@ thread_guarded(size_t heap)
     return c != NULL && cache_is_closed(c) ? cache_set_guarded(&t->set, (uint32_t)heap) : NULL;
 }
 
+/* Threads without a record share these. */
+#define THREAD_SHARED_LG 4
+#define THREAD_SHARED_LOCKS (1 << THREAD_SHARED_LG)
+extern HIDDEN struct lock thread_shared_locks[THREAD_SHARED_LOCKS];
+
+/* What a thread holds while it changes in turn what a fork must not see half changed: what a heap has, is charged and counts, and what
+ * its own caches and the pool have. `t`: the calling thread's record, or NULL. */
+static inline struct lock *
+thread_lock(struct thread *t)
+{
+    return t != NULL ? &t->set.lock : &thread_shared_locks[lock_self() * 0x9e3779b1u >> (32 - THREAD_SHARED_LG)];
+}
+
 /* This thread's record, made if it has none. NULL: there is none to be had, do without caches. */
 struct thread *thread_get(void);
 

@@ -170,7 +170,7 @@ test_refused_move_takes_nothing_from_a_stranger(void **unused)
     in_child(grow_while_stranger_comes);
 }
 
-/* The lock is free while pages are purged to make room for a block that must move. */
+/* The pool's lock is free while pages are purged to make room for a block that must move. */
 static struct growth {
     uint32_t heap;
     char *block;
@@ -192,10 +192,28 @@ grow_to_the_refused(void *unused)
     return unused;
 }
 
+/* It waits for the growth. */
+static void *
+fork_amid_growth(void *unused)
+{
+    struct alcove_owner owner;
+    int status;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(CHILD_SECONDS);
+        CHECK(table->heap_destroy(growth.heap) == 0);
+        CHECK(table->owner(growth.block, &owner) == 0);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    return unused;
+}
+
 static void
 look_and_fork_amid_growth(size_t size)
 {
-    pthread_t thread;
+    pthread_t thread, forker;
     struct alcove_owner owner;
     growth.heap = heap_new(0);
     growth.size = size;
@@ -212,18 +230,10 @@ look_and_fork_amid_growth(size_t size)
     pthread_barrier_wait(&growth.purges);
     CHECK(table->owner(growth.block, &owner) == 1 && owner.block == growth.block);
     CHECK(table->owner(growth.block + size - 1, &owner) == 1 && owner.block == growth.block);
-    int status;
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        alarm(CHILD_SECONDS);
-        CHECK(table->heap_destroy(growth.heap) == 0);
-        CHECK(table->owner(growth.block, &owner) == 0);
-        _exit(0);
-    }
-    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(pthread_create(&forker, NULL, fork_amid_growth, NULL) == 0);
     pthread_barrier_wait(&growth.goes_on);
     pthread_join(thread, NULL);
+    pthread_join(forker, NULL);
     CHECK(table->owner(growth.block + size - 1, &owner) == 1 && owner.block == growth.block);
     refusing_to_remap = false;
     refusing_from = 0;
