@@ -155,12 +155,18 @@ collect_runs(struct heap *h)
 }
 
 static void
+number_give_up(struct heap *h)
+{
+    atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
+    heaps_made--;
+}
+
+static void
 heap_drop(struct heap *h)
 {
     pool_give_back(h->pool, collect_runs(h));
     pool_purge_some(h->pool, atomic_load_explicit(&h->given, memory_order_relaxed));
-    atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
-    heaps_made--;
+    number_give_up(h);
 }
 
 int
@@ -189,8 +195,10 @@ heap_end(uint32_t index)
     struct heap *h = index == ALCOVE_HEAP_DEFAULT ? NULL : heap_of(index);
     if (h != NULL && atomic_exchange(&h->ending, true))
         h = NULL;
-    if (h != NULL)
+    if (h != NULL) {
         atomic_fetch_add(&endings, 1);
+        heap_let_go(h); /* now, for a child that is forked later has nobody who would */
+    }
     lock_drop(&heaps_lock);
     return h;
 }
@@ -218,25 +226,24 @@ heap_is_done(struct heap *h)
         ;
 }
 
-struct heap *
-heaps_done(void)
-{
-    return atomic_load_explicit(&done, memory_order_relaxed) != NULL ? atomic_exchange(&done, NULL) : NULL;
-}
-
 void
-heap_forget(struct heap *h)
+heaps_forget_done(bool (*somebody_is_inside)(uint32_t index))
 {
-    if (!lock_try(&figures_lock)) {
-        heap_is_done(h);
+    if (atomic_load_explicit(&done, memory_order_relaxed) == NULL || !lock_try(&figures_lock))
         return;
-    }
-    lock_drop(&figures_lock); /* nobody finds it any more */
     lock_take(&heaps_lock);
-    atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
-    heaps_made--;
+    struct heap *h = atomic_exchange(&done, NULL), *next;
+    for (; h != NULL; h = next) {
+        next = h->next_done;
+        if (somebody_is_inside(h->index)) {
+            heap_is_done(h); /* to be looked at again */
+        } else {
+            number_give_up(h);
+            base_free(h, sizeof *h);
+        }
+    }
     lock_drop(&heaps_lock);
-    base_free(h, sizeof *h);
+    lock_drop(&figures_lock);
 }
 
 /* Know of no heap any more. With the lock held. */

@@ -85,21 +85,18 @@ int heap_create(const struct alcove_heap_options *options, uint32_t *index);
 int heap_destroy(uint32_t index); /* EINVAL also for one that is ending: it goes by itself */
 int heap_limit_set(uint32_t index, uint64_t limit);
 
-/* Let a heap end: from now on it gives no block, and when the last hold is let go it is done. Its creator's hold is the caller's
- * now. NULL: no such heap, heap 0, or it is ending already. */
+/* Let a heap end: from now on it gives no block, and its creator does not keep it; when nothing does it is done. For who is inside.
+ * NULL: no such heap, heap 0, or it is ending already. */
 struct heap *heap_end(uint32_t index);
 /* How many heaps were told to end so far. */
 uint32_t heap_endings(void);
 /* Was the number a heap's that ended? Until it is another's, whoever still has a function of it gets blocks of the default heap. */
 bool heap_has_ended(uint32_t index);
 
-/* The heaps that are done, as a list linked by `next_done`, which is the caller's then; nobody finds them by number any more.
- * NULL: none. */
-struct heap *heaps_done(void);
-/* Put one back on that list. */
+/* It is kept by nothing: nobody finds it by number any more. */
 void heap_is_done(struct heap *h);
-/* Forget one of them for good. No thread may be inside. While its figures are read it is put back. */
-void heap_forget(struct heap *h);
+/* Forget for good the heaps that are done and that nobody is inside of. While figures are read, none is forgotten. */
+void heaps_forget_done(bool (*somebody_is_inside)(uint32_t index));
 
 #define HEAP_CLOSING ((uint32_t)1 << 31) /* it is going to be destroyed */
 

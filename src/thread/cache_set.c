@@ -251,10 +251,8 @@ cache_set_retire_ending(struct cache_set *s)
     uint32_t endings = heap_endings();
     if (s->endings == endings)
         return;
-    s->endings = endings;
     lock_take(&s->lock);
-    if (!retire_made(s, true)) /* then some other time */
-        s->endings = endings - 1;
+    s->endings = retire_made(s, true) ? endings : endings - 1; /* then some other time */
     lock_drop(&s->lock);
 }
 

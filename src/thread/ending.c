@@ -22,22 +22,18 @@ somebody_is_inside(uint32_t heap)
 void
 thread_forget_heaps(void)
 {
-    struct heap *h = heaps_done(), *next;
-    for (; h != NULL; h = next) {
-        next = h->next_done;
-        if (somebody_is_inside(h->index))
-            heap_is_done(h); /* to be looked at again */
-        else
-            heap_forget(h);
-    }
+    heaps_forget_done(somebody_is_inside);
 }
 
 int
 thread_end_heap(uint32_t heap)
 {
+    struct visit visit = visit_begin(heap);
     struct heap *h = heap_end(heap);
-    if (h == NULL)
+    if (h == NULL) {
+        visit_end(visit);
         return EINVAL;
+    }
     struct thread *self = tls_get();
     if (self != NULL)
         cache_set_retire_ending(&self->set);
@@ -47,7 +43,7 @@ thread_end_heap(uint32_t heap)
             cache_set_retire_ending(&head->record->set);
     lock_drop(&records.lock);
     thread_empty_caches(h); /* where they are guarded, those of others too */
-    heap_let_go(h);
+    visit_end(visit);
     thread_forget_heaps();
     return 0;
 }

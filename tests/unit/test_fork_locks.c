@@ -45,6 +45,7 @@ test_locks_of_a_heap_that_is_done_amid_a_fork_are_dropped(void **unused)
 {
     (void)unused;
     struct heap *stays = heap_new(), *ends = heap_new();
+    assert_true(heap_hold(ends));
     assert_ptr_equal(heap_end(ends->index), ends);
     heaps_prepare();
     assert_true(has_held_insides(stays) && has_held_insides(ends));
@@ -63,6 +64,7 @@ test_child_has_the_locks_of_a_heap_that_was_done_amid_its_fork(void **unused)
 {
     (void)unused;
     struct heap *ends = heap_new();
+    assert_true(heap_hold(ends));
     assert_ptr_equal(heap_end(ends->index), ends);
     heaps_prepare();
     heap_let_go(ends);
