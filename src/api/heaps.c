@@ -18,13 +18,6 @@ no_such_heap(void)
     return NULL;
 }
 
-static bool
-is_sealed(uint32_t heap)
-{
-    const struct heap *h = heap_of(heap);
-    return h != NULL && atomic_load_explicit(&h->seal, memory_order_relaxed) != NULL;
-}
-
 API int
 ALCOVE_PUBLIC(heap_create)(const struct alcove_heap_options *options, uint32_t *heap)
 {
@@ -40,30 +33,25 @@ ALCOVE_PUBLIC(heap_create)(const struct alcove_heap_options *options, uint32_t *
 API int
 ALCOVE_PUBLIC(heap_destroy)(uint32_t heap)
 {
-    struct heap *h = heap_of(heap);
-    if (heap == ALCOVE_HEAP_DEFAULT || h == NULL)
-        return EINVAL;
-    if (is_sealed(heap))
-        return EPERM;
-    if (!heap_close(h))
-        return EINVAL;
+    struct heap *h;
+    int error = heap_close(heap, &h);
+    if (error != 0)
+        return error;
     thread_drop_heap(heap);
-    return heap_destroy(heap);
+    heap_destroy(h);
+    return 0;
 }
 
 API int
 ALCOVE_PUBLIC(heap_end)(uint32_t heap)
 {
-    return is_sealed(heap) ? EPERM : thread_end_heap(heap);
+    return thread_end_heap(heap);
 }
 
 API int
 ALCOVE_PUBLIC(heap_unseal)(uint32_t heap, const void *seal)
 {
-    struct heap *h = heap_of(heap);
-    if (h == NULL)
-        return EINVAL;
-    return seal != NULL && atomic_compare_exchange_strong(&h->seal, &seal, NULL) ? 0 : EPERM;
+    return heap_unseal(heap, seal);
 }
 
 API int

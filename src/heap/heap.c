@@ -71,7 +71,7 @@ heap_make(uint32_t index, const char *name, uint64_t limit, const void *seal)
     h->pool = &pool_default;
     atomic_store_explicit(&h->holds, 1, memory_order_relaxed);
     h->index = index;
-    atomic_store_explicit(&h->seal, seal, memory_order_relaxed);
+    h->seal = seal;
     name_heap(h, name);
     atomic_store_explicit(&heaps[index], h, memory_order_release);
     if (heap_has_ended(index)) /* no longer, for those who ask: they find the new one then */
@@ -155,52 +155,75 @@ collect_runs(struct heap *h)
 }
 
 static void
-number_give_up(struct heap *h)
-{
-    atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
-    heaps_made--;
-}
-
-static void
-heap_drop(struct heap *h)
+give_all_back(struct heap *h)
 {
     pool_give_back(h->pool, collect_runs(h));
     pool_purge_some(h->pool, atomic_load_explicit(&h->given, memory_order_relaxed));
-    number_give_up(h);
+}
+
+/* With the lock of the figures held too: who reads them may have found it before. */
+static void
+forget(struct heap *h)
+{
+    atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
+    heaps_made--;
+    base_free(h, sizeof *h);
+}
+
+/* One that is to go now. */
+static int
+find_to_go(uint32_t index, struct heap **heap)
+{
+    struct heap *h = index == ALCOVE_HEAP_DEFAULT ? NULL : heap_of(index);
+    if (h == NULL)
+        return EINVAL;
+    if (h->seal != NULL)
+        return EPERM;
+    if (heap_is_ending(h) || (atomic_load_explicit(&h->lookers, memory_order_relaxed) & HEAP_CLOSING) != 0)
+        return EINVAL; /* it goes already */
+    *heap = h;
+    return 0;
 }
 
 int
-heap_destroy(uint32_t index)
+heap_close(uint32_t index, struct heap **heap)
 {
     lock_take(&heaps_lock);
-    struct heap *h = index == ALCOVE_HEAP_DEFAULT ? NULL : heap_of(index);
-    if (h != NULL && heap_is_ending(h)) /* it goes by itself */
-        h = NULL;
-    if (h != NULL)
-        heap_drop(h);
+    int error = find_to_go(index, heap);
+    if (error == 0)
+        atomic_fetch_or(&(*heap)->lookers, HEAP_CLOSING);
     lock_drop(&heaps_lock);
-    if (h != NULL) {
-        /* Who reads its figures has found it before, and holds this lock until that is done. */
-        lock_take(&figures_lock);
-        lock_drop(&figures_lock);
-        base_free(h, sizeof *h);
-    }
-    return h != NULL ? 0 : EINVAL;
+    if (error != 0)
+        return error;
+    uint32_t lookers;
+    while ((lookers = atomic_load(&(*heap)->lookers)) != HEAP_CLOSING)
+        system_futex_wait(&(*heap)->lookers, lookers);
+    return 0;
 }
 
-struct heap *
-heap_end(uint32_t index)
+void
+heap_destroy(struct heap *h)
+{
+    lock_take(&figures_lock);
+    lock_take(&heaps_lock);
+    give_all_back(h);
+    forget(h);
+    lock_drop(&heaps_lock);
+    lock_drop(&figures_lock);
+}
+
+int
+heap_end(uint32_t index, struct heap **heap)
 {
     lock_take(&heaps_lock);
-    struct heap *h = index == ALCOVE_HEAP_DEFAULT ? NULL : heap_of(index);
-    if (h != NULL && atomic_exchange(&h->ending, true))
-        h = NULL;
-    if (h != NULL) {
+    int error = find_to_go(index, heap);
+    if (error == 0) {
+        atomic_store(&(*heap)->ending, true);
         atomic_fetch_add(&endings, 1);
-        heap_let_go(h); /* now, for a child that is forked later has nobody who would */
+        heap_let_go(*heap); /* now, for a child that is forked later has nobody who would */
     }
     lock_drop(&heaps_lock);
-    return h;
+    return error;
 }
 
 uint32_t
@@ -235,12 +258,10 @@ heaps_forget_done(bool (*somebody_is_inside)(uint32_t index))
     struct heap *h = atomic_exchange(&done, NULL), *next;
     for (; h != NULL; h = next) {
         next = h->next_done;
-        if (somebody_is_inside(h->index)) {
+        if (somebody_is_inside(h->index))
             heap_is_done(h); /* to be looked at again */
-        } else {
-            number_give_up(h);
-            base_free(h, sizeof *h);
-        }
+        else
+            forget(h);
     }
     lock_drop(&heaps_lock);
     lock_drop(&figures_lock);
@@ -264,9 +285,12 @@ void
 heap_release_all(void)
 {
     lock_take(&heaps_lock);
-    for (uint32_t i = 0; i < heaps_end; i++)
-        if (heap_of(i) != NULL)
-            heap_drop(heap_of(i));
+    for (uint32_t i = 0; i < heaps_end; i++) {
+        struct heap *h = heap_of(i);
+        if (h == NULL)
+            continue;
+        give_all_back(h);
+    }
     forget_all();
     lock_drop(&heaps_lock);
 }
@@ -282,24 +306,26 @@ heap_leave_all(void)
 int
 heap_limit_set(uint32_t index, uint64_t limit)
 {
-    struct heap *h = heap_of(index);
-    if (h == NULL || !limit_is_possible(limit))
+    if (!limit_is_possible(limit))
         return EINVAL;
-    limit_store(h, limit);
-    return 0;
+    lock_take(&heaps_lock); /* it stays meanwhile */
+    struct heap *h = heap_of(index);
+    if (h != NULL)
+        limit_store(h, limit);
+    lock_drop(&heaps_lock);
+    return h != NULL ? 0 : EINVAL;
 }
 
-bool
-heap_close(struct heap *h)
+int
+heap_unseal(uint32_t index, const void *seal)
 {
-    if (heap_is_ending(h))
-        return false;
-    uint32_t lookers = atomic_fetch_or(&h->lookers, HEAP_CLOSING);
-    while ((lookers & ~HEAP_CLOSING) != 0) {
-        system_futex_wait(&h->lookers, lookers | HEAP_CLOSING);
-        lookers = atomic_load(&h->lookers);
-    }
-    return true;
+    lock_take(&heaps_lock);
+    struct heap *h = heap_of(index);
+    bool opens = h != NULL && seal != NULL && h->seal == seal;
+    if (opens)
+        h->seal = NULL;
+    lock_drop(&heaps_lock);
+    return h == NULL ? EINVAL : opens ? 0 : EPERM;
 }
 
 bool
@@ -492,7 +518,7 @@ heap_fork_child(void)
         lock_init(&h->large_lock, LOCK_LARGE);
         atomic_store_explicit(&h->live, out_bytes(h), memory_order_relaxed);
         atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
-        atomic_fetch_and_explicit(&h->lookers, HEAP_CLOSING, memory_order_relaxed);
+        atomic_store_explicit(&h->lookers, 0, memory_order_relaxed); /* nor does anybody destroy it: it can be destroyed */
         atomic_store_explicit(&h->emptiers, 0, memory_order_relaxed);
     }
     lock_init(&heaps_lock, LOCK_HEAPS);

@@ -70,7 +70,7 @@ struct heap {
     _Atomic uint32_t lookers;    /* threads that look at other threads' caches: none goes meanwhile; and HEAP_CLOSING */
     _Atomic uint32_t emptiers;   /* threads that look at others' guarded caches, to empty them: none of these goes meanwhile */
     uint32_t index;
-    const void *_Atomic seal; /* while it has one, nobody can end or destroy it */
+    const void *seal; /* while it has one, nobody can end or destroy it */
     char name[HEAP_NAME_MAX];
 };
 
@@ -80,14 +80,14 @@ struct heap *heap_of(uint32_t index);
 /* The default heap, made when first asked for. NULL: no memory. */
 struct heap *heap_default(void);
 
-/* As table->heap_create() and so on; the options are all of this version's. Before a heap is destroyed, no thread may have a cache of it. */
+/* As table->heap_create() and so on; the options are all of this version's. */
 int heap_create(const struct alcove_heap_options *options, uint32_t *index);
-int heap_destroy(uint32_t index); /* EINVAL also for one that is ending: it goes by itself */
 int heap_limit_set(uint32_t index, uint64_t limit);
+int heap_unseal(uint32_t index, const void *seal);
 
 /* Let a heap end: from now on it gives no block, and its creator does not keep it; when nothing does it is done. For who is inside.
- * NULL: no such heap, heap 0, or it is ending already. */
-struct heap *heap_end(uint32_t index);
+ * EPERM: it is sealed. EINVAL: no such heap, heap 0, or it is ending or going to be destroyed already. */
+int heap_end(uint32_t index, struct heap **heap);
 /* How many heaps were told to end so far. */
 uint32_t heap_endings(void);
 /* Was the number a heap's that ended? Until it is another's, whoever still has a function of it gets blocks of the default heap. */
@@ -100,9 +100,11 @@ void heaps_forget_done(bool (*somebody_is_inside)(uint32_t index));
 
 #define HEAP_CLOSING ((uint32_t)1 << 31) /* it is going to be destroyed */
 
-/* Let nobody look at a heap's caches any more, and wait for those who do: it is going to be destroyed, and before that its caches are.
- * No lock may be held. False: it is ending. */
-bool heap_close(struct heap *h);
+/* Let nobody look at a heap's caches any more, and wait for those who do: its caches are going to be dropped, and then it is to be
+ * destroyed, by the caller. No lock may be held. Errors as heap_end()'s. */
+int heap_close(uint32_t index, struct heap **heap);
+/* Destroy it, when no thread has a cache of it any more. */
+void heap_destroy(struct heap *h);
 
 /* Begin and end to look at other threads' caches of a heap: none goes meanwhile. Who looks waits for nobody. False: nobody may any
  * more; then there is nothing to end. */

@@ -29,10 +29,11 @@ int
 thread_end_heap(uint32_t heap)
 {
     struct visit visit = visit_begin(heap);
-    struct heap *h = heap_end(heap);
-    if (h == NULL) {
+    struct heap *h;
+    int error = heap_end(heap, &h);
+    if (error != 0) {
         visit_end(visit);
-        return EINVAL;
+        return error;
     }
     struct thread *self = tls_get();
     if (self != NULL)

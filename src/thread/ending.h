@@ -47,7 +47,7 @@ visit_end(struct visit v)
         atomic_fetch_sub_explicit(&ending_visitors[v.heap % ENDING_VISITORS], 1, memory_order_release);
 }
 
-/* Let a heap end, as soon as it can. 0; EINVAL: there is none that could. */
+/* Let a heap end, as soon as it can. Errors as heap_end()'s. */
 int thread_end_heap(uint32_t heap);
 
 /* Forget the heaps that are done and that no thread is inside of. Takes no time if there are none. */

@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include "heap/heap.h"
 #include "thread/ending.h"
@@ -46,7 +47,7 @@ test_locks_of_a_heap_that_is_done_amid_a_fork_are_dropped(void **unused)
     (void)unused;
     struct heap *stays = heap_new(), *ends = heap_new();
     assert_true(heap_hold(ends));
-    assert_ptr_equal(heap_end(ends->index), ends);
+    assert_int_equal(heap_end(ends->index, &ends), 0);
     heaps_prepare();
     assert_true(has_held_insides(stays) && has_held_insides(ends));
     heap_let_go(ends);
@@ -65,7 +66,7 @@ test_child_has_the_locks_of_a_heap_that_was_done_amid_its_fork(void **unused)
     (void)unused;
     struct heap *ends = heap_new();
     assert_true(heap_hold(ends));
-    assert_ptr_equal(heap_end(ends->index), ends);
+    assert_int_equal(heap_end(ends->index, &ends), 0);
     heaps_prepare();
     heap_let_go(ends);
     heap_fork_child();
@@ -73,6 +74,37 @@ test_child_has_the_locks_of_a_heap_that_was_done_amid_its_fork(void **unused)
     assert_false(has_held_insides(ends) || heap_fork_holds());
     thread_forget_heaps();
     assert_int_equal(heap_count(), 0);
+}
+
+static struct heap *written_to;
+
+static void *
+set_limit_and_unseal(void *seal)
+{
+    assert_int_equal(ALCOVE_PUBLIC(heap_limit)(written_to->index, 1 << 20), 0);
+    assert_int_equal(ALCOVE_PUBLIC(heap_unseal)(written_to->index, seal), 0);
+    return NULL;
+}
+
+/* Whoever destroys or forgets it has the lock of the heaps. */
+static void
+test_heap_found_by_number_is_not_written_to_while_it_may_go(void **unused)
+{
+    (void)unused;
+    pthread_t thread;
+    uint32_t index, seal;
+    assert_int_equal(heap_create(&(struct alcove_heap_options){ .seal = &seal }, &index), 0);
+    written_to = heap_of(index);
+    heaps_prepare();
+    assert_int_equal(pthread_create(&thread, NULL, set_limit_and_unseal, &seal), 0);
+    usleep(50000); /* enough for who does not wait */
+    bool unwritten = written_to->limit == 0 && written_to->seal == &seal;
+    heap_fork_done();
+    set_forking(false);
+    pthread_join(thread, NULL);
+    assert_true(unwritten);
+    assert_int_equal(written_to->limit, 1 << 20);
+    assert_null(written_to->seal);
 }
 
 static void *
@@ -135,6 +167,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         fresh_test(test_locks_of_a_heap_that_is_done_amid_a_fork_are_dropped),
+        fresh_test(test_heap_found_by_number_is_not_written_to_while_it_may_go),
         fresh_test(test_holding_any_lock_of_threads_is_known),
         fresh_test(test_caches_are_not_looked_at_to_know_what_locks_are_held),
         fresh_test(test_child_has_the_locks_of_a_heap_that_was_done_amid_its_fork),

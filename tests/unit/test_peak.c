@@ -246,6 +246,8 @@ test_heap_is_destroyed_when_nobody_looks_at_its_caches_any_more(void **unused)
     while (!destroyed && (atomic_load(&h->lookers) & HEAP_CLOSING) == 0)
         sched_yield();
     assert_false(heap_look_begin(h)); /* nor does anybody who comes now */
+    assert_int_equal(ALCOVE_PUBLIC(heap_end)(h->index), EINVAL);
+    assert_int_equal(ALCOVE_PUBLIC(heap_destroy)(h->index), EINVAL);
     peak_look(h);
     for (int i = 0; i < 1000; i++) {
         assert_false(destroyed);
