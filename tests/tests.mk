@@ -29,7 +29,7 @@ unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_con
 
 module_tests = tests/module/test_decay_purge tests/module/test_ended_threads \
 	tests/module/test_exhaustion tests/module/test_figures tests/module/test_fork tests/module/test_fork_amid_locks \
-	tests/module/test_fork_amid_moves tests/module/test_heap_ends \
+	tests/module/test_fork_amid_moves tests/module/test_heap_drop tests/module/test_heap_ends \
 	tests/module/test_heap_limits tests/module/test_heaps tests/module/test_huge_blocks \
 	tests/module/test_limit_caches tests/module/test_limit_fill tests/module/test_limit_realloc \
 	tests/module/test_limits tests/module/test_loading tests/module/test_message_hook \
@@ -40,6 +40,7 @@ module_tests = tests/module/test_decay_purge tests/module/test_ended_threads \
 # Their functions are found by the allocator in place of libc's.
 tests_module_test_fork_amid_locks_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_module_test_fork_amid_moves_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_module_test_heap_drop_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_module_test_refused_pages_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 
 # Only in a build where a test can have system calls refused.

@@ -16,12 +16,13 @@ static uint32_t heaps_end;             /* no heap has this number or a higher on
 static uint32_t heaps_last;            /* the number that was given last: those that were given up longest ago come first */
 static _Atomic uint64_t ended[ALCOVE_HEAP_MAX / 64]; /* a bit for each number whose heap has ended */
 static _Atomic(struct heap *) done;
+static struct heap *going; /* those that are being destroyed: their pages are on their way to the pool and the system */
 static _Atomic uint32_t endings;
 static struct lock figures_lock = LOCK_INITIAL(LOCK_FIGURES);
 
 #define LIMIT_MAX ((uint64_t)1 << (ALCOVE_LG_VADDR - 1)) /* no process has more addresses */
 
-/* Stands for heaps that are done: their numbers are not free yet. */
+/* Stands for heaps that are done or being destroyed: their numbers are not free yet. */
 #define GONE ((struct heap *)&heaps_lock)
 
 /* Who has just said that it is inside looks here next (thread/ending.h), in the one order of all such stores and loads. */
@@ -154,10 +155,11 @@ collect_runs(struct heap *h)
     return all;
 }
 
+/* Give back all that was collected, and what it gave to the pool before. */
 static void
 give_all_back(struct heap *h)
 {
-    pool_give_back(h->pool, collect_runs(h));
+    pool_give_back(h->pool, &h->large);
     pool_purge_some(h->pool, atomic_load_explicit(&h->given, memory_order_relaxed));
 }
 
@@ -201,12 +203,24 @@ heap_close(uint32_t index, struct heap **heap)
     return 0;
 }
 
+/* What takes long is done without a lock. */
 void
 heap_destroy(struct heap *h)
 {
+    lock_take(&heaps_lock);
+    atomic_store_explicit(&heaps[h->index], GONE, memory_order_release);
+    h->large = collect_runs(h);
+    h->destroyer = lock_self();
+    h->next_done = going;
+    going = h;
+    lock_drop(&heaps_lock);
+    give_all_back(h);
     lock_take(&figures_lock);
     lock_take(&heaps_lock);
-    give_all_back(h);
+    struct heap **link = &going;
+    while (*link != h)
+        link = &(*link)->next_done;
+    *link = h->next_done;
     forget(h);
     lock_drop(&heaps_lock);
     lock_drop(&figures_lock);
@@ -277,6 +291,7 @@ forget_all(void)
         if (atomic_load_explicit(&ended[i], memory_order_relaxed) != 0) /* else not to be touched */
             atomic_store_explicit(&ended[i], 0, memory_order_relaxed);
     atomic_store_explicit(&done, NULL, memory_order_relaxed);
+    going = NULL;
     heaps_end = heaps_last = 0;
     heaps_made = 0;
 }
@@ -289,6 +304,7 @@ heap_release_all(void)
         struct heap *h = heap_of(i);
         if (h == NULL)
             continue;
+        h->large = collect_runs(h);
         give_all_back(h);
     }
     forget_all();
@@ -380,7 +396,7 @@ void
 heap_give_pages(struct heap *h, struct run *runs)
 {
     if (heap_is_ending(h)) {
-        pool_give_back(h->pool, runs);
+        pool_give_back(h->pool, &runs);
         return;
     }
     size_t pages = 0;
@@ -509,6 +525,22 @@ out_bytes(const struct heap *h)
     return bytes;
 }
 
+/* What the threads were at that are not in this process. */
+static void
+finish_destroying(void)
+{
+    for (struct heap **link = &going, *h; (h = *link) != NULL;) {
+        if (h->destroyer == lock_self()) { /* a signal handler forked: it goes on */
+            link = &h->next_done;
+            continue;
+        }
+        *link = h->next_done;
+        if (h->large != NULL)
+            pool_give(h->pool, h->large);
+        forget(h);
+    }
+}
+
 void
 heap_fork_child(void)
 {
@@ -523,4 +555,5 @@ heap_fork_child(void)
     }
     lock_init(&heaps_lock, LOCK_HEAPS);
     lock_init(&figures_lock, LOCK_FIGURES);
+    finish_destroying();
 }

@@ -54,7 +54,8 @@ struct heap {
     /* What keeps it: each of its runs, each cache, and its creator until it is to end. */
     _Atomic uint32_t holds;
     _Atomic bool ending;                  /* nobody allocates from it any more */
-    struct heap *next_done;
+    struct heap *next_done;               /* or next of those that are being destroyed, */
+    uint32_t destroyer;                   /* by this thread (lock_self) */
     struct heap *next_forked;             /* of those whose locks are held across a fork */
     _Atomic size_t given;                 /* pages that it gave to the pool, where they may still be dirty */
 

@@ -207,10 +207,11 @@ pool_give(struct pool *pool, struct run *runs)
 }
 
 void
-pool_give_back(struct pool *pool, struct run *runs)
+pool_give_back(struct pool *pool, struct run **runs)
 {
     lock_take(&pool->lock);
-    give_joined(pool, runs, purge_run);
+    give_joined(pool, *runs, purge_run);
+    *runs = NULL;
     purge_done(pool);
     lock_drop(&pool->lock);
 }

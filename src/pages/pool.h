@@ -71,8 +71,9 @@ struct run *pool_take(struct pool *pool, size_t pages, size_t alignment, struct 
 
 /* Give runs back that nobody uses any more, huge ones too: a list linked by `next`. They become dirty. */
 void pool_give(struct pool *pool, struct run *runs);
-/* The same, and their pages go back to the system before it returns. */
-void pool_give_back(struct pool *pool, struct run *runs);
+/* The same, and their pages go back to the system before it returns. The list is made empty when the pool has all of it, which is
+ * so at once for who forks. */
+void pool_give_back(struct pool *pool, struct run **runs);
 
 /* Purge so many dirty pages now, those that have been free longest first. */
 void pool_purge_some(struct pool *pool, size_t pages);

@@ -17,7 +17,7 @@
 
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
-#define WAIT_MS 20 /* a fork that does not wait for the other thread is done by then */
+#define WAIT_MS 10 /* a fork that does not wait for the other thread is done by then */
 
 static _Thread_local bool moving;
 static unsigned calls, fork_at; /* of the moving thread's; 0: never */
@@ -25,7 +25,7 @@ static sem_t amid_call, forked;
 
 /* What the thread that moves blocks knows. */
 enum { KEPT = 12 };
-static uint32_t heap;
+static uint32_t heap, dropped;
 static void *volatile kept[KEPT];
 static uint64_t mapped_before;
 static uint32_t heaps_before;
@@ -100,6 +100,16 @@ give(unsigned i)
     kept[i] = NULL;
 }
 
+/* A heap is destroyed with what is in it. */
+static void
+drop_heap(void)
+{
+    for (size_t size = 100; size < 10 * MIB; size *= 5)
+        for (unsigned i = 0; i < 5; i++)
+            CHECK(table->heap_malloc(dropped, size) != NULL);
+    CHECK(table->heap_destroy(dropped) == 0);
+}
+
 /* Blocks of all kinds; some grow in steps, so that they get room. */
 static void
 move_blocks(void)
@@ -124,6 +134,7 @@ move_blocks(void)
     CHECK(table->heap_end(heap) == 0);
     for (unsigned i = 0; i < KEPT; i++)
         give(i);
+    drop_heap();
     table->purge();
 }
 
@@ -165,6 +176,7 @@ check_accounts(void)
         CHECK(stats_of(heap).live_blocks == 1);
         CHECK(table->heap_destroy(heap) == 0);
     }
+    table->heap_destroy(dropped); /* if nobody began with that */
     CHECK(info_now().heaps == heaps_before);
     CHECK(mapped() <= mapped_before);
 }
@@ -189,6 +201,7 @@ move_and_fork(unsigned at, uint64_t limit)
     calls = 0;
     fork_at = at;
     heap = heap_new(limit);
+    dropped = heap_new(limit);
     sem_init(&amid_call, 0, 0);
     sem_init(&forked, 0, 0);
     CHECK(pthread_create(&thread, NULL, move_in_thread, NULL) == 0);

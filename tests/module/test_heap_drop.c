@@ -1,0 +1,122 @@
+/*
+ * What a heap has is given back to the system when it is destroyed, which takes as long as that takes: others go on meanwhile. The
+ * allocator calls this program's functions for the system's.
+ */
+#include "module.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "heaps.h"
+#include "tests/child.h"
+
+#define MIB ((size_t)1 << 20)
+#define MOST_SECONDS 10 /* that others take meanwhile; more if they wait */
+
+static _Thread_local bool held_up; /* when it purges next */
+static sem_t purges, goes_on;
+static uint64_t purged; /* bytes */
+
+int
+madvise(void *address, size_t size, int advice)
+{
+    if (advice == MADV_DONTNEED)
+        purged += size;
+    if (held_up && advice == MADV_DONTNEED) {
+        struct timespec until;
+        held_up = false;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += MOST_SECONDS;
+        sem_post(&purges);
+        CHECK(sem_timedwait(&goes_on, &until) == 0);
+    }
+    return (int)syscall(SYS_madvise, address, size, advice);
+}
+
+static uint32_t dropped;
+
+static void *
+drop_slowly(void *unused)
+{
+    held_up = true;
+    CHECK(table->heap_destroy(dropped) == 0);
+    return unused;
+}
+
+/* As many heaps as there may be. Returns how many were made. */
+static unsigned
+make_all_heaps(void)
+{
+    unsigned made = 0;
+    uint32_t heap;
+    while (table->heap_create(NULL, &heap) == 0) {
+        CHECK(heap != dropped);
+        made++;
+    }
+    return made;
+}
+
+static uint64_t
+mapped_for_blocks(void)
+{
+    table->purge();
+    return info_now().mapped_bytes - info_now().metadata_bytes;
+}
+
+static void
+use_heaps_while_one_is_destroyed(void)
+{
+    pthread_t thread;
+    int status;
+    CHECK(group_open(NULL) == 0);
+    table->free(table->malloc(1));
+    uint32_t heaps = info_now().heaps;
+    dropped = heap_new(0);
+    for (unsigned i = 0; i < 20; i++)
+        memset(table->heap_malloc(dropped, MIB), 1, MIB);
+    CHECK(pthread_create(&thread, NULL, drop_slowly, NULL) == 0);
+    while (sem_wait(&purges) != 0)
+        ;
+    struct alcove_heap_stats s;
+    CHECK(table->heap_stats(dropped, &s) == EINVAL && table->heap_limit(dropped, MIB) == EINVAL);
+    CHECK(table->heap_destroy(dropped) == EINVAL && table->heap_end(dropped) == EINVAL);
+    CHECK(table->heap_malloc(dropped, 1) == NULL && errno == EINVAL);
+    uint32_t heap = heap_new(0);
+    void *block = table->heap_malloc(heap, 100);
+    CHECK(block != NULL);
+    pid_t child = emulated() ? -1 : fork();
+    if (child == 0) {
+        alarm(CHILD_SECONDS);
+        table->free(block);
+        CHECK(info_now().heaps == heaps + 1 && mapped_for_blocks() < 10 * MIB);
+        dropped = ALCOVE_HEAP_NONE; /* its number is free there */
+        CHECK(make_all_heaps() == ALCOVE_HEAP_MAX - 2);
+        _exit(0);
+    }
+    CHECK(child < 0 || (waitpid(child, &status, 0) == child && status == 0));
+    CHECK(make_all_heaps() == ALCOVE_HEAP_MAX - 3);
+    sem_post(&goes_on);
+    pthread_join(thread, NULL);
+    CHECK(table->heap_create(NULL, &heap) == 0 && heap == dropped);
+}
+
+static void
+test_nobody_waits_for_a_heap_that_is_destroyed(void **unused)
+{
+    (void)unused;
+    in_child(use_heaps_while_one_is_destroyed);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nobody_waits_for_a_heap_that_is_destroyed),
+    };
+    sem_init(&purges, 0, 0);
+    sem_init(&goes_on, 0, 0);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
