@@ -27,11 +27,12 @@ failed(struct heap *h, uint64_t starved)
     return NULL;
 }
 
-/* There is no such heap, or no memory for the default one. */
+/* There is no such heap, or no memory for the default one, which also stands in for those that ended. */
 static void *
 no_heap(size_t heap)
 {
-    errno = heap == ALCOVE_HEAP_DEFAULT ? ENOMEM : EINVAL;
+    bool stands_for = heap == ALCOVE_HEAP_DEFAULT || heap_of((uint32_t)heap) != NULL || heap_has_ended((uint32_t)heap);
+    errno = stands_for ? ENOMEM : EINVAL;
     return NULL;
 }
 

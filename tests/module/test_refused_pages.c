@@ -280,6 +280,32 @@ test_cache_of_the_thread_gives_way_when_the_system_gives_nothing(void **unused)
     in_child(take_what_is_cached);
 }
 
+/* The functions of a heap that ended go on to work on the default one, which is not made yet. */
+static void
+want_the_default_heap(void)
+{
+    uint32_t first, heap;
+    CHECK(group_open(NULL) == 0);
+    first = heap_new(0);
+    refusing = true;
+    while (table->heap_create(NULL, &heap) == 0)
+        ;
+    CHECK(table->heap_end(first) == 0);
+    heap = heap_new(0); /* in its place */
+    CHECK(heap != first);
+    errno = 0;
+    CHECK(table->heap_malloc(first, 100) == NULL && errno == ENOMEM);
+    CHECK(table->heap_malloc(first, 3 * MIB) == NULL && errno == ENOMEM);
+    CHECK(table->heap_malloc(heap + 1, 100) == NULL && errno == EINVAL);
+}
+
+static void
+test_default_heap_that_cannot_be_made_is_no_memory(void **unused)
+{
+    (void)unused;
+    in_child(want_the_default_heap);
+}
+
 int
 main(void)
 {
@@ -289,6 +315,7 @@ main(void)
         cmocka_unit_test(test_refused_move_takes_nothing_from_a_stranger),
         cmocka_unit_test(test_block_is_its_heaps_while_room_is_made_for_it),
         cmocka_unit_test(test_cache_of_the_thread_gives_way_when_the_system_gives_nothing),
+        cmocka_unit_test(test_default_heap_that_cannot_be_made_is_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
