@@ -57,7 +57,7 @@ struct heap {
     struct heap *next_done;               /* or next of those that are being destroyed, */
     uint32_t destroyer;                   /* by this thread (lock_self) */
     struct heap *next_forked;             /* of those whose locks are held across a fork */
-    _Atomic size_t given;                 /* pages that it gave to the pool, where they may still be dirty */
+    _Atomic size_t given;                 /* pages that it gave to the pool and did not take back: they may be dirty there */
 
     _Atomic uint64_t active, limit, refused;
     _Atomic uint64_t starved;    /* how often the system gave no pages for a block */
@@ -176,6 +176,16 @@ static inline void
 heap_count_given(struct heap *h, size_t pages)
 {
     atomic_fetch_add_explicit(&h->given, pages, memory_order_relaxed);
+}
+
+/* So many came from there that may be dirty: they, or others' in their place, are not its to purge any more. */
+static inline void
+heap_count_taken(struct heap *h, size_t pages)
+{
+    size_t given = atomic_load_explicit(&h->given, memory_order_relaxed);
+    while (given != 0 && !atomic_compare_exchange_weak_explicit(&h->given, &given, given > pages ? given - pages : 0,
+                                                                memory_order_relaxed, memory_order_relaxed))
+        ;
 }
 
 /* Pages for a block were not to be had from the system; the limit allows them. */

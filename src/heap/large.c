@@ -88,6 +88,8 @@ run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t align
         heap_let_go(h);
         return NULL;
     }
+    if (!r->zeroed)
+        heap_count_taken(h, r->pages);
     r->usable = usable;
     r->metadata = metadata;
     heap_clear_uncharged(h, r, usable);
@@ -174,12 +176,15 @@ resize_pages(struct heap *h, struct run *r, size_t bytes, unsigned bin)
 {
     bool huge = is_huge(bytes, PAGE_SIZE);
     size_t pages = bytes >> PAGE_LG, old = r->pages;
-    if (huge != (r->kind == RUN_HUGE) ||
-        !(huge ? pool_resize_huge(h->pool, r, bytes) : pool_resize(h->pool, r, pages, (uint8_t)bin)))
-        return false;
-    if (pages < old)
+    r->zeroed = 1; /* to be told of what it gets */
+    bool done = huge == (r->kind == RUN_HUGE) &&
+                (huge ? pool_resize_huge(h->pool, r, bytes) : pool_resize(h->pool, r, pages, (uint8_t)bin));
+    if (done && pages < old)
         heap_count_given(h, old - pages);
-    return true;
+    else if (done && !r->zeroed)
+        heap_count_taken(h, pages - old);
+    r->zeroed = 0; /* what it had is not */
+    return done;
 }
 
 /* Count that the usable size has become another. */
@@ -210,7 +215,6 @@ large_resize(struct heap *h, struct run *r, size_t size, size_t room)
         return NULL;
     }
     r->usable = usable;
-    r->zeroed = 0; /* what it got may be dirty */
     heap_clear_uncharged(h, r, usable);
     count_changed(h, old_bin, old, r->bin, usable);
     count_gone(h, old_bin, old, r->bin, usable);

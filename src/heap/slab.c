@@ -171,6 +171,8 @@ slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
         heap_let_go(h);
         return false;
     }
+    if (!slab->zeroed)
+        heap_count_taken(h, pages);
     heap_clear_uncharged(h, slab, 0);
     size_t blocks = ((size_t)pages << PAGE_LG) / size;
     if (blocks > SLAB_MAX_BLOCKS)

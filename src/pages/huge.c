@@ -177,6 +177,7 @@ grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
     size_t rest = dirty ? chunks_of(pages) * CHUNK_PAGES - pages : r->rest > more ? r->rest - more : 0;
     set_pages(r, pages);
     set_rest(pool, r, rest);
+    r->zeroed = !dirty;
     return true;
 }
 

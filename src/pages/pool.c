@@ -257,6 +257,7 @@ pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
             after = run_beside(end, RUN_CLEAN);
         struct run *cut = after != NULL && after->pages >= more ? free_runs_cut(&pool->free, after, 0, more) : NULL;
         if (cut != NULL) {
+            run->zeroed = cut->zeroed;
             run_record_free(&pool->free, cut);
             pagemap_set(end, more, entry_make(run) & ~ENTRY_BIN_MASK);
             run->pages = pages;

@@ -110,11 +110,50 @@ test_nobody_waits_for_a_heap_that_is_destroyed(void **unused)
     in_child(use_heaps_while_one_is_destroyed);
 }
 
+/* Pages of a small heap come and go, while others leave many dirty ones. */
+static void
+drop_what_was_reused(void)
+{
+    CHECK(group_open(NULL) == 0);
+    static const size_t sizes[] = { 20000, MIB + 1, 3 * MIB };
+    void *others[64], *blocks[50];
+    for (unsigned i = 0; i < 64; i++)
+        memset(others[i] = table->malloc(3 * MIB), 1, 3 * MIB);
+    dropped = heap_new(0);
+    for (unsigned round = 0; round < 200; round++) {
+        size_t size = sizes[round % 3];
+        unsigned many = (unsigned)(3 * MIB / size);
+        if (many > 50)
+            many = 50;
+        for (unsigned i = 0; i < many; i++)
+            memset(blocks[i] = table->heap_malloc(dropped, size), 1, size);
+        if (many == 1)
+            for (size_t other = size; other < 2 * size; other += MIB / 2)
+                CHECK((blocks[0] = table->realloc(blocks[0], round % 2 != 0 ? other : 3 * size - other)) != NULL);
+        for (unsigned i = 0; i < many; i++)
+            table->free(blocks[i]);
+    }
+    for (unsigned i = 0; i < 64; i++)
+        table->free(others[i]);
+    purged = 0;
+    CHECK(table->heap_destroy(dropped) == 0);
+    CHECK(purged < 64 * MIB);
+}
+
+static void
+test_pages_that_others_have_by_now_are_not_purged(void **unused)
+{
+    (void)unused;
+    options_set("dirty_decay_ms:-1");
+    in_child(drop_what_was_reused);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nobody_waits_for_a_heap_that_is_destroyed),
+        cmocka_unit_test(test_pages_that_others_have_by_now_are_not_purged),
     };
     sem_init(&purges, 0, 0);
     sem_init(&goes_on, 0, 0);
