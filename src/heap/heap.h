@@ -30,7 +30,7 @@
 struct heap_bin {
     struct lock lock;
     uint32_t slabs;
-    uint32_t given;      /* blocks came back since heap_trim() was here */
+    uint32_t given;      /* blocks came back since heap_trim() was here, or it left some pages */
     struct run *partial; /* with free blocks in touched pages; the one that has been waiting longest is used first */
     struct run *last;    /* of those */
     struct run *fresh;   /* whose free blocks all need pages that are not touched */

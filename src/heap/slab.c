@@ -299,23 +299,28 @@ idle_pages(const struct run *slab, size_t size)
     return idle;
 }
 
-static void
+/* False: the system refused to purge some, which stay charged. */
+static bool
 slab_trim(struct heap *h, struct heap_bin *b, struct run *slab, size_t size)
 {
     uint32_t purged = 0;
+    bool all = true;
     for (uint32_t idle = idle_pages(slab, size), left = idle; left != 0; idle = left) {
         struct stretch pages = stretch_take(&left);
         if (pages_purge(h->pool, slab->base + ((size_t)pages.begin << PAGE_LG), pages.end - pages.begin))
             purged |= idle ^ left;
+        else
+            all = false;
     }
     if (purged == 0)
-        return;
+        return all;
     set_touched(slab, size, slab->charged & ~purged);
     if (slab->ready == 0) {
         partial_remove(b, slab);
         run_list_push(&b->fresh, slab);
     }
     heap_discharge(h, bytes_of(purged));
+    return all;
 }
 
 void
@@ -325,12 +330,14 @@ heap_trim(struct heap *h)
         struct heap_bin *b = &h->bins[bin];
         if (__atomic_load_n(&b->given, __ATOMIC_RELAXED) == 0)
             continue;
+        bool all = true;
         lock_take(&b->lock);
         for (struct run *slab = b->partial, *next; slab != NULL; slab = next) {
             next = slab->next;
-            slab_trim(h, b, slab, bin_size(bin));
+            all = slab_trim(h, b, slab, bin_size(bin)) && all;
         }
-        __atomic_store_n(&b->given, 0, __ATOMIC_RELAXED); /* now: who sees it meanwhile waits, and has what was trimmed */
+        if (all) /* else some other time */
+            __atomic_store_n(&b->given, 0, __ATOMIC_RELAXED); /* now: who sees it meanwhile waits, and has what was trimmed */
         lock_drop(&b->lock);
     }
 }

@@ -17,7 +17,7 @@
 #define GIB ((size_t)1 << 30)
 #define MANY 100000
 
-static bool refusing, refusing_to_remap;
+static bool refusing, refusing_to_remap, refusing_to_purge;
 static size_t refusing_from; /* bytes at once */
 static void (*when_purged)(void);
 static char *stranger; /* a mapping that somebody else has where a block was to be moved to */
@@ -59,6 +59,10 @@ madvise(void *address, size_t size, int advice)
         void (*call)(void) = when_purged;
         when_purged = NULL;
         call();
+    }
+    if (refusing_to_purge && advice == MADV_DONTNEED) {
+        errno = EINVAL;
+        return -1;
     }
     return (int)syscall(SYS_madvise, address, size, advice);
 }
@@ -306,6 +310,30 @@ test_default_heap_that_cannot_be_made_is_no_memory(void **unused)
     in_child(want_the_default_heap);
 }
 
+/* Idle pages of slabs could not be purged when there was need of what is charged for them. They can be later. */
+static void
+be_refused_and_try_again(void)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), large = 512 * page;
+    CHECK(group_open(NULL) == 0);
+    uint32_t heap = heap_new(2 * large);
+    unsigned n = fill_with(heap, page / 4);
+    for (unsigned i = 0; i < n; i++)
+        if (i % 32 != 0)
+            table->free(blocks[i]);
+    refusing_to_purge = true;
+    CHECK(table->heap_malloc(heap, large) == NULL);
+    refusing_to_purge = false;
+    CHECK(table->heap_malloc(heap, large) != NULL);
+}
+
+static void
+test_pages_that_could_not_be_trimmed_are_trimmed_later(void **unused)
+{
+    (void)unused;
+    in_child(be_refused_and_try_again);
+}
+
 int
 main(void)
 {
@@ -316,6 +344,7 @@ main(void)
         cmocka_unit_test(test_block_is_its_heaps_while_room_is_made_for_it),
         cmocka_unit_test(test_cache_of_the_thread_gives_way_when_the_system_gives_nothing),
         cmocka_unit_test(test_default_heap_that_cannot_be_made_is_no_memory),
+        cmocka_unit_test(test_pages_that_could_not_be_trimmed_are_trimmed_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
