@@ -384,12 +384,13 @@ heap_count(void)
     return atomic_load_explicit(&heaps_made, memory_order_relaxed);
 }
 
-void
+bool
 heap_clear_uncharged(struct heap *h, const struct run *r, size_t charged)
 {
     size_t pages = charged >> PAGE_LG;
-    if (!r->zeroed && r->pages > pages && atomic_load_explicit(&h->limit, memory_order_relaxed) != 0)
-        pages_purge(h->pool, r->base + charged, r->pages - pages);
+    if (r->zeroed || r->pages == pages || atomic_load_explicit(&h->limit, memory_order_relaxed) == 0)
+        return true;
+    return pages_purge(h->pool, r->base + charged, r->pages - pages);
 }
 
 void
@@ -423,6 +424,12 @@ heap_charge(struct heap *h, size_t bytes)
     } while (!atomic_compare_exchange_weak_explicit(&h->active, &active, active + bytes, memory_order_relaxed,
                                                     memory_order_relaxed));
     return true;
+}
+
+void
+heap_charge_resident(struct heap *h, size_t bytes)
+{
+    atomic_fetch_add_explicit(&h->active, bytes, memory_order_relaxed);
 }
 
 bool

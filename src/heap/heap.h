@@ -128,14 +128,16 @@ void figures_let_go(struct heap *h);
 uint32_t heap_count(void);
 
 /* Pages of a new run that are not charged yet, from `charged` bytes on, may be resident from an earlier use: where there is a
- * limit, to which what is resident is held, they are purged. */
-void heap_clear_uncharged(struct heap *h, const struct run *run, size_t charged);
+ * limit, to which what is resident is held, they are purged. False: the system refuses. */
+bool heap_clear_uncharged(struct heap *h, const struct run *run, size_t charged);
 
 /* Give runs of its back to the pool, and at once to the system if it is ending. */
 void heap_give_pages(struct heap *h, struct run *runs);
 
 /* Count what is charged in and out of the heap. False: the limit forbids it. */
 bool heap_charge(struct heap *h, size_t bytes);
+/* The same of what is resident already, whatever the limit is. */
+void heap_charge_resident(struct heap *h, size_t bytes);
 /* Would the limit allow so many more, as things are now? Nothing is counted. */
 bool heap_allows(const struct heap *h, size_t bytes);
 /* Is so much of the limit used that no page should be touched before it is needed? */

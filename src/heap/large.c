@@ -67,6 +67,13 @@ bin_of(size_t size)
     return size <= CACHED_MAX ? bin_of_size(size) : 0;
 }
 
+static void
+run_give(struct heap *h, struct run *r)
+{
+    r->next = NULL;
+    heap_give_pages(h, r);
+}
+
 /* Of `bytes` of whole pages `usable` are charged, and count. */
 static struct run *
 run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t alignment)
@@ -92,7 +99,12 @@ run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t align
         heap_count_taken(h, r->pages);
     r->usable = usable;
     r->metadata = metadata;
-    heap_clear_uncharged(h, r, usable);
+    if (!heap_clear_uncharged(h, r, usable)) { /* then it is to be had without room */
+        heap_discharge(h, usable + metadata);
+        run_give(h, r);
+        heap_let_go(h);
+        return NULL;
+    }
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     count(h, r, 1);
@@ -145,13 +157,6 @@ large_cached(const struct heap *h, unsigned bin, const void *block)
     else
         misuse_note("double free", "once a block", block, bin_size(bin), h->name);
     return NULL;
-}
-
-static void
-run_give(struct heap *h, struct run *r)
-{
-    r->next = NULL;
-    heap_give_pages(h, r);
 }
 
 void
@@ -214,8 +219,11 @@ large_resize(struct heap *h, struct run *r, size_t size, size_t room)
             heap_discharge(h, usable - old);
         return NULL;
     }
+    if (!heap_clear_uncharged(h, r, usable) && !resize_pages(h, r, usable, 0)) { /* it has no room then, or all of it */
+        heap_charge_resident(h, bytes - usable);
+        usable = bytes;
+    }
     r->usable = usable;
-    heap_clear_uncharged(h, r, usable);
     count_changed(h, old_bin, old, r->bin, usable);
     count_gone(h, old_bin, old, r->bin, usable);
     count_change(h, old, usable);
@@ -228,12 +236,13 @@ large_make_room(struct heap *h, struct run *r, size_t size)
     size_t old = r->usable, usable = usable_of_growing(size, old);
     if (usable == old)
         return false;
+    r->zeroed = 0; /* it may have been another block's */
+    if (!heap_clear_uncharged(h, r, usable)) /* before that is discharged */
+        return false;
     unsigned old_bin = r->bin;
     r->usable = usable;
     run_rebin(r, 0);
     count_changed(h, old_bin, old, 0, usable);
-    r->zeroed = 0; /* it may have been another block's */
-    heap_clear_uncharged(h, r, usable); /* before that is discharged */
     count_change(h, old, usable);
     return true;
 }

@@ -158,7 +158,18 @@ slab_forbidden(const struct heap *h, unsigned bin)
     return !heap_allows(h, least << PAGE_LG) && __atomic_load_n(&h->bins[bin].partial, __ATOMIC_RELAXED) == NULL;
 }
 
-/* A slab in `fresh`. */
+/* Give up a slab in `fresh` of which no block is out. */
+static void
+slab_undo(struct heap *h, struct heap_bin *b, struct run *slab)
+{
+    run_list_remove(&b->fresh, slab);
+    b->slabs--;
+    slab->next = NULL;
+    heap_give_pages(h, slab);
+    heap_let_go(h);
+}
+
+/* A slab in `fresh`, or, if its pages are resident already, and have to be charged, in `partial`. */
 static bool
 slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
 {
@@ -173,7 +184,7 @@ slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
     }
     if (!slab->zeroed)
         heap_count_taken(h, pages);
-    heap_clear_uncharged(h, slab, 0);
+    bool cleared = heap_clear_uncharged(h, slab, 0);
     size_t blocks = ((size_t)pages << PAGE_LG) / size;
     if (blocks > SLAB_MAX_BLOCKS)
         blocks = SLAB_MAX_BLOCKS;
@@ -188,7 +199,10 @@ slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
         slab->bits[blocks / 64] = ((uint64_t)1 << (blocks % 64)) - 1;
     run_list_push(&b->fresh, slab);
     b->slabs++;
-    return true;
+    if (cleared || touch(h, slab, size, (2u << (pages - 1)) - 1))
+        return true;
+    slab_undo(h, b, slab);
+    return false;
 }
 
 /* Make blocks ready in some slab, where none is: about `want`, or if the limit is near one, and that only if it is needed. */
@@ -202,13 +216,8 @@ make_ready(struct heap *h, struct heap_bin *b, size_t size, unsigned want, bool 
         return false;
     if (touch(h, slab, size, pages_of_first(slab, size, 1)) || touch_least(h, b, size))
         return true;
-    if (slab->free == slab->blocks) { /* a new one, and the limit was reached meanwhile */
-        run_list_remove(&b->fresh, slab);
-        b->slabs--;
-        slab->next = NULL;
-        pool_give(h->pool, slab);
-        heap_let_go(h);
-    }
+    if (slab->free == slab->blocks) /* a new one, and the limit was reached meanwhile */
+        slab_undo(h, b, slab);
     return false;
 }
 
@@ -266,7 +275,7 @@ slab_take(struct heap *h, unsigned bin, void **out, unsigned want)
         if (slab == NULL) {
             if (b->fresh == NULL && (got > 0 || !slab_new(h, b, bin, size)))
                 break;
-            if (!make_ready(h, b, size, want - got, got == 0))
+            if (b->partial == NULL && !make_ready(h, b, size, want - got, got == 0))
                 break;
             slab = b->partial;
         }

@@ -78,7 +78,8 @@ void pool_give_back(struct pool *pool, struct run **runs);
 /* Purge so many dirty pages now, those that have been free longest first. */
 void pool_purge_some(struct pool *pool, size_t pages);
 
-/* Change how many pages a large run has, where it is, and its bin. `zeroed` tells then of what it got. False if what follows is not free. */
+/* Change how many pages a large run has, where it is, and its bin. `zeroed` then tells of what it got. False if what follows is not
+ * free. */
 bool pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin);
 
 /* Change the bin that a large run's entry tells. For who has its block; takes no lock. */

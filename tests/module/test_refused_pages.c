@@ -334,6 +334,77 @@ test_pages_that_could_not_be_trimmed_are_trimmed_later(void **unused)
     in_child(be_refused_and_try_again);
 }
 
+/* Is an address in the same run as a block: in the block, if that is large, or near it in pages of its heap, where nothing else is? */
+static bool
+is_beside(const void *address, const void *block, uint32_t heap, bool large)
+{
+    struct alcove_owner owner;
+    return table->owner(address, &owner) == 1 && owner.heap == heap && (!large || owner.block == block);
+}
+
+/* Resident bytes of that run. */
+static size_t
+resident_around(const void *block, uint32_t heap, bool large)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    unsigned char residency;
+    size_t bytes = 0;
+    char *at = (char *)((uintptr_t)block & ~(page - 1));
+    while (is_beside(at - 1, block, heap, large))
+        at -= page;
+    for (; is_beside(at, block, heap, large) || is_beside(at + page - 1, block, heap, large); at += page)
+        if (mincore(at, page, &residency) == 0 && (residency & 1) != 0)
+            bytes += page;
+    return bytes;
+}
+
+/* Pages that were others' before cannot be purged: whatever of them a heap with a limit has is charged, or refused. */
+static void
+be_refused_to_purge(void)
+{
+    options_set("dirty_decay_ms:-1");
+    CHECK(group_open(NULL) == 0);
+    void *dirty[20];
+    for (unsigned i = 0; i < 20; i++)
+        memset(dirty[i] = table->malloc(2 * MIB), 1, 2 * MIB);
+    for (unsigned i = 0; i < 20; i++)
+        table->free(dirty[i]);
+    refusing_to_purge = true;
+    for (size_t size = 16; size <= 32 * KIB; size *= 2) {
+        uint32_t heap = heap_new(16 * MIB);
+        void *block = table->heap_malloc(heap, size);
+        CHECK(block != NULL && resident_around(block, heap, false) <= stats_of(heap).active_bytes);
+        heap_end(heap);
+    }
+    for (unsigned cached = 0; cached < 2; cached++) {
+        uint32_t heap = heap_new(16 * MIB);
+        if (cached)
+            for (size_t size = 40 * KIB; size <= MIB; size *= 2)
+                table->free(memset(table->heap_malloc(heap, size), 1, size));
+        void *block = NULL;
+        for (size_t size = 8 * KIB; size < 5 * MIB; size += size / 5) {
+            CHECK((block = table->heap_realloc(heap, block, size)) != NULL);
+            struct alcove_heap_stats s = stats_of(heap);
+            if (size > 32 * KIB)
+                CHECK(resident_around(block, heap, true) <= s.active_bytes - s.cached_bytes);
+        }
+        heap_end(heap);
+    }
+    /* No page that would fit is had with others that do not. */
+    uint32_t heap = heap_new(64 * KIB);
+    unsigned n = fill_with(heap, 100);
+    for (unsigned i = 0; i < n; i++)
+        CHECK(resident_around(blocks[i], heap, false) <= 64 * KIB);
+    heap_end(heap);
+}
+
+static void
+test_what_cannot_be_purged_is_charged(void **unused)
+{
+    (void)unused;
+    in_child(be_refused_to_purge);
+}
+
 int
 main(void)
 {
@@ -345,6 +416,7 @@ main(void)
         cmocka_unit_test(test_cache_of_the_thread_gives_way_when_the_system_gives_nothing),
         cmocka_unit_test(test_default_heap_that_cannot_be_made_is_no_memory),
         cmocka_unit_test(test_pages_that_could_not_be_trimmed_are_trimmed_later),
+        cmocka_unit_test(test_what_cannot_be_purged_is_charged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
