@@ -30,8 +30,7 @@ table_now(void)
 }
 
 /* Is the block in pages of the allocator's? A block freed before may lie inside of a free run, where
- * pages have no entry; but the last page of a chunk always has one. In the addresses of a huge block
- * that page has none, so what libc maps behind its end is never taken for the allocator's. */
+ * pages have no entry; but the first page of a chunk always has one. */
 static inline bool
 is_owned(const void *block)
 {
@@ -43,8 +42,8 @@ is_owned(const void *block)
     if (__builtin_expect(leaf == NULL, 1))
         return false;
     size_t page = (address >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1);
-    uint64_t last = atomic_load_explicit(&leaf[page | (CHUNK_PAGES - 1)], memory_order_relaxed);
-    return atomic_load_explicit(&leaf[page], memory_order_relaxed) != 0 || (last != 0 && last != ENTRY_LEFT);
+    uint64_t first = atomic_load_explicit(&leaf[page & ~(CHUNK_PAGES - 1)], memory_order_relaxed);
+    return atomic_load_explicit(&leaf[page], memory_order_relaxed) != 0 || (first != 0 && first != ENTRY_LEFT);
 }
 
 /* Was it left behind by an allocator that is gone? Then its release is nobody's business. */

@@ -34,29 +34,45 @@ run_record_free(struct free_runs *f, struct run *r)
     f->records = r;
 }
 
-/* Of a giant that is being purged there may be a table for its start only. */
-static uintptr_t
-last_entry(const struct run *r)
-{
-    if (r->kind == RUN_PURGING && r->pages > GIANT_PAGES)
-        return r->base;
-    return r->base + (r->pages << PAGE_LG) - (run_is_span(r) ? CHUNK_SIZE : PAGE_SIZE);
-}
+static const struct run inside = { .kind = RUN_INSIDE };
 
-void
-run_enter_ends(const struct run *r)
+static void
+set_ends(const struct run *r, uint64_t entry)
 {
-    uint64_t entry = entry_make(r);
     pagemap_set(r->base, 1, entry);
-    if (last_entry(r) != r->base)
-        pagemap_set(last_entry(r), 1, entry);
+    if (!run_is_giant(r))
+        pagemap_set(r->base + (r->pages << PAGE_LG) - (run_is_span(r) ? CHUNK_SIZE : PAGE_SIZE), 1, entry);
 }
 
 void
-run_clear_ends(const struct run *r)
+run_enter_ends(struct run *r)
 {
-    pagemap_set(r->base, 1, 0);
-    pagemap_set(last_entry(r), 1, 0);
+    set_ends(r, entry_make(r));
+    if (run_is_giant(r))
+        giant_add(r);
+}
+
+void
+run_clear_ends(struct run *r)
+{
+    if (run_is_giant(r))
+        giant_remove(r);
+    set_ends(r, run_is_span(r) && !run_is_giant(r) ? entry_make(&inside) : 0);
+}
+
+void
+span_enter_inside(const struct run *r)
+{
+    for (size_t i = 0; i < r->pages && !run_is_giant(r); i += CHUNK_PAGES)
+        pagemap_set(r->base + (i << PAGE_LG), 1, entry_make(&inside));
+}
+
+void
+span_clear(const struct run *r)
+{
+    for (size_t i = 0; i < r->pages && (i == 0 || !run_is_giant(r)); i += CHUNK_PAGES)
+        if (pagemap_get(pagemap, (void *)(r->base + (i << PAGE_LG))) != 0)
+            pagemap_set(r->base + (i << PAGE_LG), 1, 0);
 }
 
 /* Put a run in the list of its length, or take it out. */
@@ -167,10 +183,10 @@ absorb(struct free_runs *f, struct run *r, struct run *other)
 }
 
 static struct run *
-span_beside(const struct free_runs *f, const struct run *r, uintptr_t entry)
+span_beside(const struct free_runs *f, const struct run *r, uintptr_t address)
 {
-    struct run *other = run_beside(entry, r->kind);
-    if (other == NULL || other->owner != f)
+    struct run *other = run_beside(address, r->kind);
+    if (other == NULL || other->owner != f || r->pages + other->pages > GIANT_PAGES)
         return NULL;
     const struct run *left = other->base < r->base ? other : r, *right = left == r ? other : r;
     return f->may_merge == NULL || f->may_merge(left, right) ? other : NULL;
@@ -183,6 +199,7 @@ free_spans_add(struct free_runs *f, struct run *r, size_t touched)
     r->heap = 0;
     r->owner = f;
     r->touched = touched;
+    span_enter_inside(r);
     struct run *other = span_beside(f, r, r->base - CHUNK_SIZE);
     if (other != NULL)
         absorb(f, r, other);
@@ -286,6 +303,8 @@ divide(struct free_runs *f, struct run *from, struct run *cut, struct run *rest,
             left[i]->owner = f;
             left[i]->touched = mine;
             touched -= mine;
+            if (run_is_giant(&whole))
+                span_enter_inside(left[i]);
         }
         lists_add(f, left[i], older);
     }

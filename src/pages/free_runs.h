@@ -2,7 +2,8 @@
  * A pool's free memory: clean runs and spans, which read as zero, and dirty ones, which were used. They are found by their
  * length, the dirty ones by their age too. Neighbours of one kind are joined; a run that is a whole chunk then becomes a span,
  * so that it serves huge blocks too. The page map has an entry for the first and the last page of each run, and for the first
- * page of the first and of the last chunk of each span.
+ * page of each chunk of a span: between its ends one that is of no run and only says whose the chunk is. Spans are not joined to
+ * giants (pages/giants.h); where the hooks refuse to take one back, it has an entry at its start only.
  *
  * The caller holds the pool's lock, which guards all that is here.
  */
@@ -59,10 +60,16 @@ run_is_span(const struct run *r)
 struct run *run_beside(uintptr_t address, uint8_t kind);
 
 /* Enter a run's first and last page in the page map, of a span those of its first and last chunk. */
-void run_enter_ends(const struct run *r);
+void run_enter_ends(struct run *r);
 
-/* Clear the entries of a whole run's or span's ends. */
-void run_clear_ends(const struct run *r);
+/* Clear the entries of a whole run's ends. A span's become what those between them are. */
+void run_clear_ends(struct run *r);
+
+/* Have all chunks of a span's say that they are inside of one. */
+void span_enter_inside(const struct run *r);
+
+/* Clear the entries of a span's or huge run's chunks, which are going to be somebody else's. */
+void span_clear(const struct run *r);
 
 /* Add a free run or span, whose pages have no entries. touched, for a span: pages that may be resident. Neighbours that are
  * joined with it are one with it then, in its record; theirs are freed. */

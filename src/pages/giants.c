@@ -30,7 +30,7 @@ giant_find(uintptr_t address)
         return NULL;
     pagemap_lock_take();
     struct run *r = giants;
-    while (r != NULL && address - r->base >= r->pages << PAGE_LG)
+    while (r != NULL && address - r->base >= chunks_of(r->pages) << CHUNK_LG)
         r = r->next_giant;
     pagemap_lock_drop();
     return r;

@@ -4,12 +4,6 @@
 #include "os/os.h"
 #include "pages/giants.h"
 
-static size_t
-chunks_of(size_t pages)
-{
-    return (pages + CHUNK_PAGES - 1) / CHUNK_PAGES;
-}
-
 static uintptr_t
 end_of_chunks(const struct run *r)
 {
@@ -34,14 +28,14 @@ static void
 enter(struct run *r)
 {
     set_words(r, 0, words_of(r->pages), entry_make(r));
-    if (r->pages > GIANT_PAGES)
+    if (run_is_giant(r))
         giant_add(r);
 }
 
 static void
 leave(struct run *r)
 {
-    if (r->pages > GIANT_PAGES)
+    if (run_is_giant(r))
         giant_remove(r);
     set_words(r, 0, words_of(r->pages), 0);
 }
@@ -130,7 +124,7 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks, bool *di
     struct run *next = run_beside(end, SPAN_DIRTY);
     if (next == NULL)
         next = run_beside(end, SPAN_CLEAN);
-    if (next == NULL || next->owner != &pool->free || next->pages < pages)
+    if (next == NULL || next->owner != &pool->free || next->pages < pages || !span_may_be_cut(next, 0, pages))
         return false;
     if ((next->pages > pages &&
          !pool->hooks->split(pool->context, (void *)end, next->pages << PAGE_LG, pages << PAGE_LG)) ||
@@ -143,6 +137,7 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks, bool *di
         run_enter_ends(next);
         return false;
     }
+    span_clear(cut); /* a giant has no entries there */
     *dirty = !cut->zeroed;
     run_record_free(&pool->free, cut);
     return true;
@@ -170,7 +165,7 @@ grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
     bool dirty = false;
     *movable = pool->hooks == &pool_system_hooks;
     /* Tables first: what is mapped cannot always be given back. Those that are made in vain cost addresses. */
-    if (pages <= GIANT_PAGES && pagemap_reserve(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
+    if (span_reserve_entries(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
         return false;
     if (chunks != 0 && !extend_into_free(pool, r, chunks, &dirty) && !extend_mapping(pool, r, chunks, movable))
         return false;
@@ -211,10 +206,8 @@ shrink(struct pool *pool, struct run *r, size_t pages)
     struct run *tail = NULL;
     uintptr_t cut = r->base + (keep << PAGE_LG);
     if (keep != all) {
-        /* Tables for what a giant becomes, and for its tail, or for the ends of that. */
-        if (r->pages > GIANT_PAGES && ((pages <= GIANT_PAGES && pagemap_reserve(r->base, keep) != 0) ||
-                                       pagemap_reserve(cut, all - keep <= GIANT_PAGES ? all - keep : 1) != 0 ||
-                                       pagemap_reserve(end_of_chunks(r) - PAGE_SIZE, 1) != 0))
+        /* What a giant becomes, and its tail, may have more entries than it has. */
+        if (span_reserve_entries(r->base, keep) != 0 || span_reserve_entries(cut, all - keep) != 0)
             return false;
         tail = run_record_new(&pool->free);
         if (tail == NULL)
@@ -226,7 +219,7 @@ shrink(struct pool *pool, struct run *r, size_t pages)
         *tail = (struct run){ .base = cut, .pages = all - keep, .kind = SPAN_DIRTY };
         tail->touched = touched - keep; /* the block had them all */
     }
-    bool was_giant = r->pages > GIANT_PAGES;
+    bool was_giant = run_is_giant(r);
     set_pages(r, pages);
     set_rest(pool, r, (touched < keep ? touched : keep) - pages);
     if (tail != NULL && was_giant)

@@ -8,6 +8,12 @@
 
 struct pool pool_default; /* made by pool_init(): what is not touched of it is not resident */
 
+int
+span_reserve_entries(uintptr_t base, size_t pages)
+{
+    return pagemap_reserve(base, pages > GIANT_PAGES ? 1 : pages);
+}
+
 struct run *
 span_reserve(struct pool *pool, size_t bytes, size_t alignment)
 {
@@ -28,11 +34,19 @@ span_reserve(struct pool *pool, size_t bytes, size_t alignment)
     size_t pages = bytes >> PAGE_LG;
     pool->mapped += bytes;
     *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1 };
-    /* Entries are set at the start of each of its chunks and at the end of the last, or at its start only. */
-    if (pagemap_reserve(r->base, bytes <= GIANT_BYTES ? pages : 1) == 0)
+    if (span_reserve_entries(r->base, pages) == 0)
         return r;
     span_release(pool, r, 0);
     return NULL;
+}
+
+bool
+span_may_be_cut(const struct run *r, size_t head, size_t pages)
+{
+    uintptr_t cut = r->base + (head << PAGE_LG), tail = cut + (pages << PAGE_LG);
+    size_t left = r->pages - head - pages;
+    return !run_is_giant(r) || ((head == 0 || span_reserve_entries(r->base, head) == 0) && span_reserve_entries(cut, pages) == 0 &&
+                                (left == 0 || span_reserve_entries(tail, left) == 0));
 }
 
 struct run *
@@ -44,6 +58,8 @@ span_take(struct pool *pool, size_t chunks, size_t alignment)
             continue;
         size_t head = (-from->base & (alignment - 1)) >> PAGE_LG, pages = chunks * CHUNK_PAGES;
         void *p = (void *)(from->base + (head << PAGE_LG));
+        if (!span_may_be_cut(from, head, pages))
+            continue;
         if ((head != 0 && !pool->hooks->split(pool->context, (void *)from->base, from->pages << PAGE_LG, head << PAGE_LG)) ||
             (head + pages != from->pages &&
              !pool->hooks->split(pool->context, p, (from->pages - head) << PAGE_LG, pages << PAGE_LG)))
@@ -189,7 +205,7 @@ give_dirty(struct pool *pool, struct run *r)
 {
     if (r->kind == RUN_DIRTY)
         free_runs_add(&pool->free, r);
-    else if (r->pages > GIANT_PAGES) /* there are no tables for all of it */
+    else if (run_is_giant(r)) /* no part of it could be used without tables */
         purge_run(pool, r);
     else
         free_spans_add(&pool->free, r, r->touched);
@@ -305,6 +321,15 @@ pool_purge(void)
     }
 }
 
+/* What the chunk of an address says of itself. The first page of a chunk in use has an entry at any time, if only a free run's;
+ * but of a giant's chunks only the first one has. */
+static struct run *
+run_of_chunk(uintptr_t address)
+{
+    struct run *r = entry_run(pagemap_get(pagemap, (void *)(address & ~CHUNK_MASK)));
+    return r != NULL ? r : giant_find(address);
+}
+
 struct run *
 pool_find(const void *address)
 {
@@ -312,19 +337,14 @@ pool_find(const void *address)
     if (r != NULL)
         return r->kind >= RUN_SLAB ? r : NULL;
     uintptr_t a = (uintptr_t)address;
-    r = entry_run(pagemap_get(pagemap, (void *)(a & ~CHUNK_MASK)));
-    if (r != NULL)
-        return r->kind == RUN_HUGE && a - r->base < r->pages << PAGE_LG ? r : NULL;
-    return giant_find(a);
+    r = run_of_chunk(a);
+    return r != NULL && r->kind == RUN_HUGE && a - r->base < r->pages << PAGE_LG ? r : NULL;
 }
 
 bool
 pool_holds(const void *address)
 {
-    /* The first page of a chunk in use always has an entry, if only a free run's. So has the last one, which
-     * the loader's guards look at: a huge run has none there. */
-    const struct run *r = entry_run(pagemap_get(pagemap, (void *)((uintptr_t)address & ~CHUNK_MASK)));
-    return r != NULL && r->kind != RUN_HUGE;
+    return run_of_chunk((uintptr_t)address) != NULL;
 }
 
 bool

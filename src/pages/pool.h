@@ -133,6 +133,10 @@ void pool_fork_child(void);
  * pages, `zeroed`, `touched` (of a span) and kind, and no entries. NULL: no memory. */
 struct run *span_take(struct pool *pool, size_t chunks, size_t alignment);
 struct run *span_reserve(struct pool *pool, size_t bytes, size_t alignment);
+/* Make sure that tables are there for the entries of a span or huge run. 0 or ENOMEM. */
+int span_reserve_entries(uintptr_t base, size_t pages);
+/* The same for what comes of a free span when so many pages are cut out of it. */
+bool span_may_be_cut(const struct run *r, size_t head, size_t pages);
 
 /* purge.c: Give a span back that is in no list and has no entries; if the hooks refuse, it is free, with `touched` pages that may
  * be resident, or is kept in `refused`. */

@@ -22,6 +22,8 @@ purge_run(struct pool *pool, struct run *r)
     r->bin = r->word_bin = 0;
     r->heap = 0;
     r->purger = lock_self();
+    if (run_is_span(r))
+        span_enter_inside(r);
     run_enter_ends(r);
     run_list_push(&pool->purging, r);
     r->older = pool->batch;
@@ -40,10 +42,10 @@ purge_oldest(struct pool *pool, size_t excess)
     if (excess < PURGE_LEAST)
         excess = PURGE_LEAST;
     if (span)
-        excess = (excess + CHUNK_PAGES - 1) & ~(CHUNK_PAGES - 1);
+        excess = chunks_of(excess) * CHUNK_PAGES;
     size_t head = r->pages - excess;
     run_clear_ends(r);
-    if (r->pages > excess && (!span || pool->hooks->split(pool->context, (void *)r->base, r->pages << PAGE_LG, head << PAGE_LG)))
+    if (r->pages > excess && !run_is_giant(r) && (!span || pool->hooks->split(pool->context, (void *)r->base, r->pages << PAGE_LG, head << PAGE_LG)))
         cut = free_runs_cut(&pool->free, r, head, excess);
     if (cut == NULL) {
         cut = r;
@@ -55,6 +57,7 @@ purge_oldest(struct pool *pool, size_t excess)
 bool
 span_release(struct pool *pool, struct run *r, size_t touched)
 {
+    span_clear(r);
     pagemap_purge(r->base, r->pages);
     if (pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG)) {
         pool->mapped -= r->pages << PAGE_LG;
@@ -132,7 +135,7 @@ purge_batch(struct pool *pool)
         struct run *r = batch;
         batch = r->older;
         /* Locked pages (mlockall) cannot be purged, but they can be released. */
-        any |= purge_end(pool, r, r->zeroed, !r->zeroed || r->pages > GIANT_PAGES);
+        any |= purge_end(pool, r, r->zeroed, !r->zeroed || run_is_giant(r));
     }
     release_clean(pool);
     return any;
@@ -172,6 +175,6 @@ purge_forked(struct pool *pool)
         next = r->next;
         /* What this thread was at, before a signal handler forked, it goes on with. */
         if (r->purger != lock_self())
-            purge_end(pool, r, false, r->pages > GIANT_PAGES);
+            purge_end(pool, r, false, run_is_giant(r));
     }
 }

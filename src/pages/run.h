@@ -25,6 +25,7 @@ enum run_kind {
     RUN_PURGING, /* free, run or span; on its way from dirty to clean */
     RUN_GIVEN,   /* being freed together with others */
     RUN_ABSORBED,/* was one of those; another's record speaks for its pages now */
+    RUN_INSIDE,  /* no run: what the page map says of the chunks between the ends of a free span */
     RUN_SLAB,    /* cut into blocks of one size class */
     RUN_LARGE,   /* one block, in a chunk */
     RUN_HUGE     /* one block that has chunks of its own */
@@ -60,15 +61,19 @@ struct run {
     union {
         /* slab: a bit for each block, 1 free. The last members of a record of 128 bytes, more only with larger pages. */
         uint64_t bits[SLAB_MAX_BLOCKS / 64];
-        struct {                     /* span */
-            struct free_runs *owner; /* whose it is */
-            size_t touched;          /* pages that may be resident */
-        };
-        uint32_t purger;             /* being purged: whose hand it is in, lock_self() */
-        struct {                     /* huge */
-            struct run *next_giant;  /* in the list of those that are found by it (pages/giants.h) */
-            size_t rest;             /* pages behind it, in its last chunk, that were used before and may be resident */
-            struct run *younger_rest, *older_rest; /* in the pool's list, if it has such */
+        struct {
+            struct run *next_giant; /* span, huge: in the list of those that are found by it (pages/giants.h) */
+            union {
+                struct {                     /* span */
+                    struct free_runs *owner; /* whose it is */
+                    size_t touched;          /* pages that may be resident */
+                };
+                uint32_t purger;             /* being purged: whose hand it is in, lock_self() */
+                struct {                     /* huge */
+                    size_t rest;             /* pages behind it, in its last chunk, that were used before and may be resident */
+                    struct run *younger_rest, *older_rest; /* in the pool's list, if it has such */
+                };
+            };
         };
     };
 } __attribute__((aligned(128))); /* page map entries keep its address in multiples of that */
@@ -87,6 +92,12 @@ static inline void
 run_bits_put(struct run *run, unsigned word, uint64_t bits)
 {
     __atomic_store_n(&run->bits[word], bits, __ATOMIC_RELAXED);
+}
+
+static inline size_t
+chunks_of(size_t pages)
+{
+    return (pages + CHUNK_PAGES - 1) / CHUNK_PAGES;
 }
 
 /* Is it one block, which begins at this address? */

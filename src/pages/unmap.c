@@ -2,7 +2,7 @@
 #include "pages/unmap.h"
 
 #include "os/os.h"
-#include "pages/run.h"
+#include "pages/free_runs.h"
 
 /* Whole chunks at an address: a free span, a huge run, or one chunk that runs were cut from. */
 struct chunks {
@@ -18,7 +18,7 @@ chunks_at(uintptr_t a)
     if (r == NULL || r->base != a)
         return (struct chunks){ a, r != NULL ? CHUNK_SIZE : 0, NULL };
     bool whole = r->kind == SPAN_CLEAN || r->kind == SPAN_DIRTY || r->kind == RUN_HUGE;
-    size_t bytes = whole ? ((r->pages << PAGE_LG) + CHUNK_MASK) & ~CHUNK_MASK : CHUNK_SIZE;
+    size_t bytes = whole ? chunks_of(r->pages) << CHUNK_LG : CHUNK_SIZE;
     return (struct chunks){ a, bytes, whole ? r : NULL };
 }
 
@@ -42,16 +42,14 @@ each_chunks(void (*each)(struct chunks chunks))
     }
 }
 
-/* Clear the entries of whole chunks: a guard may ask about what is mapped there next. Of a giant only the first page has one,
- * and it may have no table for the rest. */
+/* Clear the entries of whole chunks: a guard may ask about what is mapped there next. */
 static void
 clear(struct chunks chunks)
 {
     if (chunks.whole == NULL)
         pagemap_set(chunks.base, CHUNK_PAGES, 0);
-    for (size_t offset = 0; chunks.whole != NULL && offset < chunks.bytes; offset += CHUNK_SIZE)
-        if (pagemap_get(pagemap, (void *)(chunks.base + offset)) != 0)
-            pagemap_set(chunks.base + offset, 1, 0);
+    else
+        span_clear(chunks.whole);
 }
 
 static void

@@ -120,11 +120,11 @@ test_policy_off_leaves_the_module_to_libc(void **state)
 
 /* Each is one run of pages; freed, they are joined into one free run that has them inside of it. */
 static void
-host_frees_large_blocks_twice(void)
+host_frees_blocks_twice(size_t size)
 {
     void *volatile blocks[3];
     for (int i = 0; i < 3; i++)
-        blocks[i] = CALL(module, blocks_make)(BLOCKS_MALLOC, 1200000);
+        blocks[i] = CALL(module, blocks_make)(BLOCKS_MALLOC, size);
     for (int i = 0; i < 6; i++)
         free(blocks[i % 3]);
     if (malloc_usable_size(blocks[0]) + malloc_usable_size(blocks[1]) + malloc_usable_size(blocks[2]) != 0)
@@ -132,11 +132,22 @@ host_frees_large_blocks_twice(void)
 }
 
 static void
-test_host_frees_large_blocks_of_the_module_twice(void **state)
+host_frees_large_blocks_twice(void)
 {
-    (void)state;
+    host_frees_blocks_twice(1200000);
+}
+
+static void
+host_frees_huge_blocks_twice(void)
+{
+    host_frees_blocks_twice((size_t)30 << 20);
+}
+
+static void
+double_frees_are_told(void (*frees)(void))
+{
     char message[1024];
-    int status = child_status(host_frees_large_blocks_twice, message, sizeof message);
+    int status = child_status(frees, message, sizeof message);
     /* The option abort is on in a debug build: the first message is the last. */
     if (status != (ALCOVE_DEBUG ? SIGABRT : 0))
         fail_msg("status 0x%x: %s", status, message);
@@ -146,6 +157,20 @@ test_host_frees_large_blocks_of_the_module_twice(void **state)
         assert_non_null(said);
         said++;
     }
+}
+
+static void
+test_host_frees_large_blocks_of_the_module_twice(void **state)
+{
+    (void)state;
+    double_frees_are_told(host_frees_large_blocks_twice);
+}
+
+static void
+test_host_frees_huge_blocks_of_the_module_twice(void **state)
+{
+    (void)state;
+    double_frees_are_told(host_frees_huge_blocks_twice);
 }
 
 static alcove_module *strict;
@@ -263,6 +288,7 @@ main(void)
         TEST(test_limit_can_be_raised_while_the_module_runs),
         TEST(test_policy_off_leaves_the_module_to_libc),
         TEST(test_host_frees_large_blocks_of_the_module_twice),
+        TEST(test_host_frees_huge_blocks_of_the_module_twice),
         TEST(test_strict_policy_aborts_at_a_crossing_and_names_both_sides),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -213,6 +213,20 @@ test_double_free_of_a_huge_block(void **unused)
     assert_free_refused(block, "free of");
 }
 
+/* Freed, they are one free span that has them inside of it. */
+static void
+test_double_free_of_huge_blocks_beside_each_other(void **unused)
+{
+    (void)unused;
+    void *blocks[3];
+    for (int i = 0; i < 3; i++)
+        blocks[i] = table->malloc((size_t)30 << 20);
+    for (int i = 0; i < 3; i++)
+        table->free(blocks[i]);
+    for (int i = 0; i < 3; i++)
+        assert_free_refused(blocks[i], "double free");
+}
+
 static void
 test_double_free_after_the_cache_was_emptied(void **unused)
 {
@@ -834,6 +848,7 @@ main(void)
         misuse_test(test_double_free_at_once),
         misuse_test(test_double_free_of_a_large_block),
         misuse_test(test_double_free_of_a_huge_block),
+        misuse_test(test_double_free_of_huge_blocks_beside_each_other),
         misuse_test(test_double_free_after_the_cache_was_emptied),
         misuse_test(test_double_free_with_another_freed_between),
         misuse_test(test_double_free_that_a_cache_hides),

@@ -815,6 +815,38 @@ test_huge_runs_are_cut_from_dirty_spans_and_joined_again(void **unused)
     give(whole);
 }
 
+/* A double free is told of wherever a block was in it. */
+static void
+test_each_chunk_of_a_free_span_is_the_pools(void **unused)
+{
+    (void)unused;
+    enum { CHUNKS = 12 };
+    struct run *whole = pool_take_huge(&pool_default, CHUNKS * CHUNK_SIZE, PAGE_SIZE, huge_use), *r[CHUNKS / 2], *first;
+    uintptr_t base = whole->base;
+    give(whole);
+    for (unsigned round = 0; round < 3; round++) {
+        for (int i = 0; i < CHUNKS / 2; i++)
+            r[i] = pool_take_huge(&pool_default, 2 * CHUNK_SIZE - PAGE_SIZE, PAGE_SIZE, huge_use);
+        for (int i = 0; i < CHUNKS / 2; i++)
+            give(r[i * 5 % (CHUNKS / 2)]);
+        first = round == 1 ? take(1) : NULL; /* which takes a chunk */
+        for (uintptr_t a = base; a < base + CHUNKS * CHUNK_SIZE; a += CHUNK_SIZE / 4) {
+            assert_true(pool_holds((void *)a));
+            assert_true(pool_find((void *)a) == (first != NULL && a == base ? first : NULL));
+        }
+        if (first != NULL)
+            give(first);
+        if (round == 1)
+            pool_purge_some(&pool_default, CHUNK_PAGES);
+    }
+    assert_false(pool_holds((void *)(base - 1)));
+    pool_purge();
+    for (uintptr_t a = base; a < base + CHUNKS * CHUNK_SIZE; a += CHUNK_SIZE) {
+        assert_false(pool_holds((void *)a));
+        assert_int_equal(entry_at(a), 0);
+    }
+}
+
 /* A chunk that is free as a whole serves huge blocks, and a freed huge block serves small runs. */
 static void
 test_chunks_and_spans_serve_each_other(void **unused)
@@ -1239,6 +1271,7 @@ main(void)
         fresh_test(test_impossible_sizes_are_refused_and_cost_nothing),
         fresh_test(test_impossible_growth_makes_no_tables),
         fresh_test(test_huge_runs_are_cut_from_dirty_spans_and_joined_again),
+        fresh_test(test_each_chunk_of_a_free_span_is_the_pools),
         fresh_test(test_chunks_and_spans_serve_each_other),
         fresh_test(test_huge_run_grows_into_a_free_neighbour),
         fresh_test(test_giant_costs_one_word),
