@@ -64,8 +64,7 @@ span_release(struct pool *pool, struct run *r, size_t touched)
         run_record_free(&pool->free, r);
         return true;
     }
-    /* Of a giant not all tables are there. */
-    if (pagemap_reserve(r->base, r->pages) == 0) {
+    if (span_reserve_entries(r->base, r->pages) == 0) {
         free_spans_add(&pool->free, r, touched);
     } else {
         r->touched = touched;

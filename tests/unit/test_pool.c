@@ -8,6 +8,7 @@
 
 #include "heap/slab.h"
 #include "os/os.h"
+#include "pages/giants.h"
 #include "pages/pool.h"
 #include "tests/child.h"
 
@@ -921,6 +922,7 @@ test_giant_costs_one_word(void **unused)
 /* Memory from hooks that refuse every now and then. */
 static struct {
     unsigned calls, refuse_at;
+    bool keeping; /* what was reserved is not taken back */
     size_t reserved;
 } hooks_seen;
 
@@ -952,7 +954,7 @@ static bool
 test_unmap(void *unused, void *address, size_t size)
 {
     (void)unused;
-    bool done = !refuses() && os_unmap(address, size);
+    bool done = !refuses() && !hooks_seen.keeping && os_unmap(address, size);
     hooks_seen.reserved -= done ? size : 0;
     return done;
 }
@@ -1049,6 +1051,45 @@ test_hook_that_refuses_loses_nothing(void **unused)
         assert_int_equal(hooks_seen.reserved, 0);
     }
     assert_true(last > 50);
+}
+
+/* It is no block's any more, but the pool's still, and used again: as a whole, then in parts. */
+static void
+test_giant_that_cannot_be_given_back_costs_one_word(void **unused)
+{
+    (void)unused;
+    const size_t bytes = (size_t)6 << 30;
+    memset(&hooked, 0, sizeof hooked);
+    pool_make(&hooked, &test_hooks, NULL, -1);
+    struct run *r = pool_take_huge(&hooked, bytes, PAGE_SIZE, huge_use), *part;
+    uintptr_t base = r->base;
+    unsigned before = leaves();
+    hooks_seen.keeping = true;
+    for (int round = 0; round < 2; round++) {
+        r->next = NULL;
+        pool_give(&hooked, r);
+        pool_purge();
+        assert_int_equal(leaves(), before);
+        assert_null(pool_find((void *)base));
+        assert_true(pool_holds((void *)base) && pool_holds((void *)(base + bytes / 2)));
+        assert_int_equal(hooked.mapped, bytes);
+        r = pool_take_huge(&hooked, round == 0 ? bytes : bytes - GIANT_BYTES, PAGE_SIZE, huge_use);
+        assert_int_equal(r->base, base);
+        assert_ptr_equal(pool_find((void *)(base + bytes / 2)), r);
+    }
+    part = pool_take_huge(&hooked, CHUNK_SIZE, PAGE_SIZE, huge_use);
+    assert_int_equal(part->base, end_of(r));
+    for (size_t i = 1; i < GIANT_BYTES / CHUNK_SIZE; i++)
+        assert_true(pool_holds((void *)(part->base + i * CHUNK_SIZE)));
+    assert_false(pool_holds((void *)(base + bytes)));
+    hooks_seen.keeping = false;
+    r->next = part;
+    part->next = NULL;
+    pool_give(&hooked, r);
+    pool_purge();
+    pool_end(&hooked);
+    assert_int_equal(hooked.mapped, 0);
+    assert_false(pool_holds((void *)base) || pool_holds((void *)(base + bytes / 2)));
 }
 
 /* A fork while pages are being purged, which is without a lock. */
@@ -1276,6 +1317,7 @@ main(void)
         fresh_test(test_huge_run_grows_into_a_free_neighbour),
         fresh_test(test_giant_costs_one_word),
         fresh_test(test_hook_that_refuses_loses_nothing),
+        fresh_test(test_giant_that_cannot_be_given_back_costs_one_word),
         fresh_test(test_child_finds_what_another_thread_was_purging),
         fresh_test(test_child_goes_on_with_what_its_thread_was_purging),
         fresh_test(test_release_unmaps_everything),
