@@ -7,7 +7,6 @@
 #include "os/os.h"
 
 static struct lock tables = LOCK_INITIAL(LOCK_PAGEMAP);
-static size_t leaves; /* made by us, or found in a map that was lent */
 
 /* Untouched, hence not resident, when a loader lends one. It begins a page, so that it parts other variables in two, and no
  * page more is touched. */
@@ -56,7 +55,7 @@ leaf_make(size_t i)
             return NULL;
         os_huge_pages(leaf, PAGEMAP_LEAF_BYTES, false); /* a word would make all of it resident */
         atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
-        __atomic_store_n(&leaves, leaves + 1, __ATOMIC_RELAXED);
+        atomic_fetch_add_explicit(&pagemap->leaves, 1, memory_order_relaxed);
     }
     if (pagemap_first.granule == NOWHERE)
         first_set(pagemap_granule(i << PAGEMAP_ROOT_SHIFT), leaf);
@@ -85,7 +84,7 @@ pagemap_reserve(uintptr_t base, size_t pages)
 size_t
 pagemap_bytes(void)
 {
-    return __atomic_load_n(&leaves, __ATOMIC_RELAXED) * PAGEMAP_LEAF_BYTES;
+    return atomic_load_explicit(&pagemap->leaves, memory_order_relaxed) * PAGEMAP_LEAF_BYTES;
 }
 
 void
@@ -124,7 +123,6 @@ void
 pagemap_release(void)
 {
     first_set(NOWHERE, NULL);
-    leaves = 0;
     for (size_t i = 0; i < PAGEMAP_ROOT_COUNT; i++) {
         pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
         if (leaf == NULL)
@@ -135,6 +133,7 @@ pagemap_release(void)
             continue;
         }
         atomic_store_explicit(&pagemap->root[i], NULL, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&pagemap->leaves, 1, memory_order_relaxed);
         os_give_up(leaf, PAGEMAP_LEAF_BYTES);
     }
 }

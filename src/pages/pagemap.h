@@ -36,7 +36,8 @@ typedef _Atomic uint64_t pagemap_entry;
 
 struct pagemap {
     _Atomic(pagemap_entry *) root[PAGEMAP_ROOT_COUNT];
-    _Atomic uint32_t left; /* 1: it has entries that are ENTRY_LEFT, which must stay */
+    _Atomic uint32_t left;   /* 1: it has entries that are ENTRY_LEFT, which must stay */
+    _Atomic uint32_t leaves; /* how many there are: in a map that was lent, those of allocators before us too */
 };
 
 /* An entry: heap number in the top 16 bits; in the middle the address of the run's record, which is a multiple

@@ -168,6 +168,13 @@ test_lent_map_is_used_and_handed_back_empty(void **unused)
     pagemap_entry *leaf = atomic_load(&lent->root[SOMEWHERE >> PAGEMAP_ROOT_SHIFT]);
     assert_non_null(leaf);
     assert_int_equal(leaf[0], 0);
+    /* They count for the next one that it is lent to. */
+    pagemap_lend(own);
+    assert_int_equal(pagemap_bytes(), 0);
+    pagemap_lend(lent);
+    assert_int_equal(pagemap_bytes(), PAGEMAP_LEAF_BYTES);
+    assert_int_equal(pagemap_reserve(SOMEWHERE, 2), 0);
+    assert_int_equal(pagemap_bytes(), PAGEMAP_LEAF_BYTES);
     munmap((void *)leaf, PAGEMAP_LEAF_BYTES);
     munmap(lent, sizeof *lent);
     pagemap_lend(own);
