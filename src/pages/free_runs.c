@@ -98,31 +98,31 @@ list_change(struct free_runs *f, struct run *r, bool add)
 }
 
 static void
-age_add(struct free_runs *f, struct run *r, struct run *older)
+age_add(struct run_ages *ages, struct run *r, struct run *older)
 {
     r->older = older;
-    r->younger = older != NULL ? older->younger : f->oldest;
+    r->younger = older != NULL ? older->younger : ages->oldest;
     if (r->older != NULL)
         r->older->younger = r;
     else
-        f->oldest = r;
+        ages->oldest = r;
     if (r->younger != NULL)
         r->younger->older = r;
     else
-        f->youngest = r;
+        ages->youngest = r;
 }
 
 static void
-age_remove(struct free_runs *f, struct run *r)
+age_remove(struct run_ages *ages, struct run *r)
 {
     if (r->older != NULL)
         r->older->younger = r->younger;
     else
-        f->oldest = r->younger;
+        ages->oldest = r->younger;
     if (r->younger != NULL)
         r->younger->older = r->older;
     else
-        f->youngest = r->older;
+        ages->youngest = r->older;
 }
 
 /* Pages that decay has to see to. */
@@ -132,32 +132,40 @@ dirty_pages(const struct run *r)
     return r->kind == RUN_DIRTY ? r->pages : r->kind == SPAN_DIRTY ? r->touched : 0;
 }
 
-static bool
-is_dirty(const struct run *r)
+/* Where its kind is kept in order; NULL: nowhere. */
+static struct run_ages *
+ages_of(struct free_runs *f, const struct run *r)
 {
-    return r->kind == RUN_DIRTY || r->kind == SPAN_DIRTY;
+    return r->kind == RUN_CLEAN ? NULL : r->kind == SPAN_CLEAN ? &f->clean_ages : &f->dirty_ages;
 }
 
-/* List a run whose neighbours are joined already; a dirty one is next younger than `older`. */
+/* List a run whose neighbours are joined already, next younger than `older` of its kind. */
 static void
 lists_add(struct free_runs *f, struct run *r, struct run *older)
 {
+    struct run_ages *ages = ages_of(f, r);
     run_enter_ends(r);
     list_change(f, r, true);
-    if (is_dirty(r)) {
-        age_add(f, r, older);
-        f->dirty += dirty_pages(r);
-    }
+    if (ages != NULL)
+        age_add(ages, r, older);
+    f->dirty += dirty_pages(r);
+}
+
+static void
+lists_add_youngest(struct free_runs *f, struct run *r)
+{
+    struct run_ages *ages = ages_of(f, r);
+    lists_add(f, r, ages != NULL ? ages->youngest : NULL);
 }
 
 void
 free_runs_remove(struct free_runs *f, struct run *r)
 {
+    struct run_ages *ages = ages_of(f, r);
     list_change(f, r, false);
-    if (is_dirty(r)) {
-        age_remove(f, r);
-        f->dirty -= dirty_pages(r);
-    }
+    if (ages != NULL)
+        age_remove(ages, r);
+    f->dirty -= dirty_pages(r);
 }
 
 struct run *
@@ -206,7 +214,7 @@ free_spans_add(struct free_runs *f, struct run *r, size_t touched)
     other = span_beside(f, r, r->base + (r->pages << PAGE_LG));
     if (other != NULL)
         absorb(f, r, other);
-    lists_add(f, r, f->youngest);
+    lists_add_youngest(f, r);
 }
 
 void
@@ -229,7 +237,7 @@ free_runs_add(struct free_runs *f, struct run *r)
         r->kind = r->kind == RUN_CLEAN ? SPAN_CLEAN : SPAN_DIRTY;
         free_spans_add(f, r, r->kind == SPAN_DIRTY ? r->pages : 0);
     } else {
-        lists_add(f, r, f->youngest);
+        lists_add_youngest(f, r);
     }
 }
 
@@ -325,7 +333,8 @@ cut_listed(struct free_runs *f, struct run *from, bool listed, size_t head, size
             return NULL;
         }
     }
-    struct run *older = !listed ? f->youngest : is_dirty(from) ? from->older : NULL;
+    const struct run_ages *ages = ages_of(f, from);
+    struct run *older = ages == NULL ? NULL : listed ? from->older : ages->youngest;
     if (listed)
         free_runs_remove(f, from);
     return divide(f, from, cut, rest, older, head, pages);

@@ -33,9 +33,14 @@ struct span_lists {
     struct run *list[SPAN_LENGTHS];
 };
 
+struct run_ages {
+    struct run *oldest, *youngest;
+};
+
 struct free_runs {
     struct run *records;           /* unused ones */
-    struct run *oldest, *youngest; /* dirty runs and spans in the order in which they were freed */
+    struct run_ages dirty_ages;    /* dirty runs and spans in the order in which they were freed */
+    struct run_ages clean_ages;    /* clean spans in the order in which they became clean, or were refused last */
     size_t dirty;                  /* pages that may be resident */
     size_t clean_chunks;           /* in clean spans */
     bool (*may_merge)(const struct run *left, const struct run *right); /* spans that are neighbours; NULL: always */

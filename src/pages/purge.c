@@ -10,6 +10,9 @@
 /* Clean chunks that stay mapped, for what comes next. */
 #define SPARE_CHUNKS 1
 
+/* Spans that are offered to the hooks and refused, in one turn. */
+#define RELEASE_TRIES 16
+
 /* Runs purged between two holds of the lock. */
 #define PURGE_BATCH 32
 /* Pages of a run that are purged at least, if it has them. */
@@ -35,7 +38,7 @@ purge_run(struct pool *pool, struct run *r)
 static void
 purge_oldest(struct pool *pool, size_t excess)
 {
-    struct run *r = pool->free.oldest, *cut = NULL;
+    struct run *r = pool->free.dirty_ages.oldest, *cut = NULL;
     bool span = run_is_span(r);
     if (excess == 0)
         excess = r->pages;
@@ -54,6 +57,13 @@ purge_oldest(struct pool *pool, size_t excess)
     purge_run(pool, cut);
 }
 
+static void
+refused_push(struct pool *pool, struct run *r)
+{
+    r->next = pool->refused;
+    pool->refused = r;
+}
+
 bool
 span_release(struct pool *pool, struct run *r, size_t touched)
 {
@@ -68,34 +78,43 @@ span_release(struct pool *pool, struct run *r, size_t touched)
         free_spans_add(&pool->free, r, touched);
     } else {
         r->touched = touched;
-        r->next = pool->refused;
-        pool->refused = r;
+        refused_push(pool, r);
     }
     return false;
 }
 
+/* What is not tried this time comes first the next. */
 void
 release_refused(struct pool *pool)
 {
     struct run *r = pool->refused, *next;
     pool->refused = NULL;
-    for (; r != NULL; r = next) {
+    for (unsigned tries = RELEASE_TRIES; r != NULL; r = next) {
         next = r->next;
-        span_release(pool, r, r->touched);
+        if (tries == 0)
+            refused_push(pool, r);
+        else
+            tries -= !span_release(pool, r, r->touched);
     }
 }
 
-/* Release clean spans but for a few chunks; what was refused before is tried again. */
+/* Release clean spans but for a few chunks; what was refused before is tried again. One that is refused comes last the next time. */
 static void
 release_clean(struct pool *pool)
 {
+    struct run *r, *refused = NULL;
     release_refused(pool);
-    while (pool->free.clean_chunks > SPARE_CHUNKS) {
-        struct run *r = free_spans_find(&pool->free, SPAN_CLEAN, 1, CHUNK_SIZE);
+    for (unsigned tries = RELEASE_TRIES; tries > 0 && pool->free.clean_chunks > SPARE_CHUNKS;) {
+        r = pool->free.clean_ages.oldest;
+        if (r == refused)
+            return;
         free_runs_remove(&pool->free, r);
         run_clear_ends(r);
-        if (!span_release(pool, r, 0))
-            return;
+        if (span_release(pool, r, 0))
+            continue;
+        tries--;
+        if (refused == NULL)
+            refused = r;
     }
 }
 
@@ -151,7 +170,7 @@ purge_done(struct pool *pool)
 static bool
 too_much_is_dirty(const struct pool *pool, size_t limit)
 {
-    return pool->free.dirty > limit || (limit == 0 && pool->free.oldest != NULL);
+    return pool->free.dirty > limit || (limit == 0 && pool->free.dirty_ages.oldest != NULL);
 }
 
 void

@@ -46,7 +46,7 @@ struct run {
     uint8_t zeroed;    /* the pages read as zero when it was handed out */
     uint8_t word_bin;  /* the bin that its page map words name: its own, or 0, so that every free of it is looked at */
     union {
-        struct {       /* dirty: from the one that was freed first to the last */
+        struct {       /* dirty, and clean spans: from the one that became so first to the last */
             struct run *younger, *older;
         };
         struct {       /* large, huge */

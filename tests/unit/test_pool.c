@@ -1053,6 +1053,67 @@ test_hook_that_refuses_loses_nothing(void **unused)
     assert_true(last > 50);
 }
 
+/* Chunks that each stay a span of their own, of which the hooks keep some. */
+#define SPANS 100u
+static uintptr_t kept[SPANS];
+static unsigned kept_count, offers;
+
+static bool
+unmap_some(void *unused, void *address, size_t size)
+{
+    offers++;
+    for (unsigned i = 0; i < kept_count; i++)
+        if (kept[i] == (uintptr_t)address)
+            return false;
+    return test_unmap(unused, address, size);
+}
+
+static bool
+merge_never(void *unused, void *first, size_t first_size, void *second, size_t second_size)
+{
+    (void)unused, (void)first, (void)first_size, (void)second, (void)second_size;
+    return false;
+}
+
+static void
+test_span_that_is_refused_stands_in_no_others_way(void **unused)
+{
+    (void)unused;
+    struct pool_hooks hooks = test_hooks;
+    struct run *r[SPANS];
+    hooks.release = unmap_some;
+    hooks.merge = merge_never;
+    memset(&hooked, 0, sizeof hooked);
+    memset(&hooks_seen, 0, sizeof hooks_seen);
+    pool_make(&hooked, &hooks, NULL, -1);
+    for (unsigned i = 0; i < SPANS; i++)
+        assert_non_null(r[i] = pool_take(&hooked, CHUNK_PAGES, PAGE_SIZE, large_use));
+    for (unsigned i = 0; i < SPANS; i++) {
+        if (i % 5 != 4)
+            kept[kept_count++] = r[i]->base;
+        r[i]->next = i + 1 < SPANS ? r[i + 1] : NULL;
+    }
+    pool_give(&hooked, r[0]);
+    pool_purge();
+    unsigned first = offers, turns = 1;
+    for (; hooked.mapped > kept_count * CHUNK_SIZE; turns++) {
+        offers = 0;
+        pool_purge();
+        assert_true(offers < SPANS / 2); /* a turn takes no long time */
+        assert_true(turns < SPANS);
+    }
+    assert_true(first > 1);
+    kept_count = 2;
+    while (hooked.mapped > 3 * CHUNK_SIZE)
+        pool_purge();
+    offers = 0;
+    pool_purge();
+    assert_true(offers <= 3); /* nobody is asked twice */
+    kept_count = 0;
+    pool_end(&hooked);
+    assert_int_equal(hooks_seen.reserved, 0);
+}
+
 /* It is no block's any more, but the pool's still, and used again: as a whole, then in parts. */
 static void
 test_giant_that_cannot_be_given_back_costs_one_word(void **unused)
@@ -1145,7 +1206,7 @@ static void
 check_all_can_be_purged(void)
 {
     pool_purge();
-    CHECK(hooked.purging == NULL && hooked.free.dirty == 0 && hooked.free.oldest == NULL);
+    CHECK(hooked.purging == NULL && hooked.free.dirty == 0 && hooked.free.dirty_ages.oldest == NULL);
     CHECK(hooked.mapped <= 2 * CHUNK_SIZE); /* that of the last one, and a spare one */
     CHECK(hooked.mapped == hooks_seen.reserved);
     struct run *r = pool_take_huge(&hooked, 9 * CHUNK_SIZE, PAGE_SIZE, huge_use);
@@ -1317,6 +1378,7 @@ main(void)
         fresh_test(test_huge_run_grows_into_a_free_neighbour),
         fresh_test(test_giant_costs_one_word),
         fresh_test(test_hook_that_refuses_loses_nothing),
+        fresh_test(test_span_that_is_refused_stands_in_no_others_way),
         fresh_test(test_giant_that_cannot_be_given_back_costs_one_word),
         fresh_test(test_child_finds_what_another_thread_was_purging),
         fresh_test(test_child_goes_on_with_what_its_thread_was_purging),
