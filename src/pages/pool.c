@@ -14,19 +14,14 @@ span_reserve_entries(uintptr_t base, size_t pages)
     return pagemap_reserve(base, pages > GIANT_PAGES ? 1 : pages);
 }
 
-struct run *
-span_reserve(struct pool *pool, size_t bytes, size_t alignment)
+static struct run *
+reserve(struct pool *pool, size_t bytes, size_t alignment)
 {
     /* The record first: what is reserved is not always taken back. */
-    struct run *r = bytes <= PTRDIFF_MAX ? run_record_new(&pool->free) : NULL;
+    struct run *r = run_record_new(&pool->free);
     if (r == NULL)
         return NULL;
     void *p = pool->hooks->reserve(pool->context, bytes, alignment);
-    if (p == NULL && (pool->free.dirty != 0 || pool->free.clean_chunks != 0 || pool->refused != NULL)) {
-        /* What is kept for later may stand in the way. */
-        purge_to(pool, 0);
-        p = pool->hooks->reserve(pool->context, bytes, alignment);
-    }
     if (p == NULL) {
         run_record_free(&pool->free, r);
         return NULL;
@@ -38,6 +33,26 @@ span_reserve(struct pool *pool, size_t bytes, size_t alignment)
         return r;
     span_release(pool, r, 0);
     return NULL;
+}
+
+/* Give back all that is kept for later, which may stand in the way of more. False: there was nothing. */
+static bool
+make_way(struct pool *pool)
+{
+    if (pool->free.dirty == 0 && pool->free.clean_chunks == 0 && pool->refused == NULL && os_refused_bytes() == 0)
+        return false;
+    purge_to(pool, 0);
+    release_clean(pool, 0);
+    return true;
+}
+
+struct run *
+span_reserve(struct pool *pool, size_t bytes, size_t alignment)
+{
+    struct run *r = bytes <= PTRDIFF_MAX ? reserve(pool, bytes, alignment) : NULL;
+    if (r == NULL && bytes <= PTRDIFF_MAX && make_way(pool))
+        r = reserve(pool, bytes, alignment);
+    return r;
 }
 
 bool

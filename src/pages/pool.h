@@ -143,6 +143,8 @@ bool span_may_be_cut(const struct run *r, size_t head, size_t pages);
 bool span_release(struct pool *pool, struct run *r, size_t touched);
 /* Offer again what was refused. */
 void release_refused(struct pool *pool);
+/* Release clean spans until at most `keep` chunks are clean, or some have been refused. */
+void release_clean(struct pool *pool, size_t keep);
 /* Purge the dirty runs that have been free longest until at most `limit` pages are dirty. Drops the lock meanwhile. */
 void purge_to(struct pool *pool, size_t limit);
 /* Have a run or span that is in no list and has no entries purged by the next purge_done(), which drops the lock meanwhile. */

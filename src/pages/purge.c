@@ -98,13 +98,13 @@ release_refused(struct pool *pool)
     }
 }
 
-/* Release clean spans but for a few chunks; what was refused before is tried again. One that is refused comes last the next time. */
-static void
-release_clean(struct pool *pool)
+/* What was refused before is tried again, too. One that is refused comes last the next time. */
+void
+release_clean(struct pool *pool, size_t keep)
 {
     struct run *r, *refused = NULL;
     release_refused(pool);
-    for (unsigned tries = RELEASE_TRIES; tries > 0 && pool->free.clean_chunks > SPARE_CHUNKS;) {
+    for (unsigned tries = RELEASE_TRIES; tries > 0 && pool->free.clean_chunks > keep;) {
         r = pool->free.clean_ages.oldest;
         if (r == refused)
             return;
@@ -155,7 +155,7 @@ purge_batch(struct pool *pool)
         /* Locked pages (mlockall) cannot be purged, but they can be released. */
         any |= purge_end(pool, r, r->zeroed, !r->zeroed || run_is_giant(r));
     }
-    release_clean(pool);
+    release_clean(pool, SPARE_CHUNKS);
     return any;
 }
 
@@ -181,7 +181,7 @@ purge_to(struct pool *pool, size_t limit)
         for (unsigned n = 0; n < PURGE_BATCH && too_much_is_dirty(pool, limit); n++)
             purge_oldest(pool, pool->free.dirty - limit);
     } while (purge_batch(pool) && too_much_is_dirty(pool, limit));
-    release_clean(pool);
+    release_clean(pool, SPARE_CHUNKS);
     os_give_up_refused();
 }
 

@@ -923,7 +923,7 @@ test_giant_costs_one_word(void **unused)
 static struct {
     unsigned calls, refuse_at;
     bool keeping; /* what was reserved is not taken back */
-    size_t reserved;
+    size_t reserved, most; /* 0: any number */
 } hooks_seen;
 
 static bool
@@ -936,7 +936,8 @@ static void *
 test_reserve(void *unused, size_t size, size_t alignment)
 {
     (void)unused;
-    void *p = refuses() ? NULL : os_map(size, alignment);
+    bool too_much = hooks_seen.most != 0 && hooks_seen.reserved + size > hooks_seen.most;
+    void *p = refuses() || too_much ? NULL : os_map(size, alignment);
     hooks_seen.reserved += p != NULL ? size : 0;
     return p;
 }
@@ -1051,6 +1052,29 @@ test_hook_that_refuses_loses_nothing(void **unused)
         assert_int_equal(hooks_seen.reserved, 0);
     }
     assert_true(last > 50);
+}
+
+/* The chunk that is kept for what comes next too. */
+static void
+test_nothing_that_is_kept_stands_in_the_way(void **unused)
+{
+    (void)unused;
+    memset(&hooked, 0, sizeof hooked);
+    memset(&hooks_seen, 0, sizeof hooks_seen);
+    hooks_seen.most = 3 * CHUNK_SIZE;
+    pool_make(&hooked, &test_hooks, NULL, -1);
+    struct run *r = pool_take(&hooked, 1, PAGE_SIZE, slab_use);
+    r->next = NULL;
+    pool_give(&hooked, r);
+    pool_purge();
+    assert_int_equal(hooked.mapped, CHUNK_SIZE);
+    r = pool_take_huge(&hooked, 3 * CHUNK_SIZE, PAGE_SIZE, huge_use);
+    assert_non_null(r);
+    assert_null(pool_take_huge(&hooked, CHUNK_SIZE, PAGE_SIZE, huge_use));
+    r->next = NULL;
+    pool_give(&hooked, r);
+    pool_end(&hooked);
+    assert_int_equal(hooks_seen.reserved, 0);
 }
 
 /* Chunks that each stay a span of their own, of which the hooks keep some. */
@@ -1378,6 +1402,7 @@ main(void)
         fresh_test(test_huge_run_grows_into_a_free_neighbour),
         fresh_test(test_giant_costs_one_word),
         fresh_test(test_hook_that_refuses_loses_nothing),
+        fresh_test(test_nothing_that_is_kept_stands_in_the_way),
         fresh_test(test_span_that_is_refused_stands_in_no_others_way),
         fresh_test(test_giant_that_cannot_be_given_back_costs_one_word),
         fresh_test(test_child_finds_what_another_thread_was_purging),
