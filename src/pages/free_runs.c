@@ -34,6 +34,16 @@ run_record_free(struct free_runs *f, struct run *r)
     f->records = r;
 }
 
+void
+run_records_end(struct free_runs *f)
+{
+    while (f->records != NULL) {
+        struct run *r = f->records;
+        f->records = r->next;
+        base_free(r, sizeof *r);
+    }
+}
+
 static const struct run inside = { .kind = RUN_INSIDE };
 
 static void

@@ -52,6 +52,8 @@ struct free_runs {
 struct run *run_record_new(struct free_runs *f);
 /* The record can be used again; its pages are not touched. */
 void run_record_free(struct free_runs *f, struct run *r);
+/* Records that are not used are anybody's again. */
+void run_records_end(struct free_runs *f);
 
 static inline bool
 run_is_span(const struct run *r)

@@ -390,19 +390,64 @@ pool_make(struct pool *pool, const struct pool_hooks *hooks, void *context, int6
     lock_drop(&pool_default.lock);
 }
 
+/* The hooks have it now, whether they take it or not. */
+static void
+span_end(struct pool *pool, struct run *r)
+{
+    span_clear(r);
+    pagemap_purge(r->base, r->pages);
+    pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG);
+    pool->mapped -= r->pages << PAGE_LG;
+    run_record_free(&pool->free, r);
+}
+
+/* A chunk whose free runs are clean and dirty becomes one span, in the record of any of them. */
+static void
+chunk_join(struct pool *pool, struct run *r)
+{
+    uintptr_t chunk = r->base & ~CHUNK_MASK;
+    for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
+        struct run *each = entry_run(pagemap_get(pagemap, (void *)a));
+        a += each->pages << PAGE_LG;
+        free_runs_remove(&pool->free, each);
+        run_clear_ends(each);
+        if (each != r)
+            run_record_free(&pool->free, each);
+    }
+    *r = (struct run){ .base = chunk, .pages = CHUNK_PAGES, .kind = SPAN_DIRTY };
+}
+
+static void
+end_all(struct pool *pool)
+{
+    struct run *r;
+    for (uint8_t kind = RUN_CLEAN; kind <= RUN_DIRTY; kind++) {
+        while ((r = free_runs_find(&pool->free, kind, 1)) != NULL) {
+            chunk_join(pool, r);
+            span_end(pool, r);
+        }
+    }
+    for (uint8_t kind = SPAN_CLEAN; kind <= SPAN_DIRTY; kind++) {
+        while ((r = free_spans_find(&pool->free, kind, 1, CHUNK_SIZE)) != NULL) {
+            free_runs_remove(&pool->free, r);
+            run_clear_ends(r);
+            span_end(pool, r);
+        }
+    }
+    while ((r = pool->refused) != NULL) {
+        pool->refused = r->next;
+        span_end(pool, r);
+    }
+    run_records_end(&pool->free);
+}
+
 void
 pool_end(struct pool *pool)
 {
     lock_take(&pool->lock);
     purge_to(pool, 0);
     pool->decay.ms = -1;
-    for (struct run *r; (r = free_spans_find(&pool->free, SPAN_CLEAN, 1, CHUNK_SIZE)) != NULL;) {
-        run_clear_ends(r);
-        free_runs_remove(&pool->free, r);
-        pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG);
-        pool->mapped -= r->pages << PAGE_LG;
-    }
-    release_refused(pool);
+    end_all(pool);
     lock_drop(&pool->lock);
     lock_take(&pool_default.lock);
     struct pool *before = &pool_default;

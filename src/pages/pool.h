@@ -91,7 +91,7 @@ struct run *pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, st
 bool pool_resize_huge(struct pool *pool, struct run *run, size_t bytes);
 
 /* A pool of other memory. The struct is the caller's and reads as zero. Before it ends all runs must have been given back;
- * what its hooks refuse to take then is theirs all the same. */
+ * what its hooks refuse to take then is theirs all the same, and no address in it is known for ours any more. */
 void pool_make(struct pool *pool, const struct pool_hooks *hooks, void *context, int64_t dirty_decay_ms);
 void pool_end(struct pool *pool);
 
@@ -141,9 +141,7 @@ bool span_may_be_cut(const struct run *r, size_t head, size_t pages);
 /* purge.c: Give a span back that is in no list and has no entries; if the hooks refuse, it is free, with `touched` pages that may
  * be resident, or is kept in `refused`. */
 bool span_release(struct pool *pool, struct run *r, size_t touched);
-/* Offer again what was refused. */
-void release_refused(struct pool *pool);
-/* Release clean spans until at most `keep` chunks are clean, or some have been refused. */
+/* Release clean spans, and offer again what was refused, until at most `keep` chunks are clean, or some have been refused. */
 void release_clean(struct pool *pool, size_t keep);
 /* Purge the dirty runs that have been free longest until at most `limit` pages are dirty. Drops the lock meanwhile. */
 void purge_to(struct pool *pool, size_t limit);

@@ -84,7 +84,7 @@ span_release(struct pool *pool, struct run *r, size_t touched)
 }
 
 /* What is not tried this time comes first the next. */
-void
+static void
 release_refused(struct pool *pool)
 {
     struct run *r = pool->refused, *next;
@@ -98,7 +98,7 @@ release_refused(struct pool *pool)
     }
 }
 
-/* What was refused before is tried again, too. One that is refused comes last the next time. */
+/* One that is refused comes last the next time. */
 void
 release_clean(struct pool *pool, size_t keep)
 {

@@ -8,6 +8,7 @@
 
 #include "heap/slab.h"
 #include "os/os.h"
+#include "pages/base.h"
 #include "pages/giants.h"
 #include "pages/pool.h"
 #include "tests/child.h"
@@ -978,6 +979,13 @@ test_purge(void *unused, void *address, size_t size)
 }
 
 static bool
+purge_nothing(void *unused, void *address, size_t size)
+{
+    (void)unused, (void)address, (void)size;
+    return false;
+}
+
+static bool
 test_split(void *unused, void *address, size_t size, size_t first)
 {
     (void)unused, (void)address, (void)size, (void)first;
@@ -1052,6 +1060,46 @@ test_hook_that_refuses_loses_nothing(void **unused)
         assert_int_equal(hooks_seen.reserved, 0);
     }
     assert_true(last > 50);
+}
+
+/* Whatever its hooks refuse, at the end or before: nothing of it is known any more. */
+static void
+test_pool_that_ended_has_left_nothing(void **unused)
+{
+    (void)unused;
+    struct pool_hooks hooks = test_hooks;
+    size_t records = 0;
+    for (unsigned round = 0; round < 300; round++) {
+        struct run *r[30];
+        uintptr_t bases[30];
+        hooks.purge = round % 3 != 0 ? test_purge : purge_nothing;
+        memset(&hooked, 0, sizeof hooked);
+        memset(&hooks_seen, 0, sizeof hooks_seen);
+        pool_make(&hooked, &hooks, NULL, -1);
+        for (unsigned i = 0; i < 30; i++) {
+            r[i] = i % 6 == 5 ? pool_take_huge(&hooked, 2 * CHUNK_SIZE, PAGE_SIZE, huge_use)
+                              : pool_take(&hooked, CHUNK_PAGES / 3, PAGE_SIZE, slab_use);
+            bases[i] = r[i]->base;
+        }
+        hooks_seen.keeping = round % 2 != 0;
+        for (unsigned i = 0; i < 30; i++) {
+            r[i]->next = NULL;
+            pool_give(&hooked, r[i]);
+        }
+        uintptr_t kept_chunks = hooks_seen.reserved;
+        pool_end(&hooked);
+        assert_int_equal(hooked.mapped, 0);
+        assert_int_equal(hooks_seen.reserved, hooks_seen.keeping ? kept_chunks : 0);
+        for (unsigned i = 0; i < 30; i++) {
+            for (size_t page = 0; page < CHUNK_PAGES; page++)
+                assert_int_equal(entry_at((bases[i] & ~CHUNK_MASK) + (page << PAGE_LG)), 0);
+            if (hooks_seen.keeping) /* what the hooks have now */
+                munmap((void *)(bases[i] & ~CHUNK_MASK), i % 6 == 5 ? 2 * CHUNK_SIZE : CHUNK_SIZE);
+        }
+        if (round == 10)
+            records = base_bytes();
+    }
+    assert_int_equal(base_bytes(), records);
 }
 
 /* The chunk that is kept for what comes next too. */
@@ -1402,6 +1450,7 @@ main(void)
         fresh_test(test_huge_run_grows_into_a_free_neighbour),
         fresh_test(test_giant_costs_one_word),
         fresh_test(test_hook_that_refuses_loses_nothing),
+        fresh_test(test_pool_that_ended_has_left_nothing),
         fresh_test(test_nothing_that_is_kept_stands_in_the_way),
         fresh_test(test_span_that_is_refused_stands_in_no_others_way),
         fresh_test(test_giant_that_cannot_be_given_back_costs_one_word),
