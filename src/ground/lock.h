@@ -26,6 +26,8 @@ enum lock_rank {
     LOCK_CACHE,    /* one thread's caches of guarded heaps */
     LOCK_LARGE,    /* a heap's large blocks */
     LOCK_BIN,      /* one size class of a heap */
+    LOCK_WALK,     /* who purges all pools, one after the other */
+    LOCK_POOLS,    /* which pools there are */
     LOCK_POOL,     /* a pool's free runs and chunks */
     LOCK_PAGEMAP,  /* tables of the page map, giants */
     LOCK_BASE,     /* memory for the allocator's own records */

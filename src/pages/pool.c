@@ -8,6 +8,10 @@
 
 struct pool pool_default; /* made by pool_init(): what is not touched of it is not resident */
 
+/* The list of pools is written with `pools` held. Who purges all of them holds `walk`, and so does who ends one: `pools` is
+ * held for no long time, and a fork waits for no purge. */
+static struct lock pools = LOCK_INITIAL(LOCK_POOLS), walk = LOCK_INITIAL(LOCK_WALK);
+
 int
 span_reserve_entries(uintptr_t base, size_t pages)
 {
@@ -314,9 +318,26 @@ pages_purge(struct pool *pool, uintptr_t base, size_t pages)
     return pool->hooks->purge(pool->context, (void *)base, pages << PAGE_LG);
 }
 
+/* Who forks holds `pools`, which is enough. */
+static bool
+walk_try(void)
+{
+    return lock_forks() || lock_try(&walk);
+}
+
+static void
+walk_take(void)
+{
+    if (!lock_forks())
+        lock_take(&walk);
+}
+
 void
 pool_tick(uint64_t now)
 {
+    bool others = __atomic_load_n(&pool_default.next, __ATOMIC_RELAXED) != NULL;
+    if ((!others && !decay_is_due(&pool_default.decay, now)) || !walk_try())
+        return;
     for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
         if (!decay_is_due(&p->decay, now) || !lock_try(&p->lock))
             continue;
@@ -324,16 +345,19 @@ pool_tick(uint64_t now)
             purge_to(p, decay_advance(&p->decay, now, pool_dirty(p)));
         lock_drop(&p->lock);
     }
+    lock_drop(&walk);
 }
 
 void
 pool_purge(void)
 {
+    walk_take();
     for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
         lock_take(&p->lock);
         purge_to(p, 0);
         lock_drop(&p->lock);
     }
+    lock_drop(&walk);
 }
 
 /* What the chunk of an address says of itself. The first page of a chunk in use has an entry at any time, if only a free run's;
@@ -384,10 +408,10 @@ pool_make(struct pool *pool, const struct pool_hooks *hooks, void *context, int6
     pool->context = context;
     pool->free.may_merge = may_merge;
     decay_init(&pool->decay, dirty_decay_ms, os_clock_ms());
-    lock_take(&pool_default.lock); /* guards the list, too */
+    lock_take(&pools);
     pool->next = pool_default.next;
     __atomic_store_n(&pool_default.next, pool, __ATOMIC_RELEASE);
-    lock_drop(&pool_default.lock);
+    lock_drop(&pools);
 }
 
 /* The hooks have it now, whether they take it or not. */
@@ -444,17 +468,18 @@ end_all(struct pool *pool)
 void
 pool_end(struct pool *pool)
 {
+    walk_take();
     lock_take(&pool->lock);
     purge_to(pool, 0);
-    pool->decay.ms = -1;
     end_all(pool);
     lock_drop(&pool->lock);
-    lock_take(&pool_default.lock);
+    lock_take(&pools);
     struct pool *before = &pool_default;
     while (before->next != pool)
         before = before->next;
     __atomic_store_n(&before->next, pool->next, __ATOMIC_RELEASE);
-    lock_drop(&pool_default.lock);
+    lock_drop(&pools);
+    lock_drop(&walk);
 }
 
 void
@@ -470,11 +495,13 @@ __attribute__((no_sanitize("thread"))) void
 pool_figures_get(struct pool_figures *out)
 {
     *out = (struct pool_figures){ 0 };
+    lock_take(&pools);
     for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
         out->mapped += __atomic_load_n(&p->mapped, __ATOMIC_RELAXED);
         out->dirty += __atomic_load_n(&p->free.dirty, __ATOMIC_RELAXED) << PAGE_LG;
         out->dirty += __atomic_load_n(&p->rests, __ATOMIC_RELAXED) << PAGE_LG;
     }
+    lock_drop(&pools);
 }
 
 static void
@@ -512,7 +539,7 @@ pool_leave(void)
 bool
 pool_fork_holds(void)
 {
-    bool holds = pagemap_fork_holds();
+    bool holds = pagemap_fork_holds() || lock_is_mine(&pools);
     for (struct pool *p = &pool_default; p != NULL && !holds; p = pool_next(p))
         holds = lock_is_mine(&p->lock);
     return holds;
@@ -521,6 +548,7 @@ pool_fork_holds(void)
 void
 pool_fork_prepare(void)
 {
+    lock_take(&pools);
     for (struct pool *p = &pool_default; p != NULL; p = pool_next(p))
         lock_take(&p->lock);
     pagemap_fork_prepare();
@@ -532,6 +560,7 @@ pool_fork_done(void)
     pagemap_fork_done();
     for (struct pool *p = &pool_default; p != NULL; p = pool_next(p))
         lock_drop(&p->lock);
+    lock_drop(&pools);
 }
 
 void
@@ -542,4 +571,7 @@ pool_fork_child(void)
         lock_init(&p->lock, LOCK_POOL);
         purge_forked(p);
     }
+    lock_init(&pools, LOCK_POOLS);
+    if (!lock_is_mine(&walk)) /* else this thread goes on with it */
+        lock_init(&walk, LOCK_WALK);
 }

@@ -40,7 +40,7 @@ extern const struct pool_hooks pool_system_hooks;
 
 struct pool {
     struct lock lock;
-    struct pool *next;       /* of all */
+    struct pool *next;       /* of all; guarded by a lock of the list's */
     const struct pool_hooks *hooks;
     void *context;           /* the hooks' first argument */
     size_t mapped;           /* bytes reserved */

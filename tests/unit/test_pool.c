@@ -1253,6 +1253,8 @@ purge_and_fork(void *unused, void *address, size_t size)
     return os_purge(address, size);
 }
 
+static struct run *last_of_dirty_pool;
+
 static void
 make_dirty_pool(bool (*purge)(void *context, void *address, size_t size))
 {
@@ -1272,6 +1274,7 @@ make_dirty_pool(bool (*purge)(void *context, void *address, size_t size))
         r[i]->next = NULL;
         pool_give(&hooked, r[i]);
     }
+    last_of_dirty_pool = r[5];
 }
 
 static void
@@ -1331,6 +1334,114 @@ test_child_finds_what_another_thread_was_purging(void **unused)
 {
     (void)unused;
     in_child(fork_while_another_thread_purges);
+}
+
+/* Pools come and go while others are purged: who ends one waits for who is at it. */
+static _Atomic bool ended;
+
+static void *
+end_hooked_pool(void *unused)
+{
+    pool_end(&hooked);
+    atomic_store(&ended, true);
+    return unused;
+}
+
+static void
+end_while_another_thread_purges(void)
+{
+    pthread_t purger, ender;
+    pthread_barrier_init(&in_purge, NULL, 2);
+    pthread_barrier_init(&forked, NULL, 2);
+    make_dirty_pool(purge_and_wait);
+    last_of_dirty_pool->next = NULL;
+    pool_give(&hooked, last_of_dirty_pool);
+    CHECK(pthread_create(&purger, NULL, purge_pools, NULL) == 0);
+    pthread_barrier_wait(&in_purge);
+    CHECK(pthread_create(&ender, NULL, end_hooked_pool, NULL) == 0);
+    usleep(50000);
+    CHECK(!atomic_load(&ended));
+    struct pool_figures figures;
+    pool_figures_get(&figures); /* waits for nobody */
+    CHECK(figures.mapped == hooked.mapped);
+    pthread_barrier_wait(&forked);
+    pthread_join(purger, NULL);
+    pthread_join(ender, NULL);
+    CHECK(hooked.mapped == 0 && hooks_seen.reserved == 0);
+}
+
+static void
+test_pool_ends_when_nobody_purges_it(void **unused)
+{
+    (void)unused;
+    in_child(end_while_another_thread_purges);
+}
+
+/* A short life of many pools, amid forks. */
+static _Atomic bool stop_lives;
+
+static void *
+live_and_die(void *unused)
+{
+    for (unsigned n = 0; !atomic_load(&stop_lives); n++) {
+        struct pool *pool = calloc(1, sizeof *pool);
+        CHECK(pool != NULL);
+        pool_make(pool, &pool_system_hooks, NULL, (int64_t)(n % 3) - 1);
+        struct run *r = pool_take(pool, 1 + n % CHUNK_PAGES, PAGE_SIZE, large_use);
+        CHECK(r != NULL);
+        r->next = NULL;
+        pool_give(pool, r);
+        pool_end(pool);
+        memset(pool, 0x5a, sizeof *pool);
+        free(pool);
+    }
+    return unused;
+}
+
+static void *
+purge_and_tick(void *unused)
+{
+    for (uint64_t now = os_clock_ms(); !atomic_load(&stop_lives); now += 1000) {
+        struct pool_figures figures;
+        pool_purge();
+        pool_tick(now);
+        pool_figures_get(&figures);
+    }
+    return unused;
+}
+
+static void
+fork_while_pools_come_and_go(void)
+{
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++)
+        CHECK(pthread_create(&threads[i], NULL, i < 2 ? live_and_die : purge_and_tick, NULL) == 0);
+    for (int i = 0; i < 200; i++) {
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            alarm(CHILD_SECONDS);
+            pool_purge();
+            static struct pool pool;
+            pool_make(&pool, &pool_system_hooks, NULL, 0);
+            pool_end(&pool);
+            _exit(0);
+        }
+        wait_for_child(child);
+    }
+    atomic_store(&stop_lives, true);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    CHECK(pool_default.next == NULL);
+    pool_purge();
+    CHECK(mapped() <= CHUNK_SIZE);
+}
+
+static void
+test_pools_come_and_go_amid_purges_and_forks(void **unused)
+{
+    (void)unused;
+    in_child(fork_while_pools_come_and_go);
 }
 
 /* As a signal handler does: parent and child go on with what they were at. */
@@ -1455,6 +1566,8 @@ main(void)
         fresh_test(test_span_that_is_refused_stands_in_no_others_way),
         fresh_test(test_giant_that_cannot_be_given_back_costs_one_word),
         fresh_test(test_child_finds_what_another_thread_was_purging),
+        fresh_test(test_pool_ends_when_nobody_purges_it),
+        fresh_test(test_pools_come_and_go_amid_purges_and_forks),
         fresh_test(test_child_goes_on_with_what_its_thread_was_purging),
         fresh_test(test_release_unmaps_everything),
         fresh_test(test_random_operations_keep_the_chunks_in_order),
