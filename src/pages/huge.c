@@ -101,6 +101,10 @@ pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use
     size_t pages = bytes >> PAGE_LG;
     lock_take(&pool->lock);
     struct run *r = span_take(pool, chunks_of(pages), alignment > CHUNK_SIZE ? alignment : CHUNK_SIZE);
+    if (r != NULL && !pages_commit(pool, r->base, pages)) {
+        free_spans_add(&pool->free, r, r->zeroed ? 0 : r->touched);
+        r = NULL;
+    }
     if (r != NULL) {
         size_t behind = r->pages - pages;
         r->pages = pages;
@@ -115,9 +119,9 @@ pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use
     return r;
 }
 
-/* Take free chunks that lie right behind a huge run. *dirty: they were used before. */
+/* Take free chunks that lie right behind a huge run, and of which it will use so many pages. *dirty: they were used before. */
 static bool
-extend_into_free(struct pool *pool, const struct run *r, size_t chunks, bool *dirty)
+extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t used, bool *dirty)
 {
     uintptr_t end = end_of_chunks(r);
     size_t pages = chunks * CHUNK_PAGES;
@@ -128,8 +132,8 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks, bool *di
         return false;
     if ((next->pages > pages &&
          !pool->hooks->split(pool->context, (void *)end, next->pages << PAGE_LG, pages << PAGE_LG)) ||
-        (next->kind == SPAN_CLEAN && !pool->hooks->commit(pool->context, (void *)end, pages << PAGE_LG)) ||
-        !pool->hooks->merge(pool->context, (void *)r->base, end - r->base, (void *)end, pages << PAGE_LG))
+        !pool->hooks->merge(pool->context, (void *)r->base, end - r->base, (void *)end, pages << PAGE_LG) ||
+        !pages_commit(pool, end, used))
         return false;
     run_clear_ends(next);
     struct run *cut = free_runs_cut(&pool->free, next, 0, pages);
@@ -143,31 +147,58 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks, bool *di
     return true;
 }
 
-/* Reserve the addresses right behind a huge run. *movable: what is there is in the way, but it may be moved. */
+/* Reserve the addresses right behind a huge run, as a free span. */
+static bool
+reserve_behind(struct pool *pool, const struct run *r, size_t chunks)
+{
+    uintptr_t end = end_of_chunks(r);
+    struct run *span = span_reserve_entries(end, chunks * CHUNK_PAGES) == 0 ? run_record_new(&pool->free) : NULL;
+    if (span == NULL)
+        return false;
+    if (!pool->hooks->reserve_at(pool->context, (void *)end, chunks << CHUNK_LG)) {
+        run_record_free(&pool->free, span);
+        return false;
+    }
+    pool->mapped += chunks << CHUNK_LG;
+    *span = (struct run){ .base = end, .pages = chunks * CHUNK_PAGES, .kind = SPAN_CLEAN };
+    free_spans_add(&pool->free, span, 0);
+    return true;
+}
+
+/* Grow the mapping of a huge run: it can be moved later then, in a forked child too. *movable: what is there is in the way, but
+ * the run may be moved. */
 static bool
 extend_mapping(struct pool *pool, const struct run *r, size_t chunks, bool *movable)
 {
-    uintptr_t end = end_of_chunks(r);
-    size_t old = end - r->base, more = chunks << CHUNK_LG;
-    /* As one mapping it can be moved later, in a forked child too. */
-    bool done = pool->hooks == &pool_system_hooks && os_resize((void *)r->base, old, old + more, movable);
-    if (!done && (*movable || !pool->hooks->reserve_at(pool->context, (void *)end, more)))
+    size_t old = end_of_chunks(r) - r->base, more = chunks << CHUNK_LG;
+    if (pool->hooks != &pool_system_hooks || !os_resize((void *)r->base, old, old + more, movable))
         return false;
     pool->mapped += more;
     return true;
+}
+
+/* Have the chunks behind a huge run, free ones or new ones. */
+static bool
+extend(struct pool *pool, const struct run *r, size_t chunks, size_t used, bool *dirty, bool *movable)
+{
+    return extend_into_free(pool, r, chunks, used, dirty) || extend_mapping(pool, r, chunks, movable) ||
+           (!*movable && reserve_behind(pool, r, chunks) && extend_into_free(pool, r, chunks, used, dirty));
 }
 
 /* Have more pages, without moving. *movable: it cannot, but if it were moved it might. */
 static bool
 grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
 {
-    size_t chunks = chunks_of(pages) - chunks_of(r->pages), more = pages - r->pages;
+    size_t all = chunks_of(r->pages) * CHUNK_PAGES, chunks = chunks_of(pages) - chunks_of(r->pages), more = pages - r->pages;
+    size_t last = pages < all ? pages : all;
     bool dirty = false;
     *movable = pool->hooks == &pool_system_hooks;
     /* Tables first: what is mapped cannot always be given back. Those that are made in vain cost addresses. */
     if (span_reserve_entries(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
         return false;
-    if (chunks != 0 && !extend_into_free(pool, r, chunks, &dirty) && !extend_mapping(pool, r, chunks, movable))
+    if (last > r->pages && !pages_commit(pool, r->base + (r->pages << PAGE_LG), last - r->pages))
+        return false;
+    if (chunks != 0 && !extend(pool, r, chunks, pages - all, &dirty, movable))
         return false;
     size_t rest = dirty ? chunks_of(pages) * CHUNK_PAGES - pages : r->rest > more ? r->rest - more : 0;
     set_pages(r, pages);

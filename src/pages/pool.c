@@ -83,8 +83,6 @@ span_take(struct pool *pool, size_t chunks, size_t alignment)
             (head + pages != from->pages &&
              !pool->hooks->split(pool->context, p, (from->pages - head) << PAGE_LG, pages << PAGE_LG)))
             continue;
-        if (kind == SPAN_CLEAN && !pool->hooks->commit(pool->context, p, pages << PAGE_LG))
-            continue;
         run_clear_ends(from);
         struct run *r = free_runs_cut(&pool->free, from, head, pages);
         if (r == NULL)
@@ -155,6 +153,10 @@ pool_take(struct pool *pool, size_t pages, size_t alignment, struct run_use use)
         r = free_runs_cut(&pool->free, found, (-found->base & (alignment - 1)) >> PAGE_LG, pages);
     else
         r = take_from_chunk(pool, 0, pages); /* its start has any alignment up to its size */
+    if (r != NULL && !pages_commit(pool, r->base, pages)) {
+        free_runs_add(&pool->free, r);
+        r = NULL;
+    }
     if (r != NULL)
         run_enter(r, use);
     lock_drop(&pool->lock);
@@ -291,7 +293,9 @@ pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
         if (after == NULL)
             after = run_beside(end, RUN_CLEAN);
         struct run *cut = after != NULL && after->pages >= more ? free_runs_cut(&pool->free, after, 0, more) : NULL;
-        if (cut != NULL) {
+        if (cut != NULL && !pages_commit(pool, end, more)) {
+            free_runs_add(&pool->free, cut);
+        } else if (cut != NULL) {
             run->zeroed = cut->zeroed;
             run_record_free(&pool->free, cut);
             pagemap_set(end, more, entry_make(run) & ~ENTRY_BIN_MASK);
@@ -310,6 +314,12 @@ static struct pool *
 pool_next(const struct pool *p)
 {
     return __atomic_load_n(&p->next, __ATOMIC_ACQUIRE);
+}
+
+bool
+pages_commit(struct pool *pool, uintptr_t base, size_t pages)
+{
+    return pool->hooks->commit(pool->context, (void *)base, pages << PAGE_LG);
 }
 
 bool

@@ -17,18 +17,20 @@
 #include "pages/free_runs.h"
 #include "pages/run.h"
 
-/* Where a pool's memory comes from and goes to. Each may refuse: nothing is lost then. All are called with the pool's lock
- * held, but `purge` only for what lies behind a huge run. Addresses and sizes are whole pages. */
+/* Where a pool's memory comes from and goes to. Each may refuse: nothing is lost then. Addresses and sizes are whole pages.
+ * All are called with the pool's lock held, but for `purge`: of free pages it is called without, by several threads at once, but never
+ * for the same pages; and with it for what lies behind a huge run. None may call the allocator, nor wait for a thread that does. */
 struct pool_hooks {
-    /* `size` bytes at a multiple of `alignment`, whole chunks, that read as zero. NULL: refused. */
+    /* `size` bytes at a multiple of `alignment`, whole chunks, that read as zero once they are committed. NULL: refused. */
     void *(*reserve)(void *context, size_t size, size_t alignment);
     /* The same at this address, right behind what was reserved before, or not. */
     bool (*reserve_at)(void *context, void *address, size_t size);
     /* Give reserved memory back, whole chunks of it. Refused: it stays, and is offered again. */
     bool (*release)(void *context, void *address, size_t size);
-    /* Pages that read as zero are going to be used. Refused: they stay as they are. */
+    /* Free pages are going to be used. Those that were not since they were reserved or purged must read as zero then; of others
+     * nobody needs the contents. Refused: they stay as they are. */
     bool (*commit)(void *context, void *address, size_t size);
-    /* Drop contents: the pages read as zero afterwards. Refused: they stay dirty. */
+    /* Drop contents: the pages read as zero when they are committed again. Refused: they stay dirty. */
     bool (*purge)(void *context, void *address, size_t size);
     /* May reserved memory be treated as two parts from now on? */
     bool (*split)(void *context, void *address, size_t size, size_t first);
@@ -98,6 +100,9 @@ void pool_end(struct pool *pool);
 /* Drop the contents of pages in a run that stays: they read as zero then, and are not resident until they are written to. False:
  * the hooks refuse. Takes no lock. */
 bool pages_purge(struct pool *pool, uintptr_t base, size_t pages);
+
+/* Free pages are going to be used. False: the hooks refuse. The caller holds the lock. */
+bool pages_commit(struct pool *pool, uintptr_t base, size_t pages);
 
 /* Let dirty pages decay, if an epoch has gone by. `now` is os_clock_ms(). */
 void pool_tick(uint64_t now);

@@ -1062,6 +1062,104 @@ test_hook_that_refuses_loses_nothing(void **unused)
     assert_true(last > 50);
 }
 
+/* Memory of which only what is committed can be touched, and whose hooks refuse some of it. */
+static bool
+reserve_closed_at(void *unused, void *address, size_t size)
+{
+    (void)unused;
+    return os_map_at(address, size) && mprotect(address, size, PROT_NONE) == 0;
+}
+
+static void *
+reserve_closed(void *unused, size_t size, size_t alignment)
+{
+    (void)unused;
+    void *p = os_map(size, alignment);
+    return p != NULL && mprotect(p, size, PROT_NONE) == 0 ? p : NULL;
+}
+
+static bool
+release_closed(void *unused, void *address, size_t size)
+{
+    (void)unused;
+    return os_unmap(address, size);
+}
+
+static bool
+commit_closed(void *unused, void *address, size_t size)
+{
+    (void)unused;
+    return ++hooks_seen.calls % 7 != 0 && mprotect(address, size, PROT_READ | PROT_WRITE) == 0;
+}
+
+static bool
+purge_closed(void *unused, void *address, size_t size)
+{
+    (void)unused;
+    return os_purge(address, size) && mprotect(address, size, PROT_NONE) == 0;
+}
+
+/* Write to every page that a run has, and see that what was there before is. */
+static void
+use_pages(const struct run *r, size_t old, unsigned value)
+{
+    for (size_t i = 0; i < r->pages; i++) {
+        unsigned *word = (unsigned *)(r->base + (i << PAGE_LG));
+        assert_true(i < old ? *word == value : !r->zeroed || old != 0 || *word == 0);
+        *word = value;
+    }
+}
+
+static void
+test_pages_are_committed_before_they_are_used(void **unused)
+{
+    (void)unused;
+    enum { RUNS = 12 };
+    struct pool_hooks hooks = test_hooks;
+    struct run *r[RUNS] = { 0 };
+    hooks.reserve = reserve_closed;
+    hooks.reserve_at = reserve_closed_at;
+    hooks.release = release_closed;
+    hooks.commit = commit_closed;
+    hooks.purge = purge_closed;
+    memset(&hooked, 0, sizeof hooked);
+    memset(&hooks_seen, 0, sizeof hooks_seen);
+    pool_make(&hooked, &hooks, NULL, -1);
+    srand(7);
+    for (unsigned round = 0; round < 1500; round++) {
+        unsigned i = (unsigned)rand() % RUNS;
+        bool huge = i % 4 == 0;
+        size_t pages = 1 + (size_t)rand() % (huge ? 3 * CHUNK_PAGES : CHUNK_PAGES / 2), old = 0;
+        if (r[i] != NULL && rand() % 3 == 0) {
+            r[i]->next = NULL;
+            pool_give(&hooked, r[i]);
+            r[i] = NULL;
+        } else if (r[i] != NULL) {
+            old = r[i]->pages;
+            if (huge)
+                pool_resize_huge(&hooked, r[i], pages << PAGE_LG);
+            else
+                pool_resize(&hooked, r[i], pages, 0);
+        } else {
+            r[i] = huge ? pool_take_huge(&hooked, pages << PAGE_LG, PAGE_SIZE, huge_use)
+                        : pool_take(&hooked, pages, PAGE_SIZE, large_use);
+        }
+        if (r[i] != NULL)
+            use_pages(r[i], old, i + 1);
+        if (rand() % 4 == 0)
+            pool_purge_some(&hooked, 1 + (size_t)rand() % CHUNK_PAGES);
+    }
+    for (unsigned i = 0; i < RUNS; i++) {
+        if (r[i] != NULL) {
+            use_pages(r[i], r[i]->pages, i + 1);
+            r[i]->next = NULL;
+            pool_give(&hooked, r[i]);
+        }
+    }
+    pool_end(&hooked);
+    assert_int_equal(hooked.mapped, 0);
+}
+
 /* Whatever its hooks refuse, at the end or before: nothing of it is known any more. */
 static void
 test_pool_that_ended_has_left_nothing(void **unused)
@@ -1561,6 +1659,7 @@ main(void)
         fresh_test(test_huge_run_grows_into_a_free_neighbour),
         fresh_test(test_giant_costs_one_word),
         fresh_test(test_hook_that_refuses_loses_nothing),
+        fresh_test(test_pages_are_committed_before_they_are_used),
         fresh_test(test_pool_that_ended_has_left_nothing),
         fresh_test(test_nothing_that_is_kept_stands_in_the_way),
         fresh_test(test_span_that_is_refused_stands_in_no_others_way),
