@@ -307,6 +307,7 @@ divide(struct free_runs *f, struct run *from, struct run *cut, struct run *rest,
     cut->zeroed = whole.kind == RUN_CLEAN || whole.kind == SPAN_CLEAN;
     cut->base = base;
     cut->pages = pages;
+    cut->hooked = whole.hooked;
     cut->touched = touched < pages ? touched : pages;
     if (cut == from)
         return cut;
@@ -316,7 +317,8 @@ divide(struct free_runs *f, struct run *from, struct run *cut, struct run *rest,
         if (left[i] == NULL)
             continue;
         size_t length = i == 0 ? head : tail, mine = touched < length ? touched : length;
-        *left[i] = (struct run){ .base = i == 0 ? whole.base : base + (pages << PAGE_LG), .pages = length, .kind = whole.kind };
+        *left[i] = (struct run){ .base = i == 0 ? whole.base : base + (pages << PAGE_LG), .pages = length, .kind = whole.kind,
+                                 .hooked = whole.hooked };
         if (run_is_span(&whole)) {
             left[i]->owner = f;
             left[i]->touched = mine;

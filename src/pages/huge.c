@@ -160,7 +160,7 @@ reserve_behind(struct pool *pool, const struct run *r, size_t chunks)
         return false;
     }
     pool->mapped += chunks << CHUNK_LG;
-    *span = (struct run){ .base = end, .pages = chunks * CHUNK_PAGES, .kind = SPAN_CLEAN };
+    *span = (struct run){ .base = end, .pages = chunks * CHUNK_PAGES, .kind = SPAN_CLEAN, .hooked = r->hooked };
     free_spans_add(&pool->free, span, 0);
     return true;
 }
@@ -171,7 +171,7 @@ static bool
 extend_mapping(struct pool *pool, const struct run *r, size_t chunks, bool *movable)
 {
     size_t old = end_of_chunks(r) - r->base, more = chunks << CHUNK_LG;
-    if (pool->hooks != &pool_system_hooks || !os_resize((void *)r->base, old, old + more, movable))
+    if (pool_is_hooked(pool) || !os_resize((void *)r->base, old, old + more, movable))
         return false;
     pool->mapped += more;
     return true;
@@ -192,7 +192,7 @@ grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
     size_t all = chunks_of(r->pages) * CHUNK_PAGES, chunks = chunks_of(pages) - chunks_of(r->pages), more = pages - r->pages;
     size_t last = pages < all ? pages : all;
     bool dirty = false;
-    *movable = pool->hooks == &pool_system_hooks;
+    *movable = !pool_is_hooked(pool);
     /* Tables first: what is mapped cannot always be given back. Those that are made in vain cost addresses. */
     if (span_reserve_entries(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
         return false;
@@ -247,7 +247,7 @@ shrink(struct pool *pool, struct run *r, size_t pages)
             run_record_free(&pool->free, tail);
             return false;
         }
-        *tail = (struct run){ .base = cut, .pages = all - keep, .kind = SPAN_DIRTY };
+        *tail = (struct run){ .base = cut, .pages = all - keep, .kind = SPAN_DIRTY, .hooked = r->hooked };
         tail->touched = touched - keep; /* the block had them all */
     }
     bool was_giant = run_is_giant(r);

@@ -32,7 +32,7 @@ reserve(struct pool *pool, size_t bytes, size_t alignment)
     }
     size_t pages = bytes >> PAGE_LG;
     pool->mapped += bytes;
-    *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1 };
+    *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1, .hooked = pool_is_hooked(pool) };
     if (span_reserve_entries(r->base, pages) == 0)
         return r;
     span_release(pool, r, 0);
@@ -279,7 +279,7 @@ pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
         struct run *tail = run_record_new(&pool->free);
         if (tail != NULL) {
             *tail = (struct run){ .base = run->base + (pages << PAGE_LG), .pages = run->pages - pages,
-                                  .kind = RUN_DIRTY };
+                                  .kind = RUN_DIRTY, .hooked = run->hooked };
             pagemap_set(tail->base, tail->pages, 0);
             run->pages = pages;
             free_runs_add(&pool->free, tail);
@@ -448,7 +448,7 @@ chunk_join(struct pool *pool, struct run *r)
         if (each != r)
             run_record_free(&pool->free, each);
     }
-    *r = (struct run){ .base = chunk, .pages = CHUNK_PAGES, .kind = SPAN_DIRTY };
+    *r = (struct run){ .base = chunk, .pages = CHUNK_PAGES, .kind = SPAN_DIRTY, .hooked = r->hooked };
 }
 
 static void

@@ -57,6 +57,13 @@ struct pool {
 
 extern HIDDEN struct pool pool_default;
 
+/* Is its memory somebody else's than the system's? */
+static inline bool
+pool_is_hooked(const struct pool *pool)
+{
+    return pool->hooks != &pool_system_hooks;
+}
+
 /* What a run is to become. */
 struct run_use {
     uint8_t kind, bin;
@@ -122,9 +129,9 @@ void pool_figures_get(struct pool_figures *out);
 /* Is it the start of a block that an allocator before us left behind? */
 bool pool_was_left(const void *address);
 
-/* Unmap everything that is the system's, and forget all pools. */
+/* Unmap everything that is the system's, and forget all pools. What came from their hooks is these' own. */
 void pool_release(void);
-/* Unmap what is free, and leave the rest mapped for ever. */
+/* Unmap what is free of that, and leave the rest mapped for ever. */
 void pool_leave(void);
 
 bool pool_fork_holds(void); /* does this thread, in the middle of something? */

@@ -9,6 +9,7 @@ struct chunks {
     uintptr_t base;
     size_t bytes;
     const struct run *whole; /* the span or huge run; NULL: runs */
+    bool hooked;             /* they are not ours to unmap */
 };
 
 static struct chunks
@@ -16,10 +17,10 @@ chunks_at(uintptr_t a)
 {
     const struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
     if (r == NULL || r->base != a)
-        return (struct chunks){ a, r != NULL ? CHUNK_SIZE : 0, NULL };
+        return (struct chunks){ .base = a, .bytes = r != NULL ? CHUNK_SIZE : 0 };
     bool whole = r->kind == SPAN_CLEAN || r->kind == SPAN_DIRTY || r->kind == RUN_HUGE;
     size_t bytes = whole ? chunks_of(r->pages) << CHUNK_LG : CHUNK_SIZE;
-    return (struct chunks){ a, bytes, whole ? r : NULL };
+    return (struct chunks){ a, bytes, whole ? r : NULL, r->hooked };
 }
 
 /* Call a function for all chunks. Pages that an allocator before us left are of no run. */
@@ -56,7 +57,8 @@ static void
 release(struct chunks chunks)
 {
     clear(chunks);
-    os_give_up((void *)chunks.base, chunks.bytes);
+    if (!chunks.hooked)
+        os_give_up((void *)chunks.base, chunks.bytes);
 }
 
 /* Have the entries of what stays tell that nobody knows it any more, and put what is free on a list: it is unmapped when
@@ -108,5 +110,6 @@ unmap_free_runs(void)
     atomic_store_explicit(&pagemap->left, 1, memory_order_relaxed);
     each_chunks(leave);
     for (; leaving != NULL; leaving = leaving->next)
-        os_give_up((void *)leaving->base, leaving->pages << PAGE_LG);
+        if (!leaving->hooked)
+            os_give_up((void *)leaving->base, leaving->pages << PAGE_LG);
 }

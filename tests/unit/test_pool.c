@@ -1062,6 +1062,60 @@ test_hook_that_refuses_loses_nothing(void **unused)
     assert_true(last > 50);
 }
 
+/* A pool of other memory that is still there when the allocator goes: that memory stays as it is. */
+static void
+go_with_hooked_pool(void (*go)(void))
+{
+    struct run *r[8], *system = take(1);
+    uintptr_t bases[8], of_system = system->base;
+    unsigned char residency;
+    memset(&hooked, 0, sizeof hooked);
+    memset(&hooks_seen, 0, sizeof hooks_seen);
+    pool_make(&hooked, &test_hooks, NULL, -1);
+    for (int i = 0; i < 8; i++) {
+        r[i] = i % 4 == 3 ? pool_take_huge(&hooked, 2 * CHUNK_SIZE, PAGE_SIZE, huge_use)
+                          : pool_take(&hooked, CHUNK_PAGES / 4, PAGE_SIZE, slab_use);
+        bases[i] = r[i]->base;
+        *(int *)bases[i] = i;
+    }
+    for (int i = 0; i < 8; i += i == 1 ? 6 : 1) { /* the first two, and the last, which is huge */
+        r[i]->next = NULL;
+        pool_give(&hooked, r[i]);
+    }
+    give(system);
+    size_t reserved = hooks_seen.reserved;
+    go();
+    CHECK(hooks_seen.reserved == reserved);
+    CHECK(mincore((void *)of_system, PAGE_SIZE, &residency) != 0);
+    for (int i = 0; i < 8; i++) {
+        CHECK(mincore((void *)bases[i], PAGE_SIZE, &residency) == 0);
+        CHECK(*(int *)bases[i] == i);
+        CHECK(entry_at(bases[i]) == 0);
+    }
+    for (int i = 0; i < 8; i++)
+        munmap((void *)(bases[i] & ~CHUNK_MASK), i % 4 == 3 ? 2 * CHUNK_SIZE : CHUNK_SIZE);
+}
+
+static void
+release_with_hooked_pool(void)
+{
+    go_with_hooked_pool(pool_release);
+}
+
+static void
+leave_with_hooked_pool(void)
+{
+    go_with_hooked_pool(pool_leave);
+}
+
+static void
+test_memory_of_hooks_stays_when_the_allocator_goes(void **unused)
+{
+    (void)unused;
+    in_child(release_with_hooked_pool);
+    in_child(leave_with_hooked_pool);
+}
+
 /* Memory of which only what is committed can be touched, and whose hooks refuse some of it. */
 static bool
 reserve_closed_at(void *unused, void *address, size_t size)
@@ -1659,6 +1713,7 @@ main(void)
         fresh_test(test_huge_run_grows_into_a_free_neighbour),
         fresh_test(test_giant_costs_one_word),
         fresh_test(test_hook_that_refuses_loses_nothing),
+        fresh_test(test_memory_of_hooks_stays_when_the_allocator_goes),
         fresh_test(test_pages_are_committed_before_they_are_used),
         fresh_test(test_pool_that_ended_has_left_nothing),
         fresh_test(test_nothing_that_is_kept_stands_in_the_way),
