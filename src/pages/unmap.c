@@ -57,6 +57,7 @@ static void
 release(struct chunks chunks)
 {
     clear(chunks);
+    pagemap_purge(chunks.base, chunks.bytes >> PAGE_LG); /* who lent the map keeps it */
     if (!chunks.hooked)
         os_give_up((void *)chunks.base, chunks.bytes);
 }
@@ -109,7 +110,9 @@ unmap_free_runs(void)
 {
     atomic_store_explicit(&pagemap->left, 1, memory_order_relaxed);
     each_chunks(leave);
-    for (; leaving != NULL; leaving = leaving->next)
+    for (; leaving != NULL; leaving = leaving->next) {
+        pagemap_purge(leaving->base, leaving->pages);
         if (!leaving->hooked)
             os_give_up((void *)leaving->base, leaving->pages << PAGE_LG);
+    }
 }
