@@ -6,10 +6,10 @@
  * Glossary
  *   bin     a size class by number, as caches, heaps and page map entries know it. Bins 1 to
  *           SMALL_BINS are cut from slabs, the next LARGE_BINS are runs of pages that thread caches
- *           keep. Bin 0 holds nothing: what is larger has no bin
+ *           keep. Bin 0 holds nothing: what is larger, or has room to grow, has no bin
  *   small   up to SMALL_MAX bytes
  *   large   up to LARGE_MAX bytes: a run of pages of its own, in a chunk
- *   huge    more: a mapping of its own
+ *   huge    more: chunks of its own
  */
 #ifndef GROUND_SIZECLASS_H
 #define GROUND_SIZECLASS_H

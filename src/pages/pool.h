@@ -84,7 +84,7 @@ void pool_give(struct pool *pool, struct run *runs);
  * so at once for who forks. */
 void pool_give_back(struct pool *pool, struct run **runs);
 
-/* Purge so many dirty pages now, those that have been free longest first. */
+/* Purge so many dirty pages now: those behind huge runs, then those that have been free longest. */
 void pool_purge_some(struct pool *pool, size_t pages);
 
 /* Change how many pages a large run has, where it is, and its bin. `zeroed` then tells of what it got. False if what follows is not
@@ -123,10 +123,10 @@ struct run *pool_find(const void *address);
 /* Is the address in a chunk of a pool's, free or not? Then it is nobody else's. */
 bool pool_holds(const void *address);
 
-/* The default pool, with all that it has forgotten. */
+/* Make the default pool, which has nothing or has forgotten all. */
 void pool_init(int64_t dirty_decay_ms);
 void pool_figures_get(struct pool_figures *out);
-/* Is it the start of a block that an allocator before us left behind? */
+/* Is the address in pages that an allocator before us left behind, for a block in them was live? */
 bool pool_was_left(const void *address);
 
 /* Unmap everything that is the system's, and forget all pools. What came from their hooks is these' own. */

@@ -44,7 +44,7 @@ struct run {
     uint16_t free;     /* slab: how many of them are neither allocated nor cached */
     uint32_t inverse;  /* slab: 2^32 / block size, rounded up; to divide an offset */
     uint8_t zeroed;    /* the pages read as zero when it was handed out */
-    uint8_t word_bin;  /* the bin that its page map words name: its own, or 0, so that every free of it is looked at */
+    uint8_t word_bin;  /* the bin that its page map words name: its own, or 0 once something is to look at every free of it */
     uint8_t hooked;    /* its memory came from a pool's hooks, and is not the system's */
     union {
         struct {       /* dirty, and clean spans: from the one that became so first to the last */

@@ -121,6 +121,20 @@ test_large_run_tells_its_bin_only_at_its_start(void **unused)
         assert_int_equal(entry_bin(entry_at(r->base + i * PAGE_SIZE)), 0);
 }
 
+/* No cache takes a block then: its free comes by the slow path. */
+static void
+test_word_names_another_bin_than_the_run_has(void **unused)
+{
+    (void)unused;
+    struct run *r = take(1);
+    assert_int_equal(entry_bin(entry_make(r)), 3);
+    r->word_bin = 0;
+    assert_int_equal(entry_bin(entry_make(r)), 0);
+    assert_ptr_equal(entry_run(entry_make(r)), r);
+    assert_int_equal(r->bin, 3);
+    r->word_bin = 3;
+}
+
 static void
 test_new_run_reads_as_zero_and_says_so(void **unused)
 {
@@ -1731,6 +1745,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         fresh_test(test_run_starts_on_a_page_and_is_entered_at_each),
         fresh_test(test_large_run_tells_its_bin_only_at_its_start),
+        fresh_test(test_word_names_another_bin_than_the_run_has),
         fresh_test(test_new_run_reads_as_zero_and_says_so),
         fresh_test(test_used_run_does_not_say_it_is_zero),
         fresh_test(test_alignment_up_to_a_chunk),
