@@ -200,11 +200,20 @@ absorb(struct free_runs *f, struct run *r, struct run *other)
     run_record_free(f, other);
 }
 
+/* Another pool's record may change at any moment, and says no more than that it is not one of these. */
+__attribute__((no_sanitize("thread"))) struct run *
+span_at(const struct free_runs *f, uintptr_t address, uint8_t kind)
+{
+    struct run *r = entry_run(pagemap_get(pagemap, (void *)address));
+    bool ours = r != NULL && __atomic_load_n(&r->kind, __ATOMIC_RELAXED) == kind && __atomic_load_n(&r->owner, __ATOMIC_RELAXED) == f;
+    return ours && address - r->base < r->pages << PAGE_LG ? r : NULL;
+}
+
 static struct run *
 span_beside(const struct free_runs *f, const struct run *r, uintptr_t address)
 {
-    struct run *other = run_beside(address, r->kind);
-    if (other == NULL || other->owner != f || r->pages + other->pages > GIANT_PAGES)
+    struct run *other = span_at(f, address, r->kind);
+    if (other == NULL || r->pages + other->pages > GIANT_PAGES)
         return NULL;
     const struct run *left = other->base < r->base ? other : r, *right = left == r ? other : r;
     return f->may_merge == NULL || f->may_merge(left, right) ? other : NULL;

@@ -66,6 +66,9 @@ run_is_span(const struct run *r)
  * another chunk. NULL: there is none. */
 struct run *run_beside(uintptr_t address, uint8_t kind);
 
+/* The free span of this kind, one of these, whose first or last chunk begins at the address. NULL: there is none. */
+struct run *span_at(const struct free_runs *f, uintptr_t address, uint8_t kind);
+
 /* Enter a run's first and last page in the page map, of a span those of its first and last chunk. */
 void run_enter_ends(struct run *r);
 

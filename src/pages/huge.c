@@ -125,10 +125,10 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t u
 {
     uintptr_t end = end_of_chunks(r);
     size_t pages = chunks * CHUNK_PAGES;
-    struct run *next = run_beside(end, SPAN_DIRTY);
+    struct run *next = span_at(&pool->free, end, SPAN_DIRTY);
     if (next == NULL)
-        next = run_beside(end, SPAN_CLEAN);
-    if (next == NULL || next->owner != &pool->free || next->pages < pages || !span_may_be_cut(next, 0, pages))
+        next = span_at(&pool->free, end, SPAN_CLEAN);
+    if (next == NULL || next->pages < pages || !span_may_be_cut(next, 0, pages))
         return false;
     if ((next->pages > pages &&
          !pool->hooks->split(pool->context, (void *)end, next->pages << PAGE_LG, pages << PAGE_LG)) ||
