@@ -101,7 +101,7 @@ tests_hosts_test_static_allocator_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_static_allocator_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_hosts_test_static_allocator_LDADD = $(host_ldadd) $(STATIC_ALLOCATOR_LIBS)
 
-stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/stress_threads
+stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/stress_pools tests/stress/stress_threads
 
 # The one that loads the built module, by itself and by the loader.
 unload_tests = tests/stress/stress_unload

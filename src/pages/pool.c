@@ -2,6 +2,7 @@
 #include "pages/pool.h"
 
 #include "ground/conf.h"
+#include "ground/system.h"
 #include "os/os.h"
 #include "pages/giants.h"
 #include "pages/unmap.h"
@@ -9,8 +10,10 @@
 struct pool pool_default; /* made by pool_init(): what is not touched of it is not resident */
 
 /* The list of pools is written with `pools` held. Who purges all of them holds `walk`, and so does who ends one: `pools` is
- * held for no long time, and a fork waits for no purge. */
+ * held for no long time, and a fork waits for no purge. Who asks, before a fork, what this thread holds may wait for nothing: it
+ * is one of the `lookers`, and who has unlinked a pool waits until there are none. */
 static struct lock pools = LOCK_INITIAL(LOCK_POOLS), walk = LOCK_INITIAL(LOCK_WALK);
+static _Atomic uint32_t lookers;
 
 int
 span_reserve_entries(uintptr_t base, size_t pages)
@@ -487,9 +490,11 @@ pool_end(struct pool *pool)
     struct pool *before = &pool_default;
     while (before->next != pool)
         before = before->next;
-    __atomic_store_n(&before->next, pool->next, __ATOMIC_RELEASE);
+    __atomic_store_n(&before->next, pool->next, __ATOMIC_SEQ_CST);
     lock_drop(&pools);
     lock_drop(&walk);
+    while (atomic_load(&lookers) != 0)
+        system_cpu_pause();
 }
 
 void
@@ -550,8 +555,10 @@ bool
 pool_fork_holds(void)
 {
     bool holds = pagemap_fork_holds() || lock_is_mine(&pools);
-    for (struct pool *p = &pool_default; p != NULL && !holds; p = pool_next(p))
+    atomic_fetch_add(&lookers, 1);
+    for (struct pool *p = &pool_default; p != NULL && !holds; p = __atomic_load_n(&p->next, __ATOMIC_SEQ_CST))
         holds = lock_is_mine(&p->lock);
+    atomic_fetch_sub(&lookers, 1);
     return holds;
 }
 
@@ -582,6 +589,7 @@ pool_fork_child(void)
         purge_forked(p);
     }
     lock_init(&pools, LOCK_POOLS);
+    atomic_store(&lookers, 0);
     if (!lock_is_mine(&walk)) /* else this thread goes on with it */
         lock_init(&walk, LOCK_WALK);
 }

@@ -1604,73 +1604,6 @@ test_pool_ends_when_nobody_purges_it(void **unused)
     in_child(end_while_another_thread_purges);
 }
 
-/* A short life of many pools, amid forks. */
-static _Atomic bool stop_lives;
-
-static void *
-live_and_die(void *unused)
-{
-    for (unsigned n = 0; !atomic_load(&stop_lives); n++) {
-        struct pool *pool = calloc(1, sizeof *pool);
-        CHECK(pool != NULL);
-        pool_make(pool, &pool_system_hooks, NULL, (int64_t)(n % 3) - 1);
-        struct run *r = pool_take(pool, 1 + n % CHUNK_PAGES, PAGE_SIZE, large_use);
-        CHECK(r != NULL);
-        r->next = NULL;
-        pool_give(pool, r);
-        pool_end(pool);
-        memset(pool, 0x5a, sizeof *pool);
-        free(pool);
-    }
-    return unused;
-}
-
-static void *
-purge_and_tick(void *unused)
-{
-    for (uint64_t now = os_clock_ms(); !atomic_load(&stop_lives); now += 1000) {
-        struct pool_figures figures;
-        pool_purge();
-        pool_tick(now);
-        pool_figures_get(&figures);
-    }
-    return unused;
-}
-
-static void
-fork_while_pools_come_and_go(void)
-{
-    pthread_t threads[3];
-    for (int i = 0; i < 3; i++)
-        CHECK(pthread_create(&threads[i], NULL, i < 2 ? live_and_die : purge_and_tick, NULL) == 0);
-    for (int i = 0; i < 200; i++) {
-        pid_t child = fork();
-        CHECK(child >= 0);
-        if (child == 0) {
-            alarm(CHILD_SECONDS);
-            pool_purge();
-            static struct pool pool;
-            pool_make(&pool, &pool_system_hooks, NULL, 0);
-            pool_end(&pool);
-            _exit(0);
-        }
-        wait_for_child(child);
-    }
-    atomic_store(&stop_lives, true);
-    for (int i = 0; i < 3; i++)
-        pthread_join(threads[i], NULL);
-    CHECK(pool_default.next == NULL);
-    pool_purge();
-    CHECK(mapped() <= CHUNK_SIZE);
-}
-
-static void
-test_pools_come_and_go_amid_purges_and_forks(void **unused)
-{
-    (void)unused;
-    in_child(fork_while_pools_come_and_go);
-}
-
 /* As a signal handler does: parent and child go on with what they were at. */
 static void
 fork_while_this_thread_purges(void)
@@ -1798,7 +1731,6 @@ main(void)
         fresh_test(test_giant_that_cannot_be_given_back_costs_one_word),
         fresh_test(test_child_finds_what_another_thread_was_purging),
         fresh_test(test_pool_ends_when_nobody_purges_it),
-        fresh_test(test_pools_come_and_go_amid_purges_and_forks),
         fresh_test(test_child_goes_on_with_what_its_thread_was_purging),
         fresh_test(test_release_unmaps_everything),
         fresh_test(test_random_operations_keep_the_chunks_in_order),
