@@ -30,33 +30,33 @@ table_now(void)
 }
 
 /* Is the block in pages of the allocator's? A block freed before may lie inside of a free run, where
- * pages have no entry; but the first page of a chunk always has one. */
+ * pages have no word; but the first page of a chunk always has one. */
 static inline bool
 is_owned(const void *block)
 {
     _Static_assert(PAGEMAP_LEAF_COUNT % CHUNK_PAGES == 0, "a leaf speaks of whole chunks");
     uintptr_t address = (uintptr_t)block;
     size_t i = address >> PAGEMAP_ROOT_SHIFT;
-    pagemap_entry *leaf =
+    pagemap_word *leaf =
         i < PAGEMAP_ROOT_COUNT ? atomic_load_explicit(&loader_pagemap.root[i], memory_order_acquire) : NULL;
     if (__builtin_expect(leaf == NULL, 1))
         return false;
     size_t page = (address >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1);
     uint64_t first = atomic_load_explicit(&leaf[page & ~(CHUNK_PAGES - 1)], memory_order_relaxed);
-    return atomic_load_explicit(&leaf[page], memory_order_relaxed) != 0 || (first != 0 && first != ENTRY_LEFT);
+    return atomic_load_explicit(&leaf[page], memory_order_relaxed) != 0 || (first != 0 && first != WORD_LEFT);
 }
 
 /* Was it left behind by an allocator that is gone? Then its release is nobody's business. */
 static bool
 was_left(const void *block)
 {
-    return pagemap_get(&loader_pagemap, block) == ENTRY_LEFT;
+    return pagemap_get(&loader_pagemap, block) == WORD_LEFT;
 }
 
 static void
 release_count(const void *block, const void *caller)
 {
-    crossing_outside((uint32_t)(pagemap_get(&loader_pagemap, block) >> ENTRY_HEAP_SHIFT), block, caller);
+    crossing_outside((uint32_t)(pagemap_get(&loader_pagemap, block) >> WORD_HEAP_SHIFT), block, caller);
 }
 
 SLOW static void

@@ -86,35 +86,35 @@ entry_malloc(size_t size, size_t heap)
 /* A debug build goes the slow way, which looks at every block. */
 #define VALIDATE ALCOVE_DEBUG
 
-/* A foreign address, or one where no block begins, has the entry 0, whose bin 0 takes nothing. */
+/* A foreign address, or one where no block begins, has the word 0, whose bin 0 takes nothing. */
 static inline __attribute__((always_inline)) bool
-put(void *block, uint64_t entry, size_t heap)
+put(void *block, uint64_t word, size_t heap)
 {
     struct cache *c = cache_of(heap);
-    return !VALIDATE && likely(c != NULL) && likely(cache_push(cache_bin_of(c, entry), block));
+    return !VALIDATE && likely(c != NULL) && likely(cache_push(cache_bin_of(c, word), block));
 }
 
 static __attribute__((noinline)) void
-free_elsewhere(void *block, uint64_t entry)
+free_elsewhere(void *block, uint64_t word)
 {
-    if (!put(block, entry, entry_heap(entry)))
+    if (!put(block, word, word_heap(word)))
         free_slow(block, ALCOVE_HEAP_NONE);
 }
 
 API_HOT void
 ALCOVE_PUBLIC(free)(void *block)
 {
-    uint64_t entry = pagemap_get_hot(block);
-    if (unlikely(entry_heap(entry) != ALCOVE_HEAP_DEFAULT))
-        free_elsewhere(block, entry);
-    else if (!put(block, entry, ALCOVE_HEAP_DEFAULT))
+    uint64_t word = pagemap_get_hot(block);
+    if (unlikely(word_heap(word) != ALCOVE_HEAP_DEFAULT))
+        free_elsewhere(block, word);
+    else if (!put(block, word, ALCOVE_HEAP_DEFAULT))
         free_slow(block, ALCOVE_HEAP_NONE);
 }
 
 __attribute__((hot, aligned(64))) void
 entry_free(void *block, size_t heap)
 {
-    uint64_t entry = pagemap_get_hot(block);
-    if (unlikely(entry_heap(entry) != heap) || !put(block, entry, heap))
+    uint64_t word = pagemap_get_hot(block);
+    if (unlikely(word_heap(word) != heap) || !put(block, word, heap))
         free_slow(block, (uint32_t)heap);
 }

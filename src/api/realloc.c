@@ -209,12 +209,12 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
 
 /* Move a live small block by what this thread's cache of its heap has at hand; most that grow are small. */
 static __attribute__((noinline, hot)) void *
-move_small(void *block, size_t size, uint32_t heap, uint32_t caller, uint64_t entry, size_t used)
+move_small(void *block, size_t size, uint32_t heap, uint32_t caller, uint64_t word, size_t used)
 {
-    struct cache *c = cache_of(entry_heap(entry));
+    struct cache *c = cache_of(word_heap(word));
     if (ALCOVE_DEBUG || unlikely(c == NULL)) /* a debug build looks at every block */
         return reallocate_slow(block, size, heap, caller);
-    struct cache_bin *from = cache_bin_of(c, entry);
+    struct cache_bin *from = cache_bin_of(c, word);
     if (unlikely(from->top == from->end) || unlikely(cache_has(from, block)))
         return reallocate_slow(block, size, heap, caller);
     struct cache_bin *bin = &c->bins[bin_of_size(size)];
@@ -247,8 +247,8 @@ reallocate_large(struct run *r, void *block, size_t size, uint32_t heap, uint32_
 static inline __attribute__((always_inline)) void *
 reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
 {
-    uint64_t entry = pagemap_get_hot(block);
-    struct run *r = entry_run(entry);
+    uint64_t word = pagemap_get_hot(block);
+    struct run *r = word_run(word);
     if (unlikely(r == NULL) || unlikely(caller != ALCOVE_HEAP_NONE && r->heap != caller))
         return reallocate_slow(block, size, heap, caller);
     if (r->kind == RUN_SLAB) {
@@ -258,7 +258,7 @@ reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
         if (small_stays(used, size))
             return block;
         if (used < CREEP_MIN && size < CREEP_MIN && size != 0)
-            return move_small(block, size, heap, caller, entry, used);
+            return move_small(block, size, heap, caller, word, used);
         return reallocate_slow(block, size, heap, caller);
     }
     if (likely(large_stays(r, block, size)) && likely(r->bin == 0)) /* most that grow have none, and so no cache has them */

@@ -382,12 +382,12 @@ free_foreign(void *block, uint32_t caller)
 static inline bool
 push_guarded(void *block, uint32_t caller)
 {
-    uint64_t entry = pagemap_get_hot(block);
-    uint32_t heap = entry_heap(entry);
+    uint64_t word = pagemap_get_hot(block);
+    uint32_t heap = word_heap(word);
     if (ALCOVE_DEBUG || (caller != ALCOVE_HEAP_NONE && caller != heap))
         return false;
     struct cache *c = thread_guarded(heap);
-    return c != NULL && cache_push_guarded(c, cache_bin_of(c, entry), block);
+    return c != NULL && cache_push_guarded(c, cache_bin_of(c, word), block);
 }
 
 static void

@@ -4,7 +4,7 @@
  * the difference is worth).
  *
  * Glossary
- *   bin     a size class by number, as caches, heaps and page map entries know it. Bins 1 to
+ *   bin     a size class by number, as caches, heaps and page map words know it. Bins 1 to
  *           SMALL_BINS are cut from slabs, the next LARGE_BINS are runs of pages that thread caches
  *           keep. Bin 0 holds nothing: what is larger, or has room to grow, has no bin
  *   small   up to SMALL_MAX bytes
@@ -40,7 +40,7 @@
 #define LARGE_BINS (STEPS * (LG_CACHED_MAX - LG_SMALL_MAX))
 #define BINS (1 + SMALL_BINS + LARGE_BINS)
 
-_Static_assert(BINS <= 128, "a page map entry has 7 bits for the bin");
+_Static_assert(BINS <= 128, "a page map word has 7 bits for the bin");
 
 /* Bins by size: in units of 16 bytes up to 1 KiB, of 128 up to SMALL_MAX, of 4,096 up to CACHED_MAX. Of
  * the large ones those that are no whole pages are never used: the next larger one is. */

@@ -56,7 +56,7 @@ bytes_of(unsigned bin, size_t size)
 static size_t
 metadata_of(size_t alignment)
 {
-    size_t page_of_map_speaks_of = PAGE_SIZE / sizeof(pagemap_entry) << PAGE_LG;
+    size_t page_of_map_speaks_of = PAGE_SIZE / sizeof(pagemap_word) << PAGE_LG;
     return alignment >= page_of_map_speaks_of ? PAGE_SIZE + sizeof(struct run) : 0;
 }
 
@@ -149,7 +149,7 @@ large_take_growing(struct heap *h, size_t size, size_t room)
 struct run *
 large_cached(const struct heap *h, unsigned bin, const void *block)
 {
-    struct run *r = entry_run(pagemap_get_hot(block));
+    struct run *r = word_run(pagemap_get_hot(block));
     if (likely(r != NULL) && likely(run_is_block(r, block)) && likely(r->heap == h->index && r->bin == bin))
         return r;
     if (((uintptr_t)block & PAGE_MASK) != 0) /* where no large block begins */

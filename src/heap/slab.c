@@ -376,7 +376,7 @@ prefetch_records(void **blocks, unsigned count)
         if (page == last_page)
             continue;
         last_page = page;
-        uintptr_t slab = (uintptr_t)entry_run(pagemap_get_hot(blocks[i])); /* 0 after a double free */
+        uintptr_t slab = (uintptr_t)word_run(pagemap_get_hot(blocks[i])); /* 0 after a double free */
         __builtin_prefetch((const void *)slab, 1);
         __builtin_prefetch((const void *)(slab + offsetof(struct run, bits)), 1);
     }
@@ -395,12 +395,12 @@ static inline bool
 place_find(struct place *p, const struct heap *h, unsigned bin, size_t size, const void *block)
 {
     if ((uintptr_t)block - p->base >= p->length) {
-        uint64_t entry = pagemap_get_hot(block);
-        if (unlikely(entry_bin(entry) != bin || entry_heap(entry) != h->index)) {
+        uint64_t word = pagemap_get_hot(block);
+        if (unlikely(word_bin(word) != bin || word_heap(word) != h->index)) {
             misuse_note("double free", "in a slab that has gone, once a block", block, size, h->name);
             return false;
         }
-        p->slab = entry_run(entry);
+        p->slab = word_run(word);
         p->base = p->slab->base;
         p->length = p->slab->pages << PAGE_LG;
     }
@@ -440,7 +440,7 @@ slab_sift(struct heap *h, unsigned bin, void **blocks, unsigned count)
         blocks[kept++] = blocks[i];
     }
     for (unsigned i = 0; i < kept; i++) {
-        p.slab = entry_run(pagemap_get_hot(blocks[i]));
+        p.slab = word_run(pagemap_get_hot(blocks[i]));
         p.index = (unsigned)slab_index(p.slab, size, blocks[i]);
         place_put(p, false);
     }

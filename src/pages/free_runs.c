@@ -47,17 +47,17 @@ run_records_end(struct free_runs *f)
 static const struct run inside = { .kind = RUN_INSIDE };
 
 static void
-set_ends(const struct run *r, uint64_t entry)
+set_ends(const struct run *r, uint64_t word)
 {
-    pagemap_set(r->base, 1, entry);
+    pagemap_set(r->base, 1, word);
     if (!run_is_giant(r))
-        pagemap_set(r->base + (r->pages << PAGE_LG) - (run_is_span(r) ? CHUNK_SIZE : PAGE_SIZE), 1, entry);
+        pagemap_set(r->base + (r->pages << PAGE_LG) - (run_is_span(r) ? CHUNK_SIZE : PAGE_SIZE), 1, word);
 }
 
 void
 run_enter_ends(struct run *r)
 {
-    set_ends(r, entry_make(r));
+    set_ends(r, word_make(r));
     if (run_is_giant(r))
         giant_add(r);
 }
@@ -67,14 +67,14 @@ run_clear_ends(struct run *r)
 {
     if (run_is_giant(r))
         giant_remove(r);
-    set_ends(r, run_is_span(r) && !run_is_giant(r) ? entry_make(&inside) : 0);
+    set_ends(r, run_is_span(r) && !run_is_giant(r) ? word_make(&inside) : 0);
 }
 
 void
 span_enter_inside(const struct run *r)
 {
     for (size_t i = 0; i < r->pages && !run_is_giant(r); i += CHUNK_PAGES)
-        pagemap_set(r->base + (i << PAGE_LG), 1, entry_make(&inside));
+        pagemap_set(r->base + (i << PAGE_LG), 1, word_make(&inside));
 }
 
 void
@@ -181,8 +181,8 @@ free_runs_remove(struct free_runs *f, struct run *r)
 struct run *
 run_beside(uintptr_t address, uint8_t kind)
 {
-    uint64_t entry = pagemap_get(pagemap, (void *)address);
-    struct run *r = entry_run(entry);
+    uint64_t word = pagemap_get(pagemap, (void *)address);
+    struct run *r = word_run(word);
     return r != NULL && r->kind == kind ? r : NULL;
 }
 
@@ -204,7 +204,7 @@ absorb(struct free_runs *f, struct run *r, struct run *other)
 __attribute__((no_sanitize("thread"))) struct run *
 span_at(const struct free_runs *f, uintptr_t address, uint8_t kind)
 {
-    struct run *r = entry_run(pagemap_get(pagemap, (void *)address));
+    struct run *r = word_run(pagemap_get(pagemap, (void *)address));
     bool ours = r != NULL && __atomic_load_n(&r->kind, __ATOMIC_RELAXED) == kind && __atomic_load_n(&r->owner, __ATOMIC_RELAXED) == f;
     return ours && address - r->base < r->pages << PAGE_LG ? r : NULL;
 }

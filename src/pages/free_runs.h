@@ -1,9 +1,9 @@
 /*
  * A pool's free memory: clean runs and spans, which read as zero, and dirty ones, which were used. They are found by their
  * length, the dirty ones by their age too. Neighbours of one kind are joined; a run that is a whole chunk then becomes a span,
- * so that it serves huge blocks too. The page map has an entry for the first and the last page of each run, and for the first
+ * so that it serves huge blocks too. The page map has a word for the first and the last page of each run, and for the first
  * page of each chunk of a span: between its ends one that is of no run and only says whose the chunk is. Spans are not joined to
- * giants (pages/giants.h); where the hooks refuse to take one back, it has an entry at its start only.
+ * giants (pages/giants.h); where the hooks refuse to take one back, it has a word at its start only.
  *
  * The caller holds the pool's lock, which guards all that is here.
  */
@@ -72,20 +72,20 @@ struct run *span_at(const struct free_runs *f, uintptr_t address, uint8_t kind);
 /* Enter a run's first and last page in the page map, of a span those of its first and last chunk. */
 void run_enter_ends(struct run *r);
 
-/* Clear the entries of a whole run's ends. A span's become what those between them are. */
+/* Clear the words of a whole run's ends. A span's become what those between them are. */
 void run_clear_ends(struct run *r);
 
 /* Have all chunks of a span's say that they are inside of one. */
 void span_enter_inside(const struct run *r);
 
-/* Clear the entries of a span's or huge run's chunks, which are going to be somebody else's. */
+/* Clear the words of a span's or huge run's chunks, which are going to be somebody else's. */
 void span_clear(const struct run *r);
 
-/* Add a free run or span, whose pages have no entries. touched, for a span: pages that may be resident. Neighbours that are
+/* Add a free run or span, whose pages have no words. touched, for a span: pages that may be resident. Neighbours that are
  * joined with it are one with it then, in its record; theirs are freed. */
 void free_runs_add(struct free_runs *f, struct run *r);
 void free_spans_add(struct free_runs *f, struct run *r, size_t touched);
-/* Take a run out of all lists. Its entries stay. */
+/* Take a run out of all lists. Its words stay. */
 void free_runs_remove(struct free_runs *f, struct run *r);
 
 /* The shortest free run of this kind with so many pages, 1 to CHUNK_PAGES; near enough. NULL: there is none. */
@@ -95,7 +95,7 @@ struct run *free_spans_find(const struct free_runs *f, uint8_t kind, size_t chun
 
 /* Cut `pages` out of a free run or span, `head` pages after its start (of spans, both are whole chunks); what is left stays
  * free, as old as it was. The result is in no list, may be `from` itself, and has base, pages, `zeroed`, and of spans
- * `touched`; all else, and its entries, are the caller's to set. NULL: no memory for records. */
+ * `touched`; all else, and its words, are the caller's to set. NULL: no memory for records. */
 struct run *free_runs_cut(struct free_runs *f, struct run *from, size_t head, size_t pages);
 
 /* The same with a whole chunk that is in no list, just cut from a span, of kind RUN_CLEAN or RUN_DIRTY. */

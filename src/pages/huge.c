@@ -27,7 +27,7 @@ set_words(const struct run *r, size_t from, size_t to, uint64_t word)
 static void
 enter(struct run *r)
 {
-    set_words(r, 0, words_of(r->pages), entry_make(r));
+    set_words(r, 0, words_of(r->pages), word_make(r));
     if (run_is_giant(r))
         giant_add(r);
 }
@@ -46,7 +46,7 @@ static void
 set_pages(struct run *r, size_t pages)
 {
     size_t old = r->pages;
-    set_words(r, words_of(old), words_of(pages), entry_make(r));
+    set_words(r, words_of(old), words_of(pages), word_make(r));
     if (old > GIANT_PAGES && pages <= GIANT_PAGES)
         giant_remove(r);
     r->pages = pages;
@@ -141,7 +141,7 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t u
         run_enter_ends(next);
         return false;
     }
-    span_clear(cut); /* a giant has no entries there */
+    span_clear(cut); /* a giant has no words there */
     *dirty = !cut->zeroed;
     run_record_free(&pool->free, cut);
     return true;
@@ -152,7 +152,7 @@ static bool
 reserve_behind(struct pool *pool, const struct run *r, size_t chunks)
 {
     uintptr_t end = end_of_chunks(r);
-    struct run *span = span_reserve_entries(end, chunks * CHUNK_PAGES) == 0 ? run_record_new(&pool->free) : NULL;
+    struct run *span = span_reserve_words(end, chunks * CHUNK_PAGES) == 0 ? run_record_new(&pool->free) : NULL;
     if (span == NULL)
         return false;
     if (!pool->hooks->reserve_at(pool->context, (void *)end, chunks << CHUNK_LG)) {
@@ -194,7 +194,7 @@ grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
     bool dirty = false;
     *movable = !pool_is_hooked(pool);
     /* Tables first: what is mapped cannot always be given back. Those that are made in vain cost addresses. */
-    if (span_reserve_entries(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
+    if (span_reserve_words(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
         return false;
     if (last > r->pages && !pages_commit(pool, r->base + (r->pages << PAGE_LG), last - r->pages))
         return false;
@@ -237,8 +237,8 @@ shrink(struct pool *pool, struct run *r, size_t pages)
     struct run *tail = NULL;
     uintptr_t cut = r->base + (keep << PAGE_LG);
     if (keep != all) {
-        /* What a giant becomes, and its tail, may have more entries than it has. */
-        if (span_reserve_entries(r->base, keep) != 0 || span_reserve_entries(cut, all - keep) != 0)
+        /* What a giant becomes, and its tail, may have more words than it has. */
+        if (span_reserve_words(r->base, keep) != 0 || span_reserve_words(cut, all - keep) != 0)
             return false;
         tail = run_record_new(&pool->free);
         if (tail == NULL)

@@ -25,14 +25,14 @@ pagemap_lend(struct pagemap *map)
 
 /* Whoever sees the granule sees the leaf. */
 static void
-first_set(size_t granule, pagemap_entry *leaf)
+first_set(size_t granule, pagemap_word *leaf)
 {
     __atomic_store_n(&pagemap_first.granule, NOWHERE, __ATOMIC_RELEASE);
     pagemap_first.leaf = leaf;
     __atomic_store_n(&pagemap_first.granule, granule, __ATOMIC_RELEASE);
 }
 
-static pagemap_entry *
+static pagemap_word *
 leaf_of(uintptr_t address)
 {
     return atomic_load_explicit(&pagemap->root[address >> PAGEMAP_ROOT_SHIFT], memory_order_relaxed);
@@ -45,10 +45,10 @@ leaf_index(uintptr_t address)
 }
 
 /* With the lock held. */
-static pagemap_entry *
+static pagemap_word *
 leaf_make(size_t i)
 {
-    pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
+    pagemap_word *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
     if (leaf == NULL) {
         leaf = os_map(PAGEMAP_LEAF_BYTES, PAGE_SIZE);
         if (leaf == NULL)
@@ -88,16 +88,16 @@ pagemap_bytes(void)
 }
 
 void
-pagemap_set(uintptr_t base, size_t pages, uint64_t entry)
+pagemap_set(uintptr_t base, size_t pages, uint64_t word)
 {
     while (pages > 0) {
         size_t first = leaf_index(base), n = PAGEMAP_LEAF_COUNT - first;
         if (n > pages)
             n = pages;
-        pagemap_entry *leaf = leaf_of(base);
+        pagemap_word *leaf = leaf_of(base);
 #pragma GCC unroll 8
         for (size_t i = first; i < first + n; i++)
-            atomic_store_explicit(&leaf[i], entry, memory_order_release);
+            atomic_store_explicit(&leaf[i], word, memory_order_release);
         base += n << PAGE_LG;
         pages -= n;
     }
@@ -110,7 +110,7 @@ pagemap_purge(uintptr_t base, size_t pages)
         size_t first = leaf_index(base), n = PAGEMAP_LEAF_COUNT - first;
         if (n > pages)
             n = pages;
-        pagemap_entry *leaf = leaf_of(base); /* a giant has not all */
+        pagemap_word *leaf = leaf_of(base); /* a giant has not all */
         uintptr_t from = ((uintptr_t)(leaf + first) + PAGE_MASK) & ~PAGE_MASK, to = (uintptr_t)(leaf + first + n) & ~PAGE_MASK;
         if (leaf != NULL && from < to)
             os_purge((void *)from, to - from);
@@ -124,7 +124,7 @@ pagemap_release(void)
 {
     first_set(NOWHERE, NULL);
     for (size_t i = 0; i < PAGEMAP_ROOT_COUNT; i++) {
-        pagemap_entry *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
+        pagemap_word *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
         if (leaf == NULL)
             continue;
         if (pagemap != &own) {

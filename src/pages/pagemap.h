@@ -4,11 +4,11 @@
  * or two loads.
  *
  * Glossary
- *   entry   what is known of one page, in 64 bits; 0: not ours. See ENTRY_ below
- *   leaf    the entries of 2^PAGEMAP_LG_LEAF neighbouring pages, mapped when first needed
+ *   word    what is known of one page, in 64 bits; 0: not ours. See WORD_ below
+ *   leaf    the words of 2^PAGEMAP_LG_LEAF neighbouring pages, mapped when first needed
  *   root    a leaf's address for each part of the address space
  *
- * An entry is written under the lock of the pool whose page it is, or by who has the block that begins there; tables are made
+ * A word is written under the lock of the pool whose page it is, or by who has the block that begins there; tables are made
  * under a lock of the map's own. Both are read by anyone without a lock. The loader includes this header too, and lends the
  * map, so that its guards can read it whether an allocator is loaded or not.
  */
@@ -32,29 +32,29 @@
 #define PAGEMAP_LEAF_BYTES (PAGEMAP_LEAF_COUNT * sizeof(uint64_t))
 #define PAGEMAP_ROOT_SHIFT (PAGE_LG + PAGEMAP_LG_LEAF)
 
-typedef _Atomic uint64_t pagemap_entry;
+typedef _Atomic uint64_t pagemap_word;
 
 struct pagemap {
-    _Atomic(pagemap_entry *) root[PAGEMAP_ROOT_COUNT];
-    _Atomic uint32_t left;   /* 1: it has entries that are ENTRY_LEFT, which must stay */
+    _Atomic(pagemap_word *) root[PAGEMAP_ROOT_COUNT];
+    _Atomic uint32_t left;   /* 1: it has words that are WORD_LEFT, which must stay */
     _Atomic uint32_t leaves; /* how many there are: in a map that was lent, those of allocators before us too */
 };
 
-/* An entry: heap number in the top 16 bits; in the middle the address of the run's record, which is a multiple
+/* A word: heap number in the top 16 bits; in the middle the address of the run's record, which is a multiple
  * of 128; in bits 5 to 11 the bin of the thread cache, so that one mask gives the bin's place in a cache. The
  * record's bits from there are kept in the lowest 5. Bin 0 is the one no block is cached in: pages of free runs
- * and of blocks too large to cache have it, and so has the entry 0. */
-#define ENTRY_HEAP_SHIFT 48
-#define ENTRY_BIN_SHIFT 5
-#define ENTRY_BIN_MASK ((uint64_t)127 << ENTRY_BIN_SHIFT)
-#define ENTRY_LOW_MASK ((uint64_t)31)
-#define ENTRY_LOW_SHIFT 7 /* up, to where they belong in the record's address */
-#define ENTRY_RUN_MASK (((uint64_t)1 << ENTRY_HEAP_SHIFT) - 1 - (ENTRY_BIN_MASK | ENTRY_LOW_MASK))
+ * and of blocks too large to cache have it, and so has the word 0. */
+#define WORD_HEAP_SHIFT 48
+#define WORD_BIN_SHIFT 5
+#define WORD_BIN_MASK ((uint64_t)127 << WORD_BIN_SHIFT)
+#define WORD_LOW_MASK ((uint64_t)31)
+#define WORD_LOW_SHIFT 7 /* up, to where they belong in the record's address */
+#define WORD_RUN_MASK (((uint64_t)1 << WORD_HEAP_SHIFT) - 1 - (WORD_BIN_MASK | WORD_LOW_MASK))
 
 /* Pages that an allocator left behind because blocks in them were live: of no run, and of a heap that never is. */
-#define ENTRY_LEFT ((uint64_t)ALCOVE_HEAP_MAX << ENTRY_HEAP_SHIFT)
+#define WORD_LEFT ((uint64_t)ALCOVE_HEAP_MAX << WORD_HEAP_SHIFT)
 
-/* The entry of an address; 0 if there is none. Safe for any address. */
+/* The word of an address; 0 if there is none. Safe for any address. */
 static inline uint64_t
 pagemap_get(struct pagemap *map, const void *address)
 {
@@ -62,7 +62,7 @@ pagemap_get(struct pagemap *map, const void *address)
     size_t i = a >> PAGEMAP_ROOT_SHIFT;
     if (__builtin_expect(i >= PAGEMAP_ROOT_COUNT, 0))
         return 0;
-    pagemap_entry *leaf = atomic_load_explicit(&map->root[i], memory_order_acquire);
+    pagemap_word *leaf = atomic_load_explicit(&map->root[i], memory_order_acquire);
     if (__builtin_expect(leaf == NULL, 0))
         return 0;
     return atomic_load_explicit(&leaf[(a >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1)],
@@ -87,7 +87,7 @@ pagemap_granule(uintptr_t address)
  * the root. Before there is one, `granule` is of no address. */
 extern __attribute__((visibility("hidden"))) struct pagemap_first {
     size_t granule;     /* the first that the leaf speaks of; written after `leaf` */
-    pagemap_entry *leaf;
+    pagemap_word *leaf;
 } pagemap_first;
 
 /* How far a granule is from the leaf's first. Reads that before `leaf`. x86 does so by itself, and then the
@@ -104,7 +104,7 @@ pagemap_first_distance(size_t granule)
 #endif
 }
 
-/* pagemap_get, for the hot path, and for addresses where a block may begin: of others the entry is 0. */
+/* pagemap_get, for the hot path, and for addresses where a block may begin: of others the word is 0. */
 static inline uint64_t
 pagemap_get_hot(const void *address)
 {
@@ -123,13 +123,13 @@ int pagemap_reserve(uintptr_t base, size_t pages);
 /* Bytes of address space that tables take. */
 size_t pagemap_bytes(void);
 
-/* Set the entries of neighbouring pages whose tables exist. */
-void pagemap_set(uintptr_t base, size_t pages, uint64_t entry);
+/* Set the words of neighbouring pages whose tables exist. */
+void pagemap_set(uintptr_t base, size_t pages, uint64_t word);
 
-/* Give back what entries took that are 0 again, of addresses that are about to be unmapped. */
+/* Give back what words took that are 0 again, of addresses that are about to be unmapped. */
 void pagemap_purge(uintptr_t base, size_t pages);
 
-/* Give the map up: unmap its tables, or hand them back to whoever lent them, with nothing in them but ENTRY_LEFT. */
+/* Give the map up: unmap its tables, or hand them back to whoever lent them, with nothing in them but WORD_LEFT. */
 void pagemap_release(void);
 
 /* The lock of tables and giants, for pages/ only. */

@@ -16,7 +16,7 @@ static struct lock pools = LOCK_INITIAL(LOCK_POOLS), walk = LOCK_INITIAL(LOCK_WA
 static _Atomic uint32_t lookers;
 
 int
-span_reserve_entries(uintptr_t base, size_t pages)
+span_reserve_words(uintptr_t base, size_t pages)
 {
     return pagemap_reserve(base, pages > GIANT_PAGES ? 1 : pages);
 }
@@ -36,7 +36,7 @@ reserve(struct pool *pool, size_t bytes, size_t alignment)
     size_t pages = bytes >> PAGE_LG;
     pool->mapped += bytes;
     *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1, .hooked = pool_is_hooked(pool) };
-    if (span_reserve_entries(r->base, pages) == 0)
+    if (span_reserve_words(r->base, pages) == 0)
         return r;
     span_release(pool, r, 0);
     return NULL;
@@ -67,8 +67,8 @@ span_may_be_cut(const struct run *r, size_t head, size_t pages)
 {
     uintptr_t cut = r->base + (head << PAGE_LG), tail = cut + (pages << PAGE_LG);
     size_t left = r->pages - head - pages;
-    return !run_is_giant(r) || ((head == 0 || span_reserve_entries(r->base, head) == 0) && span_reserve_entries(cut, pages) == 0 &&
-                                (left == 0 || span_reserve_entries(tail, left) == 0));
+    return !run_is_giant(r) || ((head == 0 || span_reserve_words(r->base, head) == 0) && span_reserve_words(cut, pages) == 0 &&
+                                (left == 0 || span_reserve_words(tail, left) == 0));
 }
 
 struct run *
@@ -110,11 +110,11 @@ chunk_take(struct pool *pool)
 static void
 map_run(const struct run *r)
 {
-    uint64_t entry = entry_make(r);
-    pagemap_set(r->base, 1, entry);
+    uint64_t word = word_make(r);
+    pagemap_set(r->base, 1, word);
     if (r->kind == RUN_LARGE)
-        entry &= ~ENTRY_BIN_MASK;
-    pagemap_set(r->base + PAGE_SIZE, r->pages - 1, entry);
+        word &= ~WORD_BIN_MASK;
+    pagemap_set(r->base + PAGE_SIZE, r->pages - 1, word);
 }
 
 static void
@@ -187,7 +187,7 @@ absorb_neighbours(struct run *r)
 
 /* A heap that is destroyed gives thousands of runs which are each other's neighbours: these are joined
  * first, in two turns over the list, and only what comes of it goes on. Call `each` with every such run, whose pages have no
- * entries any more. */
+ * words any more. */
 static void
 give_joined(struct pool *pool, struct run *runs, void (*each)(struct pool *pool, struct run *r))
 {
@@ -269,7 +269,7 @@ void
 run_rebin(struct run *run, uint8_t bin)
 {
     run->bin = run->word_bin = bin;
-    pagemap_set(run->base, 1, entry_make(run));
+    pagemap_set(run->base, 1, word_make(run));
 }
 
 bool
@@ -301,7 +301,7 @@ pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
         } else if (cut != NULL) {
             run->zeroed = cut->zeroed;
             run_record_free(&pool->free, cut);
-            pagemap_set(end, more, entry_make(run) & ~ENTRY_BIN_MASK);
+            pagemap_set(end, more, word_make(run) & ~WORD_BIN_MASK);
             run->pages = pages;
             done = true;
         }
@@ -373,19 +373,19 @@ pool_purge(void)
     lock_drop(&walk);
 }
 
-/* What the chunk of an address says of itself. The first page of a chunk in use has an entry at any time, if only a free run's;
+/* What the chunk of an address says of itself. The first page of a chunk in use has a word at any time, if only a free run's;
  * but of a giant's chunks only the first one has. */
 static struct run *
 run_of_chunk(uintptr_t address)
 {
-    struct run *r = entry_run(pagemap_get(pagemap, (void *)(address & ~CHUNK_MASK)));
+    struct run *r = word_run(pagemap_get(pagemap, (void *)(address & ~CHUNK_MASK)));
     return r != NULL ? r : giant_find(address);
 }
 
 struct run *
 pool_find(const void *address)
 {
-    struct run *r = entry_run(pagemap_get(pagemap, address));
+    struct run *r = word_run(pagemap_get(pagemap, address));
     if (r != NULL)
         return r->kind >= RUN_SLAB ? r : NULL;
     uintptr_t a = (uintptr_t)address;
@@ -402,7 +402,7 @@ pool_holds(const void *address)
 bool
 pool_was_left(const void *address)
 {
-    return pagemap_get(pagemap, address) == ENTRY_LEFT;
+    return pagemap_get(pagemap, address) == WORD_LEFT;
 }
 
 static bool
@@ -444,7 +444,7 @@ chunk_join(struct pool *pool, struct run *r)
 {
     uintptr_t chunk = r->base & ~CHUNK_MASK;
     for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
-        struct run *each = entry_run(pagemap_get(pagemap, (void *)a));
+        struct run *each = word_run(pagemap_get(pagemap, (void *)a));
         a += each->pages << PAGE_LG;
         free_runs_remove(&pool->free, each);
         run_clear_ends(each);

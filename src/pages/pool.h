@@ -47,7 +47,7 @@ struct pool {
     void *context;           /* the hooks' first argument */
     size_t mapped;           /* bytes reserved */
     struct run *purging;     /* free runs whose pages are just being purged, without the lock */
-    struct run *refused;     /* spans that the hooks refuse to take back, and that can have no entries; they are offered again */
+    struct run *refused;     /* spans that the hooks refuse to take back, and that can have no words; they are offered again */
     struct run *batch;       /* those of them that the holder of the lock is going to purge, linked by `older` */
     struct decay decay;
     struct free_runs free;
@@ -91,7 +91,7 @@ void pool_purge_some(struct pool *pool, size_t pages);
  * free. */
 bool pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin);
 
-/* Change the bin that a large run's entry tells. For who has its block; takes no lock. */
+/* Change the bin that a large run's word tells. For who has its block; takes no lock. */
 void run_rebin(struct run *run, uint8_t bin);
 
 /* Huge runs, of any size and alignment; they have chunks of their own (pages/huge.c). */
@@ -142,28 +142,28 @@ void pool_fork_child(void);
 /* --- For pages/ only, with the pool's lock held. */
 
 /* pool.c: Cut a span of so many chunks at this alignment out of free ones, dirty before clean, or reserve it. It has base,
- * pages, `zeroed`, `touched` (of a span) and kind, and no entries. NULL: no memory. */
+ * pages, `zeroed`, `touched` (of a span) and kind, and no words. NULL: no memory. */
 struct run *span_take(struct pool *pool, size_t chunks, size_t alignment);
 struct run *span_reserve(struct pool *pool, size_t bytes, size_t alignment);
-/* Make sure that tables are there for the entries of a span or huge run. 0 or ENOMEM. */
-int span_reserve_entries(uintptr_t base, size_t pages);
+/* Make sure that tables are there for the words of a span or huge run. 0 or ENOMEM. */
+int span_reserve_words(uintptr_t base, size_t pages);
 /* The same for what comes of a free span when so many pages are cut out of it. */
 bool span_may_be_cut(const struct run *r, size_t head, size_t pages);
 
-/* purge.c: Give a span back that is in no list and has no entries; if the hooks refuse, it is free, with `touched` pages that may
+/* purge.c: Give a span back that is in no list and has no words; if the hooks refuse, it is free, with `touched` pages that may
  * be resident, or is kept in `refused`. */
 bool span_release(struct pool *pool, struct run *r, size_t touched);
 /* Release clean spans, and offer again what was refused, until at most `keep` chunks are clean, or some have been refused. */
 void release_clean(struct pool *pool, size_t keep);
 /* Purge the dirty runs that have been free longest until at most `limit` pages are dirty. Drops the lock meanwhile. */
 void purge_to(struct pool *pool, size_t limit);
-/* Have a run or span that is in no list and has no entries purged by the next purge_done(), which drops the lock meanwhile. */
+/* Have a run or span that is in no list and has no words purged by the next purge_done(), which drops the lock meanwhile. */
 void purge_run(struct pool *pool, struct run *r);
 void purge_done(struct pool *pool);
 /* In a forked child: what other threads were just purging is dirty again. */
 void purge_forked(struct pool *pool);
 
-/* huge.c: A huge run becomes a dirty span that is in no list and has no entries. */
+/* huge.c: A huge run becomes a dirty span that is in no list and has no words. */
 void huge_leave(struct pool *pool, struct run *r);
 /* Purge what lies behind huge runs until at most `limit` pages of the pool are dirty, or no more can be. */
 void huge_rests_purge(struct pool *pool, size_t limit);

@@ -48,7 +48,8 @@ purge_oldest(struct pool *pool, size_t excess)
         excess = chunks_of(excess) * CHUNK_PAGES;
     size_t head = r->pages - excess;
     run_clear_ends(r);
-    if (r->pages > excess && !run_is_giant(r) && (!span || pool->hooks->split(pool->context, (void *)r->base, r->pages << PAGE_LG, head << PAGE_LG)))
+    if (r->pages > excess && !run_is_giant(r) &&
+        (!span || pool->hooks->split(pool->context, (void *)r->base, r->pages << PAGE_LG, head << PAGE_LG)))
         cut = free_runs_cut(&pool->free, r, head, excess);
     if (cut == NULL) {
         cut = r;
@@ -74,7 +75,7 @@ span_release(struct pool *pool, struct run *r, size_t touched)
         run_record_free(&pool->free, r);
         return true;
     }
-    if (span_reserve_entries(r->base, r->pages) == 0) {
+    if (span_reserve_words(r->base, r->pages) == 0) {
         free_spans_add(&pool->free, r, touched);
     } else {
         r->touched = touched;

@@ -77,7 +77,7 @@ struct run {
             };
         };
     };
-} __attribute__((aligned(128))); /* page map entries keep its address in multiples of that */
+} __attribute__((aligned(128))); /* page map words keep its address in multiples of that */
 
 _Static_assert(sizeof(struct run) == 128 || PAGE_LG > 12, "a record is two cache lines");
 
@@ -109,29 +109,29 @@ run_is_block(const struct run *run, const void *address)
 }
 
 static inline struct run *
-entry_run(uint64_t entry)
+word_run(uint64_t word)
 {
-    return (struct run *)(uintptr_t)((entry & ENTRY_RUN_MASK) | (entry & ENTRY_LOW_MASK) << ENTRY_LOW_SHIFT);
+    return (struct run *)(uintptr_t)((word & WORD_RUN_MASK) | (word & WORD_LOW_MASK) << WORD_LOW_SHIFT);
 }
 
 static inline uint32_t
-entry_heap(uint64_t entry)
+word_heap(uint64_t word)
 {
-    return (uint32_t)(entry >> ENTRY_HEAP_SHIFT);
+    return (uint32_t)(word >> WORD_HEAP_SHIFT);
 }
 
 static inline unsigned
-entry_bin(uint64_t entry)
+word_bin(uint64_t word)
 {
-    return (unsigned)((entry & ENTRY_BIN_MASK) >> ENTRY_BIN_SHIFT);
+    return (unsigned)((word & WORD_BIN_MASK) >> WORD_BIN_SHIFT);
 }
 
 static inline uint64_t
-entry_make(const struct run *run)
+word_make(const struct run *run)
 {
     uintptr_t record = (uintptr_t)run;
-    return (uint64_t)run->heap << ENTRY_HEAP_SHIFT | (record & ENTRY_RUN_MASK) |
-           (record >> ENTRY_LOW_SHIFT & ENTRY_LOW_MASK) | (uint64_t)run->word_bin << ENTRY_BIN_SHIFT;
+    return (uint64_t)run->heap << WORD_HEAP_SHIFT | (record & WORD_RUN_MASK) |
+           (record >> WORD_LOW_SHIFT & WORD_LOW_MASK) | (uint64_t)run->word_bin << WORD_BIN_SHIFT;
 }
 
 static inline void

@@ -1,4 +1,4 @@
-/* Walks the page map, which has an entry for every chunk in use, huge run and free span. The pool's lock guards everything here. */
+/* Walks the page map, which has a word for every chunk in use, huge run and free span. The pool's lock guards everything here. */
 #include "pages/unmap.h"
 
 #include "os/os.h"
@@ -15,7 +15,7 @@ struct chunks {
 static struct chunks
 chunks_at(uintptr_t a)
 {
-    const struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
+    const struct run *r = word_run(pagemap_get(pagemap, (void *)a));
     if (r == NULL || r->base != a)
         return (struct chunks){ .base = a, .bytes = r != NULL ? CHUNK_SIZE : 0 };
     bool whole = r->kind == SPAN_CLEAN || r->kind == SPAN_DIRTY || r->kind == RUN_HUGE;
@@ -43,7 +43,7 @@ each_chunks(void (*each)(struct chunks chunks))
     }
 }
 
-/* Clear the entries of whole chunks: a guard may ask about what is mapped there next. */
+/* Clear the words of whole chunks: a guard may ask about what is mapped there next. */
 static void
 clear(struct chunks chunks)
 {
@@ -62,18 +62,18 @@ release(struct chunks chunks)
         os_give_up((void *)chunks.base, chunks.bytes);
 }
 
-/* Have the entries of what stays tell that nobody knows it any more, and put what is free on a list: it is unmapped when
- * all entries are right, for a guard may ask about what is mapped there next. */
+/* Have the words of what stays tell that nobody knows it any more, and put what is free on a list: it is unmapped when
+ * all words are right, for a guard may ask about what is mapped there next. */
 static struct run *leaving;
 
 static void
 leave_runs(uintptr_t chunk)
 {
     for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
-        struct run *r = entry_run(pagemap_get(pagemap, (void *)a));
+        struct run *r = word_run(pagemap_get(pagemap, (void *)a));
         a += r->pages << PAGE_LG;
         if (r->kind >= RUN_SLAB) {
-            pagemap_set(r->base, r->pages, ENTRY_LEFT);
+            pagemap_set(r->base, r->pages, WORD_LEFT);
         } else {
             pagemap_set(r->base, r->pages, 0);
             r->next = leaving;
@@ -85,13 +85,13 @@ leave_runs(uintptr_t chunk)
 static void
 leave(struct chunks chunks)
 {
-    struct run *r = entry_run(pagemap_get(pagemap, (void *)chunks.base));
+    struct run *r = word_run(pagemap_get(pagemap, (void *)chunks.base));
     if (chunks.whole == NULL) {
         leave_runs(chunks.base);
     } else if (r->kind == RUN_HUGE) {
         for (size_t offset = 0; offset < chunks.bytes; offset += CHUNK_SIZE)
             if (pagemap_get(pagemap, (void *)(chunks.base + offset)) != 0)
-                pagemap_set(chunks.base + offset, 1, ENTRY_LEFT);
+                pagemap_set(chunks.base + offset, 1, WORD_LEFT);
     } else {
         clear(chunks);
         r->next = leaving;

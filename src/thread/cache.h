@@ -37,7 +37,7 @@ struct cache_bin {
 
 struct cache {
     /* The first thing, so that bins lie at 8 modulo 32: processors take a load for dependent on a
-     * store if the low 12 bits of their addresses agree, and page map entries of slabs are
+     * store if the low 12 bits of their addresses agree, and page map words of slabs are
      * read at multiples of 32 while bins are written. Without this a malloc of some sizes takes twice as long. */
     struct heap *heap;
     struct cache_bin bins[BINS]; /* bins[0] is always full and empty: what cannot be cached */
@@ -62,13 +62,13 @@ struct cache {
     uint16_t recalled_at[BINS]; /* what a bin's countdown was when it was recalled */
 };
 
-_Static_assert(sizeof(struct cache_bin) == 1 << ENTRY_BIN_SHIFT, "a page map entry has a bin's place in a cache");
+_Static_assert(sizeof(struct cache_bin) == 1 << WORD_BIN_SHIFT, "a page map word has a bin's place in a cache");
 
-/* The bin that a page map entry names. */
+/* The bin that a page map word names. */
 static inline struct cache_bin *
-cache_bin_of(struct cache *c, uint64_t entry)
+cache_bin_of(struct cache *c, uint64_t word)
 {
-    return (struct cache_bin *)((char *)c->bins + (entry & ENTRY_BIN_MASK));
+    return (struct cache_bin *)((char *)c->bins + (word & WORD_BIN_MASK));
 }
 
 /* The same bin, as an address in one register. malloc and free read back at once what the other has just stored: some processors

@@ -1,4 +1,4 @@
-/* The page map: what it says of any address, and ranges of entries. */
+/* The page map: what it says of any address, and ranges of words. */
 #include "unit.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 /* An address that no test here has memory at: the map never touches it. */
 #define SOMEWHERE (5 * LEAF_SPAN)
 
-/* The entries made here belong to no memory: the pool must not find them. */
+/* The words made here belong to no memory: the pool must not find them. */
 static int
 start(void **unused)
 {
@@ -165,7 +165,7 @@ test_lent_map_is_used_and_handed_back_empty(void **unused)
     pagemap_release();
     assert_int_equal(pagemap_get(lent, (void *)SOMEWHERE), 0);
     /* Its tables stay mapped: whoever lent it may be reading. */
-    pagemap_entry *leaf = atomic_load(&lent->root[SOMEWHERE >> PAGEMAP_ROOT_SHIFT]);
+    pagemap_word *leaf = atomic_load(&lent->root[SOMEWHERE >> PAGEMAP_ROOT_SHIFT]);
     assert_non_null(leaf);
     assert_int_equal(leaf[0], 0);
     /* They count for the next one that it is lent to. */

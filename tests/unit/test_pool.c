@@ -17,7 +17,7 @@ static const struct run_use slab_use = { RUN_SLAB, 3, 7 }, large_use = { RUN_LAR
                             huge_use = { RUN_HUGE, 0, 7 };
 
 static uint64_t
-entry_at(uintptr_t address)
+word_at(uintptr_t address)
 {
     return pagemap_get(pagemap, (void *)address);
 }
@@ -66,14 +66,14 @@ dirty(void)
     return f.dirty;
 }
 
-/* Walk a chunk by its page map entries: runs without a gap; all pages of a used run lead to it; of a
+/* Walk a chunk by its page map words: runs without a gap; all pages of a used run lead to it; of a
  * free one the first and the last, and nothing between; no two free runs of one kind are neighbours. */
 static void
 check_chunk(uintptr_t chunk)
 {
     const struct run *before = NULL;
     for (uintptr_t a = chunk; a < chunk + CHUNK_SIZE;) {
-        const struct run *r = entry_run(entry_at(a));
+        const struct run *r = word_run(word_at(a));
         if (r == NULL || r->base != a || r->pages == 0 || end_of(r) > chunk + CHUNK_SIZE) {
             fail_msg("page %lu of a chunk belongs to no run", (a - chunk) / PAGE_SIZE);
             return;
@@ -84,9 +84,9 @@ check_chunk(uintptr_t chunk)
         }
         bool free_run = r->kind < RUN_SLAB;
         for (size_t i = 0; i < r->pages; i++) {
-            uint64_t entry = entry_at(a + i * PAGE_SIZE);
+            uint64_t word = word_at(a + i * PAGE_SIZE);
             bool inner = free_run && i != 0 && i != r->pages - 1;
-            if (entry_run(entry) != (inner ? NULL : r))
+            if (word_run(word) != (inner ? NULL : r))
                 fail_msg("page %zu of %zu of a run of kind %d leads elsewhere", i, r->pages, r->kind);
         }
         if (before != NULL && before->kind == r->kind && r->kind <= RUN_DIRTY)
@@ -103,10 +103,10 @@ test_run_starts_on_a_page_and_is_entered_at_each(void **unused)
     struct run *r = take(5);
     assert_int_equal(r->base % PAGE_SIZE, 0);
     for (unsigned i = 0; i < 5; i++) {
-        uint64_t entry = entry_at(r->base + i * PAGE_SIZE + i);
-        assert_ptr_equal(entry_run(entry), r);
-        assert_int_equal(entry_heap(entry), 7);
-        assert_int_equal(entry_bin(entry), 3);
+        uint64_t word = word_at(r->base + i * PAGE_SIZE + i);
+        assert_ptr_equal(word_run(word), r);
+        assert_int_equal(word_heap(word), 7);
+        assert_int_equal(word_bin(word), 3);
     }
     check_chunk(chunk_of(r));
 }
@@ -116,9 +116,9 @@ test_large_run_tells_its_bin_only_at_its_start(void **unused)
 {
     (void)unused;
     struct run *r = pool_take(&pool_default, 12, PAGE_SIZE, large_use);
-    assert_int_equal(entry_bin(entry_at(r->base)), 80);
+    assert_int_equal(word_bin(word_at(r->base)), 80);
     for (unsigned i = 1; i < 12; i++)
-        assert_int_equal(entry_bin(entry_at(r->base + i * PAGE_SIZE)), 0);
+        assert_int_equal(word_bin(word_at(r->base + i * PAGE_SIZE)), 0);
 }
 
 /* No cache takes a block then: its free comes by the slow path. */
@@ -127,10 +127,10 @@ test_word_names_another_bin_than_the_run_has(void **unused)
 {
     (void)unused;
     struct run *r = take(1);
-    assert_int_equal(entry_bin(entry_make(r)), 3);
+    assert_int_equal(word_bin(word_make(r)), 3);
     r->word_bin = 0;
-    assert_int_equal(entry_bin(entry_make(r)), 0);
-    assert_ptr_equal(entry_run(entry_make(r)), r);
+    assert_int_equal(word_bin(word_make(r)), 0);
+    assert_ptr_equal(word_run(word_make(r)), r);
     assert_int_equal(r->bin, 3);
     r->word_bin = 3;
 }
@@ -204,7 +204,7 @@ test_free_run_joins_both_neighbours(void **unused)
     check_chunk(chunk_of(r[0]));
     give(r[2]);
     check_chunk(chunk_of(r[0]));
-    assert_int_equal(entry_run(entry_at(first))->pages, 12);
+    assert_int_equal(word_run(word_at(first))->pages, 12);
     assert_int_equal(take(12)->base, first);
 }
 
@@ -309,7 +309,7 @@ test_large_run_shrinks_in_place_and_gives_the_tail(void **unused)
     assert_true(pool_resize(&pool_default, r, 9, 75));
     assert_int_equal(r->base, base);
     assert_int_equal(r->pages, 9);
-    assert_int_equal(entry_bin(entry_at(base)), 75);
+    assert_int_equal(word_bin(word_at(base)), 75);
     assert_null(pool_find((void *)(base + 9 * PAGE_SIZE)));
     check_chunk(chunk_of(r));
     assert_int_equal(dirty(), 11 * PAGE_SIZE);
@@ -413,7 +413,7 @@ test_purged_runs_join(void **unused)
     check_chunk(chunk);
     pool_purge();
     check_chunk(chunk);
-    assert_int_equal(entry_run(entry_at(chunk + 4 * PAGE_SIZE))->pages, 12);
+    assert_int_equal(word_run(word_at(chunk + 4 * PAGE_SIZE))->pages, 12);
 }
 
 static void
@@ -445,7 +445,7 @@ test_tick_purges_the_oldest_first(void **unused)
         give(r[i]);
     pool_tick(now + 1100);
     for (int i = 0; i < RUNS / 2; i += 2)
-        assert_int_equal(entry_run(entry_at(base + (size_t)i * PAGE_SIZE))->kind, RUN_CLEAN);
+        assert_int_equal(word_run(word_at(base + (size_t)i * PAGE_SIZE))->kind, RUN_CLEAN);
     assert_in_range(dirty() / PAGE_SIZE, RUNS / 4 / 4, RUNS / 4 - 1);
     pool_tick(now + 100000);
     assert_int_equal(dirty(), 0);
@@ -488,11 +488,11 @@ test_addresses_of_a_returned_chunk_have_no_entry(void **unused)
     give(keep);
     pool_purge();
     assert_true(mapped() <= CHUNK_SIZE);
-    if (entry_at(chunk) != 0) /* this one stayed */
+    if (word_at(chunk) != 0) /* this one stayed */
         chunk = chunk_of(keep);
     for (size_t i = 0; i < CHUNK_PAGES; i++)
-        if (entry_at(chunk + i * PAGE_SIZE) != 0)
-            fail_msg("page %zu of a chunk that was given back still has an entry", i);
+        if (word_at(chunk + i * PAGE_SIZE) != 0)
+            fail_msg("page %zu of a chunk that was given back still has a word", i);
 }
 
 static void
@@ -538,8 +538,8 @@ test_given_huge_run_is_dirty_and_goes_with_a_purge(void **unused)
     assert_null(pool_find((void *)base));
     pool_purge();
     assert_int_equal(mapped(), 0);
-    assert_int_equal(entry_at(base), 0);
-    assert_int_equal(entry_at(base + CHUNK_SIZE), 0);
+    assert_int_equal(word_at(base), 0);
+    assert_int_equal(word_at(base + CHUNK_SIZE), 0);
     assert_null(pool_find((void *)base));
     assert_null(pool_find((void *)(base + CHUNK_SIZE)));
     assert_int_not_equal(mincore((void *)base, PAGE_SIZE, &residency), 0);
@@ -640,15 +640,15 @@ test_huge_run_that_moves_leaves_nothing(void **unused)
         skip();
     struct run *r = pool_take_huge(&pool_default, CHUNK_SIZE, PAGE_SIZE, huge_use);
     uintptr_t old = r->base;
-    const pagemap_entry *leaf = pagemap->root[old >> PAGEMAP_ROOT_SHIFT];
-    uintptr_t entry = (uintptr_t)&leaf[(old >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1)];
+    const pagemap_word *leaf = pagemap->root[old >> PAGEMAP_ROOT_SHIFT];
+    uintptr_t word = (uintptr_t)&leaf[(old >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1)];
     bool has_pages = CHUNK_PAGES * sizeof *leaf >= PAGE_SIZE; /* else it shares one with other chunks */
     if (has_pages)
-        assert_true(is_resident(entry));
+        assert_true(is_resident(word));
     void *wall = wall_behind(r);
     assert_true(pool_resize_huge(&pool_default, r, 2 * CHUNK_SIZE));
     if (has_pages)
-        assert_false(is_resident(entry));
+        assert_false(is_resident(word));
     if (wall != MAP_FAILED)
         munmap(wall, PAGE_SIZE);
     struct run *next = pool_take_huge(&pool_default, CHUNK_SIZE, PAGE_SIZE, huge_use);
@@ -859,7 +859,7 @@ test_each_chunk_of_a_free_span_is_the_pools(void **unused)
     pool_purge();
     for (uintptr_t a = base; a < base + CHUNKS * CHUNK_SIZE; a += CHUNK_SIZE) {
         assert_false(pool_holds((void *)a));
-        assert_int_equal(entry_at(a), 0);
+        assert_int_equal(word_at(a), 0);
     }
 }
 
@@ -1165,7 +1165,7 @@ go_with_hooked_pool(void (*go)(void))
     for (int i = 0; i < 8; i++) {
         CHECK(mincore((void *)bases[i], PAGE_SIZE, &residency) == 0);
         CHECK(*(int *)bases[i] == i);
-        CHECK(entry_at(bases[i]) == 0);
+        CHECK(word_at(bases[i]) == 0);
     }
     for (int i = 0; i < 8; i++)
         munmap((void *)(bases[i] & ~CHUNK_MASK), i % 4 == 3 ? 2 * CHUNK_SIZE : CHUNK_SIZE);
@@ -1319,7 +1319,7 @@ test_pool_that_ended_has_left_nothing(void **unused)
         assert_int_equal(hooks_seen.reserved, hooks_seen.keeping ? kept_chunks : 0);
         for (unsigned i = 0; i < 30; i++) {
             for (size_t page = 0; page < CHUNK_PAGES; page++)
-                assert_int_equal(entry_at((bases[i] & ~CHUNK_MASK) + (page << PAGE_LG)), 0);
+                assert_int_equal(word_at((bases[i] & ~CHUNK_MASK) + (page << PAGE_LG)), 0);
             if (hooks_seen.keeping) /* what the hooks have now */
                 munmap((void *)(bases[i] & ~CHUNK_MASK), i % 6 == 5 ? 2 * CHUNK_SIZE : CHUNK_SIZE);
         }
