@@ -87,8 +87,9 @@ struct alcove_heap_stats {
     uint64_t peak_bytes;    /* highest that live_bytes has been, as a rule within 16 KiB (or a block, if larger) for each thread
                              * that uses the heap, a few 10 KiB if it uses many sizes; never less than is live now */
     uint64_t active_bytes;  /* what is charged, and compared with the limit: pages of slabs that blocks were handed out of, the
-                             * usable bytes of large blocks in whole pages, and for each block that was to be aligned to 2 MiB
-                             * or more (512 pages) a page and 128 bytes of the allocator's own */
+                             * usable bytes of large blocks in whole pages, and for each block that was to be aligned to 16
+                             * pages or more what the allocator keeps of it: 8 bytes for each page of the alignment, up to a
+                             * page, and 128 */
     uint64_t cached_bytes;  /* free blocks in thread caches; part of active_bytes */
     uint64_t limit;         /* 0: none */
     uint64_t total_allocs;  /* allocations ever made. A realloc that moves a block is one, and a free; one in place is neither */

@@ -52,12 +52,16 @@ bytes_of(unsigned bin, size_t size)
     return (bytes + PAGE_MASK) & ~PAGE_MASK;
 }
 
+#define FAR ((size_t)16 << PAGE_LG)
+
 /* What is charged besides the pages of a block of this alignment. */
 static size_t
 metadata_of(size_t alignment)
 {
-    size_t page_of_map_speaks_of = PAGE_SIZE / sizeof(pagemap_word) << PAGE_LG;
-    return alignment >= page_of_map_speaks_of ? PAGE_SIZE + sizeof(struct run) : 0;
+    size_t words = (alignment >> PAGE_LG) * sizeof(pagemap_word);
+    if (alignment < FAR)
+        return 0;
+    return (words < PAGE_SIZE ? words : PAGE_SIZE) + sizeof(struct run);
 }
 
 /* A block that a thread cache may keep has the size of its class. */

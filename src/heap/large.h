@@ -4,8 +4,8 @@
  * room has no bin, so that its free comes by here.
  *
  * A heap is charged a block's usable size, and its metadata where that is out of proportion: a block that was to begin at a
- * multiple of 2 MiB or more (with pages of 4 KiB) may be a page only, and has a page of the page map to itself. That page is
- * charged then, and its record. Elsewhere a block's metadata is a 32nd of it at the most, as a slab's is.
+ * multiple of 16 pages or more may be a page only, and has what the page map says of as many pages to itself, at most a page of
+ * it. That is charged then, and its record. Elsewhere a block's metadata is a 32nd of it at the most, as a slab's is.
  *
  * Whoever takes, gives or resizes blocks holds a lock that a fork waits for (thread_lock), since a heap, its pool and what it is
  * charged change in turn.

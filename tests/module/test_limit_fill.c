@@ -355,17 +355,19 @@ take_far_apart(void)
 {
     const uint64_t limit = 16 * MIB;
     open_without_free_pages();
-    heap = heap_new(limit);
-    resident_before = resident_bytes();
-    unsigned char *block;
-    unsigned n = 0;
-    while ((block = table->heap_aligned_alloc(heap, 4 * MIB, 1)) != NULL && n < 20000) {
-        *block = 1;
-        n++;
+    for (size_t far = 4 * MIB; far >= (size_t)16 << ALCOVE_LG_PAGE; far /= 4) {
+        heap = heap_new(limit);
+        resident_before = resident_bytes();
+        unsigned char *block;
+        unsigned n = 0;
+        while ((block = table->heap_aligned_alloc(heap, far, 1)) != NULL && n < 20000) {
+            *block = 1;
+            n++;
+        }
+        CHECK(n > 100);
+        check_the_limit(limit, 1);
+        table->heap_destroy(heap);
     }
-    CHECK(n > 100);
-    check_the_limit(limit, 1);
-    heap_end(heap);
 }
 
 static void
