@@ -155,12 +155,18 @@ collect_runs(struct heap *h)
     return all;
 }
 
+void
+heap_purge_given(struct heap *h)
+{
+    pool_purge_some(h->pool, atomic_exchange_explicit(&h->given, 0, memory_order_relaxed));
+}
+
 /* Give back all that was collected, and what it gave to the pool before. */
 static void
 give_all_back(struct heap *h)
 {
     pool_give_back(h->pool, &h->large);
-    pool_purge_some(h->pool, atomic_load_explicit(&h->given, memory_order_relaxed));
+    heap_purge_given(h);
 }
 
 /* With the lock of the figures held too: who reads them may have found it before. */

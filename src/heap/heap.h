@@ -134,6 +134,9 @@ bool heap_clear_uncharged(struct heap *h, const struct run *run, size_t charged)
 /* Give runs of its back to the pool, and at once to the system if it is ending. */
 void heap_give_pages(struct heap *h, struct run *runs);
 
+/* Purge as many pages as it gave to the pool before it was told to end: they are not to stay when it goes. */
+void heap_purge_given(struct heap *h);
+
 /* Count what is charged in and out of the heap. False: the limit forbids it. */
 bool heap_charge(struct heap *h, size_t bytes);
 /* The same of what is resident already, whatever the limit is. */

@@ -44,6 +44,7 @@ thread_end_heap(uint32_t heap)
             cache_set_retire_ending(&head->record->set);
     lock_drop(&records.lock);
     thread_empty_caches(h); /* where they are guarded, those of others too */
+    heap_purge_given(h);
     visit_end(visit);
     thread_forget_heaps();
     return 0;

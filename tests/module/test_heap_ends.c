@@ -150,6 +150,29 @@ test_pages_go_back_as_blocks_of_an_ending_heap_are_freed(void **unused)
     assert_true(resident_bytes() < before + 10000000);
 }
 
+/* What was freed before waits for nothing either, though a block stays. */
+static void
+test_pages_that_were_free_before_go_back_when_a_heap_is_told_to_end(void **unused)
+{
+    (void)unused;
+    static const size_t sizes[] = { 1000, 300000, 9000000 };
+    static void *blocks[60000];
+    for (int kind = 0; kind < 3; kind++) {
+        unsigned many = (unsigned)(60000000 / sizes[kind]);
+        uint32_t heap = heap_new(0);
+        void *kept = table->heap_malloc(heap, 100);
+        size_t before = resident_bytes();
+        for (unsigned i = 0; i < many; i++)
+            memset(blocks[i] = table->heap_malloc(heap, sizes[kind]), 1, sizes[kind]);
+        for (unsigned i = 0; i < many; i++)
+            table->free(blocks[i]);
+        assert_int_equal(table->heap_end(heap), 0);
+        assert_true(resident_bytes() < before + 10000000);
+        table->free(kept);
+        assert_false(heap_lives(heap));
+    }
+}
+
 static void *
 end_elsewhere(void *heap)
 {
@@ -367,6 +390,7 @@ main(void)
         cmocka_unit_test(test_realloc_takes_no_new_block_of_an_ending_heap),
         cmocka_unit_test(test_growing_block_leaves_an_ending_heap),
         cmocka_unit_test(test_pages_go_back_as_blocks_of_an_ending_heap_are_freed),
+        cmocka_unit_test(test_pages_that_were_free_before_go_back_when_a_heap_is_told_to_end),
         cmocka_unit_test(test_next_turn_of_a_thread_leaves_an_ending_heap),
         cmocka_unit_test(test_room_goes_back_as_blocks_of_an_ending_heap_are_freed),
         cmocka_unit_test(test_room_that_went_back_before_goes_with_a_heap_that_is_destroyed),
