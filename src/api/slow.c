@@ -72,7 +72,8 @@ alloc_uncached(struct heap *h, unsigned bin, bool *zeroed)
 }
 
 /* Take blocks back from wherever the heap's lie free: caches of all threads if it has a limit, of this one if it has none, and
- * pages in slabs. Who calls it tries again afterwards, whatever was found: others may have given something back meanwhile. */
+ * pages in slabs. Who calls it tries again afterwards, whatever was found: others may have given something back meanwhile, or have
+ * taken it, and then what would fit by far is tried some times more. */
 static void
 reclaim(struct heap *h, struct thread *t)
 {
@@ -84,6 +85,17 @@ reclaim(struct heap *h, struct thread *t)
     }
     thread_empty_caches(h);
     heap_trim(h);
+}
+
+#define TRIES_MOST 8
+
+/* Is it worth another try, after so many? */
+static bool
+try_again(const struct heap *h, size_t size, unsigned tries)
+{
+    uint64_t limit = atomic_load_explicit(&h->limit, memory_order_relaxed), most = limit - limit / 4;
+    uint64_t live = atomic_load_explicit(&h->live, memory_order_relaxed);
+    return tries == 0 || (tries < TRIES_MOST && size < most && live < most - size);
 }
 
 /* Fill this thread's empty bin and take a block from it; without a cache, take one from the heap. */
@@ -136,7 +148,7 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
     }
     if (block == NULL)
         block = refill(h, t, c, bin, zeroed);
-    if (block == NULL) {
+    for (unsigned n = 0; block == NULL && try_again(h, bin_size(bin), n); n++) {
         reclaim(h, t);
         block = refill(h, t, c, bin, zeroed);
     }
@@ -172,7 +184,7 @@ alloc_pages(struct heap *h, size_t size, size_t alignment, bool *zeroed)
     struct thread *t = thread_get();
     thread_tick(t);
     void *block = take_pages(h, t, size, alignment, zeroed);
-    if (block == NULL) {
+    for (unsigned n = 0; block == NULL && try_again(h, size, n); n++) {
         reclaim(h, t);
         block = take_pages(h, t, size, alignment, zeroed);
     }
