@@ -1,7 +1,8 @@
 /*
  * Counts, for each heap of a module, the blocks that crossed, and enforces the strict policy.
  * Records are written under the loader's lock when a heap begins; the counters are atomic, since
- * guards and entries raise them from any thread.
+ * guards and entries raise them from any thread, and so is what ends with the heap: its number may be
+ * that of a host's own heap next, of which the loader knows nothing.
  */
 #include "loader.h"
 
@@ -15,10 +16,12 @@ struct record {
     _Atomic uint64_t outside; /* blocks of this heap that others released */
     _Atomic uint64_t foreign; /* blocks of others that this heap's module released */
     _Atomic bool strict;
+    _Atomic bool named; /* a module's heap has this number */
     char name[NAME_BYTES];
 };
 
 static struct record records[ALCOVE_HEAP_MAX];
+static uint32_t records_end; /* no record from this one on was written since the allocator was loaded */
 
 void
 crossings_start(uint32_t heap, const char *name, enum alcove_policy policy)
@@ -28,6 +31,23 @@ crossings_start(uint32_t heap, const char *name, enum alcove_policy policy)
     record->foreign = 0;
     record->strict = policy == ALCOVE_POLICY_STRICT;
     snprintf(record->name, sizeof record->name, "%s", name);
+    record->named = true;
+    if (heap >= records_end)
+        records_end = heap + 1;
+}
+
+void
+crossings_end(uint32_t heap)
+{
+    records[heap].strict = false;
+    records[heap].named = false;
+}
+
+void
+crossings_end_all(void)
+{
+    while (records_end > 0)
+        crossings_end(--records_end);
 }
 
 void
@@ -38,31 +58,28 @@ crossings_read(uint32_t heap, uint64_t *outside, uint64_t *foreign)
 }
 
 const char *
-crossings_name(uint32_t heap)
-{
-    return heap == ALCOVE_HEAP_DEFAULT ? "the default heap" : heap < ALCOVE_HEAP_MAX ? records[heap].name : "no heap";
-}
-
-static void
-side_show(char *out, size_t size, uint32_t heap)
+crossings_side(struct side *out, uint32_t heap)
 {
     if (heap >= ALCOVE_HEAP_MAX)
-        snprintf(out, size, "libc");
-    else if (heap == ALCOVE_HEAP_DEFAULT || records[heap].name[0] == 0)
-        snprintf(out, size, "heap %u", (unsigned)heap);
+        return "libc";
+    if (heap == ALCOVE_HEAP_DEFAULT)
+        return "the default heap";
+    if (records[heap].named)
+        snprintf(out->text, sizeof out->text, "module \"%s\"", records[heap].name);
     else
-        snprintf(out, size, "module \"%s\"", records[heap].name);
+        snprintf(out->text, sizeof out->text, "heap %u", (unsigned)heap);
+    return out->text;
 }
 
 /* In the middle of anyone's release: writes to the terminal itself, takes no memory. */
 static void __attribute__((noreturn, cold))
 strict_abort(const char *releaser, uint32_t owner, const void *block, size_t usable)
 {
-    char side[NAME_BYTES + 16], text[512];
-    side_show(side, sizeof side, owner);
+    struct side side;
+    char text[512];
     int length = snprintf(text, sizeof text,
                           ALCOVE_PREFIX "loader: strict policy: %s released a block of %zu bytes at %p that belongs to %s\n",
-                          releaser, usable, block, side);
+                          releaser, usable, block, crossings_side(&side, owner));
     ssize_t ignored = write(STDERR_FILENO, text, (size_t)length < sizeof text ? (size_t)length : sizeof text - 1);
     (void)ignored;
     abort();
@@ -94,8 +111,7 @@ crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usable)
         strict = strict || atomic_load_explicit(&records[owner].strict, memory_order_relaxed);
     }
     if (strict) {
-        char side[NAME_BYTES + 16];
-        side_show(side, sizeof side, module);
-        strict_abort(side, owner, block, usable);
+        struct side side;
+        strict_abort(crossings_side(&side, module), owner, block, usable);
     }
 }

@@ -169,6 +169,7 @@ allocator_detach(bool leaving)
     }
     if (!atomic_load(&loader_pagemap.left)) /* guards know which blocks were left */
         guards_remove();
+    crossings_end_all();
     loader.id = NULL;
     loader.table = NULL;
     loader.origin = NULL;
@@ -331,6 +332,7 @@ heap_drop(uint32_t heap)
 {
     if (loader.table->heap_unseal != NULL)
         loader.table->heap_unseal(heap, &loader);
+    crossings_end(heap); /* an earlier allocator does not tell */
     loader.table->heap_destroy(heap);
 }
 
@@ -374,10 +376,11 @@ blocks_live_fail(const struct alcove_info *info)
     char text[512] = "";
     size_t used = 0;
     struct alcove_heap_stats stats;
+    struct side side;
     for (uint32_t heap = 0; heap < ALCOVE_HEAP_MAX; heap++)
         if (loader.table->heap_stats(heap, &stats) == 0 && stats.live_blocks != 0)
             used = text_append(text, sizeof text, used, "%s%llu of %s", used != 0 ? ", " : "",
-                               (unsigned long long)stats.live_blocks, crossings_name(heap));
+                               (unsigned long long)stats.live_blocks, crossings_side(&side, heap));
     bool one = info->live_blocks == 1;
     return fail(ALCOVE_EBUSY, "%llu block%s with %llu bytes %s live (%s). Free %s first, or pass ALCOVE_UNLOAD_RELEASE or ALCOVE_UNLOAD_LEAVE",
                 (unsigned long long)info->live_blocks, one ? "" : "s", (unsigned long long)info->live_bytes,

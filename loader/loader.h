@@ -111,8 +111,14 @@ size_t guard_usable_size(void *block);
 /* --- crossings.c: per heap, who released whose. Heaps are registered with the lock held. */
 void crossings_start(uint32_t heap, const char *name, enum alcove_policy policy);
 void crossings_read(uint32_t heap, uint64_t *outside, uint64_t *foreign);
-/* The module's name; "the default heap" for heap 0. */
-const char *crossings_name(uint32_t heap);
+/* The heap is no module's any more. By any thread, without a lock: the allocator calls it, too (struct alcove_services). */
+void crossings_end(uint32_t heap);
+void crossings_end_all(void); /* with the lock held */
+/* A heap as messages name it: by its module if it has one, else by its number. The text may be in *out. */
+struct side {
+    char text[NAME_BYTES + 16];
+};
+const char *crossings_side(struct side *out, uint32_t heap);
 /* A block of `owner` is released by code that belongs to no module, which `caller` points into. */
 void crossing_outside(uint32_t owner, const void *block, const void *caller);
 /* The same by a module: the allocator's callback (struct alcove_services). */

@@ -149,5 +149,6 @@ services_fill(struct alcove_services *services)
         .libc_realloc = (void *(*)(void *, size_t))route_original[ALCOVE_ENTRY_realloc],
         .libc_usable_size = (size_t(*)(void *))route_original[ALCOVE_ENTRY_malloc_usable_size],
         .crossed = crossing_by_module,
+        .heap_gone = crossings_end,
     };
 }

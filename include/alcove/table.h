@@ -166,6 +166,10 @@ struct alcove_services {
     /* A module released what is not its own, before it is released.
      * caller: the heap of the module; owner: the block's heap, or ALCOVE_HEAP_NONE if foreign. */
     void (*crossed)(uint32_t caller, uint32_t owner, void *block, size_t usable);
+
+    /* A heap has gone that was told to end, or was destroyed: its number may be another heap's next. Called with locks held, so it must not wait,
+     * nor call the allocator. */
+    void (*heap_gone)(uint32_t heap);
 };
 #define ALCOVE_SERVICES_FIRST 16u /* up to the page map's shape */
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ground/services.h"
 #include "ground/system.h"
 #include "heap/large.h"
 #include "pages/base.h"
@@ -173,6 +174,8 @@ give_all_back(struct heap *h)
 static void
 forget(struct heap *h)
 {
+    if (services.heap_gone != NULL)
+        services.heap_gone(h->index); /* before the number is another's */
     atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
     heaps_made--;
     base_free(h, sizeof *h);

@@ -10,6 +10,7 @@
 
 #include "../plugins/blocks.h"
 #include "loaded.h"
+#include "tests/child.h"
 
 static const char *
 search_finds(void *context)
@@ -175,12 +176,94 @@ test_unload_with_live_blocks(void **state)
     snprintf(words, sizeof words, "2 blocks with %llu bytes", (unsigned long long)stats_of(module).heap.live_bytes);
     assert_int_equal(module_end(module).kept, 1);
     assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, words);
-    assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "2 of forgetful");
+    assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "2 of module \"forgetful\"");
     free(first);
     assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "1 block with");
     free(second);
     assert_ok(alcove_unload(allocator, 0));
     setup(state);
+}
+
+/* A heap of the host's own that has the number of one that has gone. Numbers that were given up longest ago come first. */
+static uint32_t
+heap_of_number(uint32_t number)
+{
+    const struct alcove_table *table = alcove_table_of(allocator);
+    uint32_t heap;
+    for (uint32_t i = 0; i < ALCOVE_HEAP_MAX; i++) {
+        assert_int_equal(table->heap_create(NULL, &heap), 0);
+        if (heap == number)
+            return heap;
+        assert_int_equal(table->heap_destroy(heap), 0);
+    }
+    fail_msg("no new heap has the number %u", (unsigned)number);
+    return 0;
+}
+
+static void *released;
+
+static void
+release(void)
+{
+    free(released);
+}
+
+static void
+close_empty(alcove_module *module)
+{
+    module_end(module);
+}
+
+static void
+close_before_the_last_block(alcove_module *module)
+{
+    char message[1024];
+    released = CALL(module, blocks_make)(BLOCKS_MALLOC, 100);
+    assert_int_equal(module_end(module).kept, 1);
+    assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "1 of module \"severe\"");
+    assert_true(WIFSIGNALED(child_status(release, message, sizeof message)));
+    assert_non_null(strstr(message, "belongs to module \"severe\""));
+    alcove_table_of(allocator)->free(released);
+    assert_ok(alcove_refresh());
+}
+
+static void
+close_and_drop(alcove_module *module)
+{
+    assert_non_null(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
+    assert_ok(alcove_module_close(module, ALCOVE_CLOSE_DROP, NULL));
+}
+
+static void
+close_and_load_again(alcove_module *module)
+{
+    assert_non_null(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
+    module_end(module);
+    assert_ok(alcove_unload(allocator, ALCOVE_UNLOAD_RELEASE));
+    allocator = allocator_load();
+}
+
+static void
+test_name_and_policy_of_a_module_end_with_its_heap(void **state)
+{
+    (void)state;
+    static void (*const closings[])(alcove_module *) = {close_empty, close_before_the_last_block, close_and_drop,
+                                                        close_and_load_again};
+    for (size_t i = 0; i < sizeof closings / sizeof closings[0]; i++) {
+        alcove_module *module = plugin_open(
+            allocator, "blocks", &(struct alcove_module_options){.name = "severe", .policy = ALCOVE_POLICY_STRICT});
+        uint32_t number = alcove_module_heap(module);
+        closings[i](module);
+        uint32_t heap = heap_of_number(number);
+        released = alcove_table_of(allocator)->heap_malloc(heap, 100);
+        char message[1024], words[32];
+        snprintf(words, sizeof words, "(1 of heap %u)", (unsigned)heap);
+        assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, words);
+        if (child_status(release, message, sizeof message) != 0)
+            fail_msg("closing %zu: %s", i, message);
+        release();
+        assert_int_equal(alcove_table_of(allocator)->heap_destroy(heap), 0);
+    }
 }
 
 static void
@@ -459,6 +542,7 @@ main(void)
         TEST(test_second_allocator_of_another_file),
         TEST(test_unload_with_open_modules),
         TEST(test_unload_with_live_blocks),
+        TEST(test_name_and_policy_of_a_module_end_with_its_heap),
         TEST(test_unload_that_releases_live_blocks),
         TEST(test_unloading_twice),
         TEST(test_nothing_is_mapped_after_unload),
