@@ -92,8 +92,9 @@ struct alcove_heap_stats {
                              * page, and 128 */
     uint64_t cached_bytes;  /* free blocks in thread caches; part of active_bytes */
     uint64_t limit;         /* 0: none */
-    uint64_t total_allocs;  /* allocations ever made. A realloc that moves a block is one, and a free; one in place is neither */
-    uint64_t total_bytes;   /* usable sizes of those, and what blocks have grown by in place */
+    uint64_t total_allocs;  /* allocations ever made. A realloc that copies to another block is one, and a free; one in place is
+                             * neither, nor one that moves the pages of a huge block to other addresses */
+    uint64_t total_bytes;   /* usable sizes of those, and what blocks have grown by that were not copied */
     uint64_t total_frees;   /* blocks ever freed */
     uint64_t limit_refused; /* allocations that failed because of the limit */
     uint64_t room[21];      /* for figures to come */

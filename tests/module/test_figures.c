@@ -307,7 +307,7 @@ test_totals_of_blocks_that_come_and_go(void **unused)
         }
 }
 
-/* A block that stays is the same block; one that moves is one more and one less. */
+/* A block that stays is the same block, and so is one whose pages move; one that is copied is one more and one less. */
 static void
 test_totals_of_realloc(void **unused)
 {
