@@ -27,19 +27,29 @@ _Static_assert(sizeof(struct alcove_module_options) == ALCOVE_MODULE_OPTIONS_FIR
 _Static_assert(sizeof(struct alcove_module_stats) == 512, "it never becomes longer");
 _Static_assert(sizeof(struct alcove_report) == 512, "it never becomes longer");
 
-#define ENVIRONMENT_NAME ALCOVE_ENV_PREFIX "MODULE"
+#define ENVIRONMENT_NAME ALCOVE_ENV_PREFIX "ALLOCATOR"
+#define ENVIRONMENT_NAME_BEFORE ALCOVE_ENV_PREFIX "MODULE" /* its first name, which is still read where that one is not set */
 
-/* The file asked for; NULL: none was, so the installed one. An empty variable is none. */
+/* What a variable says; NULL: nothing. An empty one is none, and so is any in a program with more rights than its caller. */
+static const char *
+environment_read(const char *name)
+{
+    const char *value = secure_getenv(name);
+    return value != NULL && value[0] != 0 ? value : NULL;
+}
+
+/* The file asked for; NULL: none was, so the installed one. */
 static const char *
 path_asked(const struct alcove_load_options *options)
 {
     const char *path = options->path;
     if (path == NULL && options->search != NULL)
         path = options->search(options->context);
-    if (path != NULL)
-        return path;
-    path = secure_getenv(ENVIRONMENT_NAME); /* nothing in a program with more rights than its caller */
-    return path != NULL && path[0] != 0 ? path : NULL;
+    if (path == NULL)
+        path = environment_read(ENVIRONMENT_NAME);
+    if (path == NULL)
+        path = environment_read(ENVIRONMENT_NAME_BEFORE);
+    return path;
 }
 
 static void *

@@ -3,6 +3,7 @@
  */
 #include "host.h"
 
+#include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
@@ -102,15 +103,16 @@ test_embedders_own_search(void **state)
     assert_refused(alcove_load(&found, &options), ALCOVE_ENOENT, "from-search.so");
 }
 
-/* The name of the environment variable, which follows the prefix. */
+/* The name of an environment variable, which follows the prefix. Lives until the next call but one. */
 static const char *
-variable(void)
+variable(const char *what)
 {
-    static char name[128];
-    snprintf(name, sizeof name, "%sMODULE", setting("ALCOVE_TEST_PREFIX"));
+    static char names[2][128];
+    static unsigned next;
+    char *name = names[next++ % 2];
+    snprintf(name, sizeof names[0], "%s%s", setting("ALCOVE_TEST_PREFIX"), what);
     for (char *c = name; *c != 0; c++)
-        if (*c >= 'a' && *c <= 'z')
-            *c -= 'a' - 'A';
+        *c = (char)toupper((unsigned char)*c);
     return name;
 }
 
@@ -121,13 +123,22 @@ test_environment_names_the_allocator(void **state)
     alcove_allocator *found = NULL;
     int asked = 0;
     struct alcove_load_options options = {.search = search_fails, .context = &asked};
-    setenv(variable(), "/nonexistent/from-environment.so", 1);
+    const char *name = variable("ALLOCATOR"), *former = variable("MODULE");
+    setenv(name, "/nonexistent/from-environment.so", 1);
     assert_refused(alcove_load(&found, &options), ALCOVE_ENOENT, "from-environment.so");
     assert_int_equal(asked, 1);
-    setenv(variable(), allocator_path(), 1);
+    setenv(former, "/nonexistent/from-former-name.so", 1);
+    assert_refused(alcove_load(&found, NULL), ALCOVE_ENOENT, "from-environment.so");
+    setenv(name, allocator_path(), 1);
     assert_ok(alcove_load(&found, NULL));
-    unsetenv(variable());
     assert_ok(alcove_unload(found, 0));
+    setenv(name, "", 1);
+    assert_refused(alcove_load(&found, NULL), ALCOVE_ENOENT, "from-former-name.so");
+    unsetenv(name);
+    setenv(former, allocator_path(), 1);
+    assert_ok(alcove_load(&found, NULL));
+    assert_ok(alcove_unload(found, 0));
+    unsetenv(former);
 }
 
 static void
