@@ -10,6 +10,8 @@
  */
 #include "routes.h"
 
+#include "pages/pagemap.h"
+
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -74,7 +76,7 @@ is_alone(void)
     return stat("/proc/self/task", &threads) == 0 && threads.st_nlink == 2 + 1;
 }
 
-/* List the objects there are, and return when they are all relocated. Without the lock. */
+/* List the objects there are, and return when they are all relocated. Without the lock. The list is the caller's to free, always. */
 static int
 snapshot_take(struct snapshot *snapshot)
 {
@@ -86,10 +88,8 @@ snapshot_take(struct snapshot *snapshot)
             break;
         size_t capacity = snapshot->seen + 16;
         const void **larger = realloc(snapshot->dynamic, capacity * sizeof *larger);
-        if (larger == NULL) {
-            free(snapshot->dynamic);
+        if (larger == NULL)
             return fail(ALCOVE_ENOMEM, "no memory to list the %zu loaded objects", snapshot->seen);
-        }
         snapshot->dynamic = larger;
         snapshot->capacity = capacity;
     }
@@ -141,6 +141,13 @@ object_guard(struct dl_phdr_info *info, size_t size, void *argument)
     return ITERATE_AGAIN;
 }
 
+/* Is there anything to guard? Blocks that an allocator left are guarded without one, too. */
+static bool
+guards_wanted(void)
+{
+    return loader.table != NULL || atomic_load(&loader_pagemap.left);
+}
+
 int
 loader_enter(void)
 {
@@ -148,19 +155,19 @@ loader_enter(void)
         pthread_mutex_lock(&loader.lock);
         if (loader.detaching) /* by a thread that is not in this child of a fork */
             allocator_detach(loader.leaving);
-        if (loader.table == NULL)
-            return ALCOVE_OK;
-        if (loader.table->tick != NULL)
+        if (loader.table != NULL && loader.table->tick != NULL)
             loader.table->tick();
-        if (!objects_added())
+        if (!guards_wanted() || !objects_added())
             return ALCOVE_OK;
         pthread_mutex_unlock(&loader.lock);
 
         struct snapshot snapshot;
         int code = snapshot_take(&snapshot);
         pthread_mutex_lock(&loader.lock);
-        if (code != ALCOVE_OK || loader.table == NULL)
+        if (code != ALCOVE_OK || !guards_wanted()) {
+            free(snapshot.dynamic);
             return code;
+        }
         struct scan scan = {.snapshot = &snapshot};
         dl_iterate_phdr(object_guard, &scan);
         free(snapshot.dynamic);

@@ -484,6 +484,10 @@ test_unload_that_leaves_live_blocks(void **state)
     assert_ok(alcove_unload(allocator, ALCOVE_UNLOAD_LEAVE));
     assert_unloaded(allocator_path());
     assert_true(resident_bytes() + (40 << 20) < before); /* but for the five, everything has gone */
+    void *late = dlopen(plugin_path("blocks_two"), RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(late);
+    assert_ok(alcove_refresh());
+    void (*late_release)(void *) = (void (*)(void *))dlsym(late, "blocks_release");
     for (int round = 0; round < 3; round++) {
         /* With no allocator, with the next, and with none again. */
         for (int i = COUNT - 5; i < COUNT; i++) {
@@ -492,6 +496,7 @@ test_unload_that_leaves_live_blocks(void **state)
             errno = 0;
             assert_null(realloc(blocks[i], 50));
             assert_int_equal(errno, EINVAL);
+            late_release(blocks[i]);
             free(blocks[i]);
         }
         if (round == 0) {
@@ -515,6 +520,8 @@ test_unload_that_leaves_live_blocks(void **state)
         }
     }
     free(malloc(100000)); /* libc's own are still libc's */
+    late_release(malloc(100000));
+    dlclose(late);
     setup(state);
 }
 
