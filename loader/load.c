@@ -401,6 +401,9 @@ blocks_live_fail(const struct alcove_info *info)
 static int
 unload_check(unsigned flags, bool *live)
 {
+    int code = modules_unstick();
+    if (code != ALCOVE_OK)
+        return code;
     if (loader.modules != NULL)
         return modules_open_fail();
     if (loader.users != 0)

@@ -43,7 +43,8 @@
 #define LIMIT_MOST ((uint64_t)1 << 47)   /* bytes; more than a process can map */
 #define NAME_BYTES 64                    /* of a module's name in reports, final 0 included */
 
-/* An open plugin. Lives from module_open to the end of module_close; the name is lent to callers. */
+/* An open plugin. Lives from module_open to the end of module_close, or until it is not stuck any more; the name is lent to
+ * callers. */
 struct module {
     struct module *next;
     alcove_module *id;
@@ -53,6 +54,7 @@ struct module {
     uint32_t imports_routed;
     unsigned users;       /* calls that use `handle` without the lock */
     bool closing;
+    bool stuck;           /* closed, but its imports cannot be led back yet: until then its heap and the allocator stay */
     void *entries[ALCOVE_ENTRY_COUNT]; /* NULL: the allocator does not know that name */
     char name[NAME_BYTES];
 };
@@ -129,6 +131,10 @@ void crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usa
 int services_start(void);
 void services_fill(struct alcove_services *services);
 extern struct pagemap loader_pagemap;
+
+/* --- module.c */
+/* With the lock held: try again to lead back the imports of modules that are closed. 0, or a code with its message set. */
+int modules_unstick(void);
 
 /* --- load.c */
 /* With the lock held: take the allocator out of service. Nothing but dlclose may follow. Where it was begun, it goes on. */

@@ -61,12 +61,32 @@ object_route(struct dl_phdr_info *info, size_t size, void *argument)
     return 1;
 }
 
-/* Lead a module's imports back to where everyone's lead, if its object is still mapped. */
-static void
+/* Lead a module's imports back to where everyone's lead, if its object is still mapped. 0 or an errno value. */
+static int
 module_unroute(const struct module *module)
 {
     struct routing routing = {.dynamic = module->dynamic, .from = &module->entries, .to = &route_resting};
     dl_iterate_phdr(object_route, &routing);
+    return routing.error;
+}
+
+int
+modules_unstick(void)
+{
+    for (struct module **link = &loader.modules, *module; (module = *link) != NULL;) {
+        if (!module->stuck) {
+            link = &module->next;
+            continue;
+        }
+        int error = module_unroute(module);
+        if (error != 0)
+            return fail_errno(ALCOVE_ESYSTEM, error, "cannot lead the imports of module \"%s\" back, which is closed but still "
+                              "loaded, for others hold it open", module->name);
+        heap_give_up(module->heap);
+        *link = module->next;
+        free(module);
+    }
+    return ALCOVE_OK;
 }
 
 /* With the lock held: the module of a handle. NULL, *code and a message: it is none. */
@@ -101,6 +121,15 @@ heap_create_fail(const struct module *module, int error)
     return fail_errno(error == ENOMEM ? ALCOVE_ENOMEM : ALCOVE_EINVAL, error, "no heap for %s", module->name);
 }
 
+/* With the lock held: keep the record of a module that is not open, for its imports cannot be led back now. */
+static void
+module_stick(struct module *module)
+{
+    module->closing = module->stuck = true;
+    module->next = loader.modules;
+    loader.modules = module;
+}
+
 /* With the lock held: make a heap, and lead the module's imports to it. */
 static int
 module_route(struct module *module, const struct alcove_module_options *options)
@@ -120,8 +149,10 @@ module_route(struct module *module, const struct alcove_module_options *options)
     module->imports_routed = routing.count;
     if (routing.error == 0)
         return ALCOVE_OK;
-    module_unroute(module);
-    heap_give_up(module->heap); /* threads of a library that was mapped before may have come in */
+    if (module_unroute(module) == 0)
+        heap_give_up(module->heap); /* threads of a library that was mapped before may have come in */
+    else
+        module_stick(module);
     return fail_errno(ALCOVE_ESYSTEM, routing.error, "cannot rewrite the imports of %s", module->name);
 }
 
@@ -129,9 +160,11 @@ module_route(struct module *module, const struct alcove_module_options *options)
 static int
 module_check(const struct module *module, const char *path)
 {
+    int code = modules_unstick();
     for (const struct module *other = loader.modules; other != NULL; other = other->next)
         if (other->dynamic == module->dynamic)
-            return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\". Close that one first", path, other->name);
+            return other->stuck ? code : fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\". Close that one first", path,
+                                              other->name);
     struct routing routing = {.dynamic = module->dynamic};
     dl_iterate_phdr(object_route, &routing);
     if (!routing.found)
@@ -179,7 +212,7 @@ module_wait_enter(const struct module *module)
     for (int wait = 0;; wait++) {
         int code = loader_enter();
         const struct module *other = loader.modules;
-        while (other != NULL && !(other->closing && other->dynamic == module->dynamic))
+        while (other != NULL && !(other->closing && !other->stuck && other->dynamic == module->dynamic))
             other = other->next;
         if (other == NULL || wait == CLOSE_WAITS)
             return code;
@@ -257,13 +290,16 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *allocator, const char *path, const 
     if (code == ALCOVE_OK)
         id = module->id;
     loader.users--;
+    void *handle = module != NULL ? module->handle : NULL;
+    if (module != NULL && module->stuck)
+        module = NULL; /* it is in the list */
     loader_leave();
     if (code == ALCOVE_OK) {
         *out = id;
         return ALCOVE_OK;
     }
     if (loaded)
-        dlclose(module->handle);
+        dlclose(handle);
     free(module);
     return code;
 }
@@ -351,10 +387,12 @@ module_settle(struct module *module, unsigned flags, struct alcove_report *repor
     snprintf(report->name, sizeof report->name, "%s", module->name);
     if (module->heap == ALCOVE_HEAP_NONE)
         return;
-    module_unroute(module);
+    module->stuck = module_unroute(module) != 0;
     loader.table->heap_stats(module->heap, &report->heap);
     crossings_read(module->heap, &report->released_outside, &report->released_foreign);
-    if (flags & ALCOVE_CLOSE_DROP) {
+    if (module->stuck) {
+        report->kept = report->heap.live_blocks != 0;
+    } else if (flags & ALCOVE_CLOSE_DROP) {
         heap_drop(module->heap);
     } else {
         heap_give_up(module->heap); /* an empty one may have a thread inside, too */
@@ -393,7 +431,10 @@ ALCOVE_PUBLIC(module_close)(alcove_module *id, unsigned flags, struct alcove_rep
     struct module **link = &loader.modules;
     while (*link != module)
         link = &(*link)->next;
-    *link = module->next;
+    if (module->stuck)
+        module = NULL; /* it stays in the list */
+    else
+        *link = module->next;
     loader_leave();
     free(module);
     return ALCOVE_OK;

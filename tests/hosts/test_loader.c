@@ -7,6 +7,9 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "../plugins/blocks.h"
@@ -459,6 +462,52 @@ test_constructors_of_any_thread_may_call_the_loader(void **state)
     assert_int_equal(constructed, DLCLOSE_UNLOADS ? 201 : 1);
 }
 
+/* The loader calls this one for the system's. */
+static bool mprotect_refused;
+
+int
+mprotect(void *address, size_t bytes, int protection)
+{
+    if (!mprotect_refused)
+        return (int)syscall(SYS_mprotect, address, bytes, protection);
+    errno = ENOMEM;
+    return -1;
+}
+
+/* Its imports are in pages that are read-only, and others hold it open. */
+static void
+test_closed_module_whose_imports_cannot_be_led_back(void **state)
+{
+    void *held = dlopen(plugin_path("blocks_two"), RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(held);
+    void *(*make)(int, size_t) = (void *(*)(int, size_t))dlsym(held, "blocks_make");
+    for (unsigned flags = 0; flags <= ALCOVE_CLOSE_DROP; flags++) {
+        alcove_module *module = plugin_open(allocator, "blocks_two", &(struct alcove_module_options){.name = "clinging"});
+        uint32_t number = alcove_module_heap(module);
+        mprotect_refused = true;
+        assert_ok(alcove_module_close(module, flags, NULL));
+        void *block = make(BLOCKS_MALLOC, 100);
+        if (heap_of(allocator, block) == ALCOVE_HEAP_NONE) {
+            mprotect_refused = false;
+            free(block);
+            dlclose(held);
+            SKIP_BECAUSE("this linker leaves imports writable");
+        }
+        assert_int_equal(heap_of(allocator, block), number);
+        alcove_module *other = untouched;
+        assert_refused(alcove_module_open(allocator, plugin_path("blocks_two"), NULL, &other), ALCOVE_ESYSTEM, "clinging");
+        assert_refused(alcove_unload(allocator, ALCOVE_UNLOAD_RELEASE), ALCOVE_ESYSTEM, "clinging");
+        module_end(plugin_open(allocator, "keeper", NULL));
+        mprotect_refused = false;
+        free(block);
+        module_end(plugin_open(allocator, "blocks_two", NULL));
+    }
+    assert_ok(alcove_unload(allocator, 0));
+    free(make(BLOCKS_MALLOC, 100));
+    dlclose(held);
+    setup(state);
+}
+
 /* The last test of all: what is left behind stays so for this process' life. */
 static void
 test_unload_that_leaves_live_blocks(void **state)
@@ -569,6 +618,7 @@ main(void)
         TEST(test_threads_open_modules_while_others_dlopen),
         TEST(test_constructors_may_call_the_loader),
         TEST(test_constructors_of_any_thread_may_call_the_loader),
+        TEST(test_closed_module_whose_imports_cannot_be_led_back),
         TEST(test_unload_that_leaves_live_blocks),
         TEST(test_load_after_live_blocks_were_left_by_a_library_that_stays),
     };
