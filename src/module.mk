@@ -26,7 +26,7 @@ libalcore_la_SOURCES = \
 	src/stats/stats.h src/stats/stats.c \
 	src/api/aligned.c src/api/calloc.c src/api/heaps.c src/api/hot.h \
 	src/api/internal.h src/api/life.c src/api/life.h src/api/malloc.c src/api/origin.c src/api/origin.h src/api/realloc.c \
-	src/api/slow.c src/api/strdup.c src/api/table.c src/api/thunks.S \
+	src/api/slow.c src/api/spare.h src/api/strdup.c src/api/table.c src/api/thunks.S \
 	src/api/usable_size.c \
 	src/heap/heap.c
 

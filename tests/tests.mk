@@ -33,7 +33,7 @@ module_tests = tests/module/test_decay_purge tests/module/test_ended_threads \
 	tests/module/test_heap_limits tests/module/test_heaps tests/module/test_huge_blocks \
 	tests/module/test_limit_caches tests/module/test_limit_fill tests/module/test_limit_realloc \
 	tests/module/test_limits tests/module/test_loading tests/module/test_message_hook \
-	tests/module/test_misuse tests/module/test_processes tests/module/test_refused_pages tests/module/test_signals \
+	tests/module/test_misuse tests/module/test_processes tests/module/test_refused_pages tests/module/test_signals tests/module/test_spare \
 	tests/module/test_standard tests/module/test_threads tests/module/test_tls \
 	tests/module/test_unload
 

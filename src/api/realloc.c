@@ -4,6 +4,7 @@
 
 #include "alcove/alcove.h"
 #include "api/internal.h"
+#include "api/spare.h"
 #include "ground/message.h"
 #include "ground/misuse.h"
 #include "ground/services.h"
@@ -27,6 +28,8 @@ move(void *block, size_t used, size_t size, void *to)
 /* A block that grows by little will grow again: it gets pages of its own, with room for that, which
  * cost nothing before they are touched. It need not be copied then to grow on. */
 #define CREEP_MIN ((size_t)6 << 10)
+/* If this thread's spare is at hand (api/spare.h) it may be smaller. */
+#define LEND_MIN ((size_t)512)
 
 static bool
 is_creeping(size_t used, size_t size)
@@ -60,6 +63,17 @@ static inline bool
 large_stays(const struct run *r, const void *block, size_t size)
 {
     return run_is_block(r, block) && size <= r->usable && large_usable_of_growing(size) >= r->usable;
+}
+
+/* May one that is lent, however much larger it is? */
+static inline bool
+lent_stays(struct run *r, const void *block, size_t size)
+{
+    if (!run_is_lent(r) || !run_is_block(r, block) || size > r->usable || size < r->asked - r->asked / 4)
+        return false;
+    if (size > r->asked)
+        r->asked = size;
+    return true;
 }
 
 /* A block and the one that it moves to are one block: the peak must not see both, so the first is not counted from before the other
@@ -147,7 +161,7 @@ resize_large(struct run *r, void *block, size_t size)
     if (size > used && use_room(h, r, size))
         return block;
     if (is_creeping(used, size)) {
-        bool outgrew_room = r->kind == RUN_LARGE && r->bin == 0;
+        bool outgrew_room = r->kind == RUN_LARGE && r->word_bin == 0;
         size_t room = room_for(size) + (outgrew_room ? size : 0);
         to = resize_pages(h, r, size, size <= LARGE_MAX && room > LARGE_MAX ? LARGE_MAX : room);
     }
@@ -155,7 +169,13 @@ resize_large(struct run *r, void *block, size_t size)
         to = resize_pages(h, r, size, size);
     if (to != NULL)
         return to;
-    return size < used ? move_to_less(h, r, block, used, size) : move_growing(h, block, used, size);
+    if (size < used)
+        return move_to_less(h, r, block, used, size);
+    r->outgrown = true;
+    to = move_growing(h, block, used, size);
+    if (to == NULL)
+        r->outgrown = false;
+    return to;
 }
 
 /* Resize a block that is ours. `size` is not 0. */
@@ -207,6 +227,25 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
     return to;
 }
 
+/* This thread's spare for a small block that grows by little, if that is at hand. */
+static inline void *
+take_spare(struct cache *c, size_t size, size_t used)
+{
+    struct cache_bin *b = &c->bins[c->spare];
+    void *to = b->top[-1];
+    if (to == NULL || b->countdown <= 0 || size - used >= used / 2) /* at its turn it is counted, past here */
+        return NULL;
+    struct run *r = large_cached(c->heap, c->spare, to);
+    if (unlikely(r == NULL)) { /* it will be found again when the cache is collected */
+        c->spare = 0;
+        return NULL;
+    }
+    b->top--;
+    b->countdown--;
+    spare_lend(c, r, size);
+    return to;
+}
+
 /* Move a live small block by what this thread's cache of its heap has at hand; most that grow are small. */
 static __attribute__((noinline, hot)) void *
 move_small(void *block, size_t size, uint32_t heap, uint32_t caller, uint64_t word, size_t used)
@@ -217,12 +256,15 @@ move_small(void *block, size_t size, uint32_t heap, uint32_t caller, uint64_t wo
     struct cache_bin *from = cache_bin_of(c, word);
     if (unlikely(from->top == from->end) || unlikely(cache_has(from, block)))
         return reallocate_slow(block, size, heap, caller);
-    struct cache_bin *bin = &c->bins[bin_of_size(size)];
-    void *to = bin->top[-1];
-    if (unlikely(to == NULL) || unlikely(bin->countdown <= 0)) /* it is not to be counted here, and there again */
-        return reallocate_slow(block, size, heap, caller);
-    bin->top--;
-    bin->countdown--;
+    void *to = size >= LEND_MIN && size > used && c->spare != 0 ? take_spare(c, size, used) : NULL;
+    if (to == NULL) {
+        struct cache_bin *bin = &c->bins[bin_of_size(size)];
+        to = bin->top[-1];
+        if (unlikely(to == NULL) || unlikely(bin->countdown <= 0)) /* it is not to be counted here, and there again */
+            return reallocate_slow(block, size, heap, caller);
+        bin->top--;
+        bin->countdown--;
+    }
     memcpy(to, block, used < size ? used : size);
     *from->top = block;
     CACHE_FORK_ORDER();
@@ -261,7 +303,11 @@ reallocate(void *block, size_t size, uint32_t heap, uint32_t caller)
             return move_small(block, size, heap, caller, word, used);
         return reallocate_slow(block, size, heap, caller);
     }
-    if (likely(large_stays(r, block, size)) && likely(r->bin == 0)) /* most that grow have none, and so no cache has them */
+    if (large_stays(r, block, size) && likely(r->word_bin == 0)) { /* no cache has it */
+        r->asked = size;
+        return block;
+    }
+    if (lent_stays(r, block, size))
         return block;
     return reallocate_large(r, block, size, heap, caller);
 }

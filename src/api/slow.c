@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "api/internal.h"
+#include "api/spare.h"
 #include "ground/message.h"
 #include "ground/misuse.h"
 #include "ground/services.h"
@@ -252,7 +253,28 @@ alloc_try(size_t size, struct heap *owner)
     return size <= CACHED_MAX ? alloc_bin(h, bin_of_size(size), &zeroed) : alloc_pages(h, size, PAGE_SIZE, &zeroed);
 }
 
-/* The same from what a cache keeps; NULL if that is nothing. */
+/* A block to grow on, of what a cache keeps: its spare, at its turn too. NULL: there is none. */
+static struct run *
+pop_spare(struct cache *c, size_t size)
+{
+    unsigned bin = c != NULL && !c->guarded ? c->spare : 0;
+    if (bin == 0 || size > bin_size(bin))
+        return NULL;
+    struct cache_bin *b = &c->bins[bin];
+    void *block = cache_pop_inside(c, b);
+    struct run *r = block != NULL ? large_cached(c->heap, bin, block) : NULL;
+    if (r != NULL) {
+        if (cache_count_slow(c, bin))
+            cache_turn_after(b, COUNTDOWN);
+        peak_allocated(c, bin, 0);
+        spare_lend(c, r, size);
+    } else {
+        c->spare = 0; /* the cache was collected meanwhile */
+    }
+    return r;
+}
+
+/* A block with room, of the same. */
 static struct run *
 pop_growing(struct cache *c, size_t size, size_t room)
 {
@@ -287,12 +309,14 @@ alloc_growing(size_t size, size_t room, struct heap *owner)
         c = cache_set_get(&t->set, h); /* if its heap is ending it is gone now */
     }
     lock_take(thread_lock(t));
-    struct run *r = pop_growing(c, size, room);
+    struct run *r = pop_spare(c, size);
+    if (r == NULL)
+        r = pop_growing(c, size, room);
     if (r == NULL) {
         r = large_take_growing(h, size, room);
         peak_check(h);
     }
-    if (r != NULL)
+    if (r != NULL && !run_is_lent(r)) /* else the cache has counted it */
         heap_count_uncached(h, r->bin);
     lock_drop(thread_lock(t));
     errno = saved;
@@ -310,15 +334,6 @@ free_uncached(struct heap *h, struct thread *t, struct run *r, void *block)
     else if (slab_give(h, bin, &block, 1) == 1)
         heap_count_live(h, -(int64_t)bin_size(bin));
     lock_drop(thread_lock(t));
-}
-
-static bool
-end_room(struct heap *h, struct thread *t, struct run *r)
-{
-    lock_take(thread_lock(t));
-    bool ended = large_end_room(h, r);
-    lock_drop(thread_lock(t));
-    return ended;
 }
 
 static bool
@@ -402,6 +417,43 @@ push_guarded(void *block, uint32_t caller)
     return c != NULL && cache_push_guarded(c, cache_bin_of(c, word), block);
 }
 
+/* A block that grew is freed: it gets a bin, if it may. *spare: is it to be the thread's spare? */
+static bool
+end_growing(struct heap *h, struct thread *t, struct run *r, bool *spare)
+{
+    struct cache *c = cache_set_find(&t->set, h->index);
+    size_t bytes = spare_bytes(c, r);
+    if (c != NULL && (c->lent == r || bytes != 0))
+        c->lent = NULL; /* it has come back, or is not waited for any more */
+    r->outgrown = false;
+    lock_take(thread_lock(t));
+    if (run_is_lent(r))
+        run_rebin(r, r->bin);
+    bool ended = large_end_room(h, r, bytes);
+    lock_drop(thread_lock(t));
+    *spare = ended && bytes != 0;
+    return ended;
+}
+
+/* A block that was lent comes back, as it was. False: it is not for this cache, or there is more to do. */
+static bool
+push_lent(void *block, uint32_t caller)
+{
+    uint64_t word = pagemap_get_hot(block);
+    struct run *r = word_run(word);
+    uint32_t heap = word_heap(word);
+    if (ALCOVE_DEBUG || r == NULL || !run_is_block(r, block) || !run_is_lent(r) || (caller != ALCOVE_HEAP_NONE && caller != heap))
+        return false;
+    struct cache *c = cache_of(heap);
+    if (c == NULL || c->lent != r || c->bins[r->bin].top == c->bins[r->bin].end || !spare_stays(c, r))
+        return false;
+    run_rebin(r, r->bin);
+    c->lent = NULL;
+    c->spare = r->bin;
+    cache_push_inside(c, &c->bins[r->bin], block);
+    return true;
+}
+
 static void
 release(void *block, uint32_t caller)
 {
@@ -422,19 +474,22 @@ release(void *block, uint32_t caller)
         return;
     struct visit visit = visit_begin(r->heap);
     struct heap *h = heap_of(r->heap);
-    bool had_room = t != NULL && r->bin == 0 && end_room(h, t, r);
-    struct cache *c = t != NULL && r->bin != 0 ? cache_set_get(&t->set, h) : NULL;
-    if (c != NULL && is_cached(c, r->bin, block))
-        misuse_note("double free", "a block", block, bin_size(r->bin), h->name);
-    else if (c == NULL || !push_slow(t, c, r->bin, block, had_room))
+    bool spare = false, grew = t != NULL && (r->bin == 0 || run_is_lent(r)) && end_growing(h, t, r, &spare);
+    unsigned bin = r->bin;
+    struct cache *c = t != NULL && bin != 0 ? cache_set_get(&t->set, h) : NULL;
+    if (c != NULL && is_cached(c, bin, block))
+        misuse_note("double free", "a block", block, bin_size(bin), h->name);
+    else if (c == NULL || !push_slow(t, c, bin, block, grew))
         free_uncached(h, t, r, block);
+    else if (spare)
+        c->spare = (uint8_t)bin;
     visit_end(visit);
 }
 
 void
 free_slow(void *block, uint32_t caller)
 {
-    if (push_guarded(block, caller) || block == NULL || pool_was_left(block))
+    if (push_lent(block, caller) || push_guarded(block, caller) || block == NULL || pool_was_left(block))
         return;
     int saved = errno;
     release(block, caller);

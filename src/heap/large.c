@@ -103,6 +103,7 @@ run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t align
         heap_count_taken(h, r->pages);
     r->usable = usable;
     r->metadata = metadata;
+    r->outgrown = false;
     if (!heap_clear_uncharged(h, r, usable)) { /* then it is to be had without room */
         heap_discharge(h, usable + metadata);
         run_give(h, r);
@@ -267,10 +268,11 @@ large_use_room(struct heap *h, struct run *r, size_t size)
 }
 
 bool
-large_end_room(struct heap *h, struct run *r)
+large_end_room(struct heap *h, struct run *r, size_t bytes)
 {
-    unsigned least = bin_of(SMALL_MAX + 1);
-    size_t old = r->usable, all = r->pages << PAGE_LG, kept = bytes_of(least, 0), bytes = all < kept ? all : kept;
+    unsigned old_bin = r->bin;
+    size_t old = r->usable, all = r->pages << PAGE_LG, kept = bytes_of(bin_of(bytes > SMALL_MAX ? bytes : SMALL_MAX + 1), 0);
+    bytes = all < kept ? all : kept;
     bool never_had_any = old == all && all > CACHED_MAX;
     if (r->kind != RUN_LARGE || all <= SMALL_MAX || never_had_any || bin_size(bin_of_size(bytes)) != bytes || heap_is_ending(h))
         return false;
@@ -285,8 +287,9 @@ large_end_room(struct heap *h, struct run *r)
         return false;
     }
     r->usable = bytes;
-    atomic_fetch_add_explicit(&h->gone_bytes, old, memory_order_relaxed);
-    count_changed(h, 0, old, bin, bytes);
+    if (old_bin == 0)
+        atomic_fetch_add_explicit(&h->gone_bytes, old, memory_order_relaxed);
+    count_changed(h, old_bin, old, bin, bytes);
     count_change(h, old, bytes);
     return true;
 }

@@ -1,7 +1,8 @@
 /*
  * Large blocks: a run of pages each. A block that realloc expects to grow on may have *room*: more pages than
  * its usable size, which nobody touched. Only the usable size counts, for the limit too. A block with
- * room has no bin, so that its free comes by here.
+ * room has no bin, so that its free comes by here. One that is lent (api/spare.h) has pages that its user did not ask for too, but may
+ * use them all, and is charged for them.
  *
  * A heap is charged a block's usable size, and its metadata where that is out of proportion: a block that was to begin at a
  * multiple of 16 pages or more may be a page only, and has what the page map says of as many pages to itself, at most a page of
@@ -57,10 +58,10 @@ large_has_room(const struct run *run, size_t size)
 /* Grow into the room, which it has. False: the limit forbids it. */
 bool large_use_room(struct heap *h, struct run *run, size_t size);
 
-/* Give a block that is going to be cached a bin: room, or what it has beyond the least that one with room begins with, is given
- * back, or else made part of it. The next that grows begins with that, where it can grow on. False: it has no bin, or the limit
- * forbids it. */
-bool large_end_room(struct heap *h, struct run *run);
+/* Give a block that grew and is going to be cached a bin: what it has beyond `bytes`, and beyond the least that one with room begins
+ * with, is given back, and other room made part of it. The next that grows begins with that, where it can grow on. False: it has no
+ * bin, or the limit forbids it. */
+bool large_end_room(struct heap *h, struct run *run, size_t bytes);
 
 /* Place of a large bin (0: none) in the heap's counters. */
 static inline unsigned

@@ -272,6 +272,13 @@ run_rebin(struct run *run, uint8_t bin)
     pagemap_set(run->base, 1, word_make(run));
 }
 
+void
+run_lend(struct run *run)
+{
+    run->word_bin = 0;
+    pagemap_set(run->base, 1, word_make(run));
+}
+
 bool
 pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
 {

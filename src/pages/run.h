@@ -44,8 +44,9 @@ struct run {
     uint16_t free;     /* slab: how many of them are neither allocated nor cached */
     uint32_t inverse;  /* slab: 2^32 / block size, rounded up; to divide an offset */
     uint8_t zeroed;    /* the pages read as zero when it was handed out */
-    uint8_t word_bin;  /* the bin that its page map words name: its own, or 0 once something is to look at every free of it */
+    uint8_t word_bin;  /* the bin that its page map words name: its own, or 0 while it is lent, so that its free is looked at */
     uint8_t hooked;    /* its memory came from a pool's hooks, and is not the system's */
+    uint8_t outgrown;  /* large, huge: its user goes on with a larger one, and frees it */
     union {
         struct {       /* dirty, and clean spans: from the one that became so first to the last */
             struct run *younger, *older;
@@ -73,6 +74,7 @@ struct run {
                 struct {                     /* huge */
                     size_t rest;             /* pages behind it, in its last chunk, that were used before and may be resident */
                     struct run *younger_rest, *older_rest; /* in the pool's list, if it has such */
+                    size_t asked;            /* large too, where it is lent: what its user asked for, before it asked for less */
                 };
             };
         };
@@ -106,6 +108,13 @@ static inline bool
 run_is_block(const struct run *run, const void *address)
 {
     return run->kind > RUN_SLAB && run->base == (uintptr_t)address;
+}
+
+/* Is it lent to a block that grows (api/spare.h)? */
+static inline bool
+run_is_lent(const struct run *run)
+{
+    return run->bin != run->word_bin;
 }
 
 static inline struct run *

@@ -55,6 +55,11 @@ struct cache {
      * bytes more is live by this cache than when all its bins were looked at, and how many may be popped from one since. */
     _Atomic uint16_t known[BINS];
     int64_t grown, unseen;
+    /* api/spare.h: the block that it lent, how many others that grew were freed meanwhile, and after how many it has another; how many
+     * times in a row one was too large; the bin of the one that it may lend, or 0. */
+    struct run *lent;
+    uint32_t waited, patience, too_large;
+    uint8_t spare;
     uint8_t grew, spared; /* the bin by which it grew last; events since all bins were looked at */
     /* Allocations to the next work of the slow path, and low bits of those at a bin's last turn. */
     int32_t to_tick;

@@ -524,6 +524,25 @@ test_realloc_of_a_block_freed_just_now(void **unused)
     }
 }
 
+/* One that grew where another had, and is kept for the next. */
+static void
+test_double_free_of_a_block_that_was_lent(void **unused)
+{
+    (void)unused;
+    char *block = NULL;
+    for (int i = 0; i < 3; i++) {
+        for (size_t size = 4000; size <= 300000; size += size / 3)
+            assert_non_null(block = table->realloc(block, size));
+        assert_free_refused(block + 16, "not the start of a block");
+        table->free(block);
+        assert_free_refused(block, "double free");
+        watch();
+        assert_null(table->realloc(block, 1000));
+        assert_told(block, "realloc of");
+        block = NULL;
+    }
+}
+
 /* One that is not moved. */
 static void
 test_realloc_of_a_large_freed_block_to_its_own_size(void **unused)
@@ -863,6 +882,7 @@ main(void)
         misuse_test(test_realloc_of_a_pointer_into_a_block),
         misuse_test(test_realloc_of_a_freed_block),
         misuse_test(test_realloc_of_a_block_freed_just_now),
+        misuse_test(test_double_free_of_a_block_that_was_lent),
         misuse_test(test_realloc_of_a_large_freed_block_to_its_own_size),
         misuse_test(test_usable_size_of_a_freed_block),
         misuse_test(test_usable_size_of_a_pointer_into_a_block),

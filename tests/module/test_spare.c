@@ -1,0 +1,220 @@
+/*
+ * The spare: what a block that grew leaves behind is lent to the next that grows. That one stays where it is, the figures say what it
+ * may use, and little stays with blocks that do not grow as far.
+ */
+#include "config.h"
+#include "heaps.h"
+
+#include <pthread.h>
+
+#define KIB ((size_t)1 << 10)
+#define GROWN ((size_t)300000)
+#define LENT_FROM (8 * KIB) /* whatever the build: it is large enough to get pages of its own. What is much smaller fills caches */
+#define PAGE ((size_t)1 << ALCOVE_LG_PAGE)
+#define KEPT_MOST (1280 * KIB + 16 * PAGE) /* a spare, and what one is cut from or grew by where there was no room */
+#define LIKE_ITS_SIZE(size) ((size) * 2 + 128 * KIB)
+
+static uint32_t heap;
+
+static int
+start(void **unused)
+{
+    (void)unused;
+    heap = heap_new(0);
+    return 0;
+}
+
+static int
+stop(void **unused)
+{
+    (void)unused;
+    heap_end(heap);
+    return 0;
+}
+
+#define spare_test(function) cmocka_unit_test_setup_teardown(function, start, stop)
+
+static unsigned char
+byte_of(size_t at)
+{
+    return (unsigned char)(at * 7 + at / 4096);
+}
+
+/* Make a block grow by half from one size to another, and look what it holds at each step. */
+static unsigned char *
+grow(unsigned char *block, size_t from, size_t to)
+{
+    size_t had = block != NULL ? from : 0;
+    for (size_t size = from;; size = size + size / 2 < to ? size + size / 2 : to) {
+        unsigned char *grown = table->heap_realloc(heap, block, size);
+        assert_non_null(grown);
+        for (size_t at = 0; at < had; at++)
+            assert_int_equal(grown[at], byte_of(at));
+        for (size_t at = had; at < size; at++)
+            grown[at] = byte_of(at);
+        assert_true(table->malloc_usable_size(grown) >= size);
+        block = grown;
+        had = size;
+        if (size >= to)
+            return block;
+    }
+}
+
+static void
+assert_live(const void *block)
+{
+    assert_int_equal(stats_of(heap).live_bytes, block != NULL ? table->malloc_usable_size((void *)block) : 0);
+    assert_int_equal(stats_of(heap).live_blocks, block != NULL);
+}
+
+static void
+test_next_that_grows_stays_where_it_is(void **unused)
+{
+    (void)unused;
+    unsigned char *first = grow(NULL, LENT_FROM / 2, GROWN);
+    table->free(first);
+    for (int i = 0; i < 2000; i++) {
+        unsigned char *block = grow(NULL, LENT_FROM / 2, LENT_FROM);
+        assert_live(block);
+        assert_ptr_equal(grow(block, LENT_FROM, GROWN), block);
+        assert_live(block);
+        table->free(block);
+        assert_live(NULL);
+        i += i < 20 || i > 480 ? 0 : 19; /* turns of the slow path are among them */
+    }
+    assert_true(stats_of(heap).active_bytes < LIKE_ITS_SIZE(GROWN));
+    table->purge();
+    assert_int_equal(stats_of(heap).active_bytes, 0);
+}
+
+static void
+test_larger_than_the_spare(void **unused)
+{
+    (void)unused;
+    for (size_t most = 100 * KIB; most <= 9 << 20; most += most / 2) {
+        for (int i = 0; i < 2; i++) {
+            unsigned char *block = grow(NULL, LENT_FROM / 2, most);
+            assert_live(block);
+            table->free(block);
+            assert_live(NULL);
+            if (stats_of(heap).active_bytes > KEPT_MOST)
+                fail_msg("%llu bytes are kept of %zu", (unsigned long long)stats_of(heap).active_bytes, most);
+        }
+        table->purge();
+    }
+}
+
+/* A spare that proves too large again and again is given back in part. */
+static void
+test_spare_becomes_smaller(void **unused)
+{
+    (void)unused;
+    table->free(grow(NULL, LENT_FROM / 2, GROWN));
+    uint64_t active = stats_of(heap).active_bytes;
+    for (int i = 0; i < 10; i++)
+        table->free(grow(NULL, LENT_FROM / 2, LENT_FROM));
+    assert_live(NULL);
+    assert_true(stats_of(heap).active_bytes < active - GROWN / 2);
+}
+
+static void
+test_lent_block_shrinks(void **unused)
+{
+    (void)unused;
+    static const size_t to[] = { 10, 1000, 20000, 40000, 150000 };
+    for (unsigned i = 0; i < sizeof to / sizeof *to; i++) {
+        table->free(grow(NULL, LENT_FROM / 2, GROWN));
+        unsigned char *block = grow(NULL, LENT_FROM / 2, GROWN);
+        assert_non_null(block = table->realloc(block, to[i]));
+        for (size_t at = 0; at < to[i]; at++)
+            assert_int_equal(block[at], byte_of(at));
+        if (table->malloc_usable_size(block) > to[i] * 5 / 4 + PAGE)
+            fail_msg("a block of %zu bytes may use %zu", to[i], table->malloc_usable_size(block));
+        assert_live(block);
+        table->free(grow(block, to[i], GROWN));
+        assert_live(NULL);
+    }
+}
+
+/* Blocks that stay small, between such that grow and go: of the pages of those they hold little. */
+static void
+test_what_stays_small_holds_little(void **unused)
+{
+    (void)unused;
+    enum { BLOCKS = 1000, LENT_MOST = 8 };
+    unsigned char *kept[BLOCKS];
+    size_t usable = 0;
+    for (int i = 0; i < BLOCKS; i++) {
+        table->free(grow(NULL, LENT_FROM / 2, GROWN));
+        kept[i] = grow(NULL, LENT_FROM / 2, LENT_FROM);
+        usable += table->malloc_usable_size(kept[i]);
+    }
+    size_t each = LENT_FROM * 5 / 4 + PAGE;
+    if (usable > BLOCKS * each + LENT_MOST * LIKE_ITS_SIZE(GROWN))
+        fail_msg("%d blocks of %zu bytes may use %zu", BLOCKS, (size_t)LENT_FROM, usable);
+    assert_int_equal(stats_of(heap).live_bytes, usable);
+    for (int i = 0; i < BLOCKS; i++)
+        table->free(kept[i]);
+    assert_live(NULL);
+    table->purge();
+    assert_int_equal(stats_of(heap).active_bytes, 0);
+}
+
+static void *
+free_it(void *block)
+{
+    table->free(block);
+    return NULL;
+}
+
+static void
+test_lent_block_is_freed_by_another_thread(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < 20; i++) {
+        pthread_t thread;
+        table->free(grow(NULL, LENT_FROM / 2, GROWN));
+        unsigned char *block = grow(NULL, LENT_FROM / 2, i % 2 != 0 ? GROWN : LENT_FROM);
+        assert_int_equal(pthread_create(&thread, NULL, free_it, block), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_live(NULL);
+    }
+}
+
+/* What a limit is for is that nothing is charged that is not wanted. */
+static void
+test_limit_ends_lending(void **unused)
+{
+    (void)unused;
+    table->free(grow(NULL, LENT_FROM / 2, GROWN));
+    unsigned char *lent = grow(NULL, LENT_FROM / 2, LENT_FROM);
+    assert_int_equal(table->heap_limit(heap, 1 << 20), 0);
+    table->free(grow(NULL, LENT_FROM / 2, GROWN));
+    uint64_t active = stats_of(heap).active_bytes;
+    table->free(lent);
+    assert_true(stats_of(heap).active_bytes < active - GROWN / 2);
+    for (int i = 0; i < 2; i++) {
+        unsigned char *block = grow(NULL, LENT_FROM / 2, LENT_FROM);
+        assert_live(block);
+        assert_true(table->malloc_usable_size(block) <= LENT_FROM * 5 / 4 + PAGE);
+        block = grow(block, LENT_FROM, GROWN);
+        assert_live(block);
+        table->free(block);
+    }
+    assert_live(NULL);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        spare_test(test_next_that_grows_stays_where_it_is),
+        spare_test(test_larger_than_the_spare),
+        spare_test(test_spare_becomes_smaller),
+        spare_test(test_lent_block_shrinks),
+        spare_test(test_what_stays_small_holds_little),
+        spare_test(test_lent_block_is_freed_by_another_thread),
+        spare_test(test_limit_ends_lending),
+    };
+    return cmocka_run_group_tests(tests, group_open, NULL);
+}
