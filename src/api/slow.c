@@ -323,17 +323,21 @@ alloc_growing(size_t size, size_t room, struct heap *owner)
     return r != NULL ? (void *)r->base : NULL;
 }
 
-/* Give a block back past the cache. */
-static void
+/* Give a block back past the cache. False: another thread has just given it, and the run may be anything. */
+static bool
 free_uncached(struct heap *h, struct thread *t, struct run *r, void *block)
 {
+    bool small = r->kind == RUN_SLAB, found = true;
     unsigned bin = r->bin;
     lock_take(thread_lock(t));
-    if (r->kind != RUN_SLAB)
-        large_give(h, r);
+    if (!small)
+        found = large_give(h, r, block);
+    else if (bin == 0 || bin > SMALL_BINS)
+        found = false;
     else if (slab_give(h, bin, &block, 1) == 1)
         heap_count_live(h, -(int64_t)bin_size(bin));
     lock_drop(thread_lock(t));
+    return found;
 }
 
 static bool
@@ -374,6 +378,13 @@ push_slow(struct thread *t, struct cache *c, unsigned bin, void *block, bool lar
     return pushed;
 }
 
+static const char *
+name_of_heap(uint32_t heap)
+{
+    const struct heap *h = heap_of(heap);
+    return h != NULL ? h->name : "";
+}
+
 /* Is this the start of a block that can be freed? Says what is wrong if not. */
 static bool
 check_block(const struct run *r, const void *block)
@@ -381,12 +392,12 @@ check_block(const struct run *r, const void *block)
     const void *start = r->kind == RUN_SLAB ? slab_block(r, block) : (void *)r->base;
     if (start != block) {
         message_misuse("free of %p, which is not the start of a block (of heap '%s'; the nearest is %p)", block,
-                       heap_of(r->heap)->name, start);
+                       name_of_heap(r->heap), start);
         return false;
     }
     if (r->kind == RUN_SLAB && slab_block_is_free(r, block)) {
         message_misuse("double free of %p, a block of %zu bytes of heap '%s'", block, bin_size(r->bin),
-                       heap_of(r->heap)->name);
+                       name_of_heap(r->heap));
         return false;
     }
     return true;
@@ -472,18 +483,21 @@ release(void *block, uint32_t caller)
     }
     if (!check_block(r, block))
         return;
-    struct visit visit = visit_begin(r->heap);
-    struct heap *h = heap_of(r->heap);
-    bool spare = false, grew = t != NULL && (r->bin == 0 || run_is_lent(r)) && end_growing(h, t, r, &spare);
+    struct visit visit = visit_begin(owner = r->heap);
+    struct heap *h = heap_of(owner); /* NULL: another thread frees the block too, and has given its pages back meanwhile */
+    bool found = h != NULL, spare = false;
+    bool grew = found && t != NULL && (r->bin == 0 || run_is_lent(r)) && end_growing(h, t, r, &spare);
     unsigned bin = r->bin;
-    struct cache *c = t != NULL && bin != 0 ? cache_set_get(&t->set, h) : NULL;
+    struct cache *c = found && t != NULL && bin != 0 ? cache_set_get(&t->set, h) : NULL;
     if (c != NULL && is_cached(c, bin, block))
         misuse_note("double free", "a block", block, bin_size(bin), h->name);
-    else if (c == NULL || !push_slow(t, c, bin, block, grew))
-        free_uncached(h, t, r, block);
+    else if (found && (c == NULL || !push_slow(t, c, bin, block, grew)))
+        found = free_uncached(h, t, r, block);
     else if (spare)
         c->spare = (uint8_t)bin;
     visit_end(visit);
+    if (!found)
+        message_misuse("double free of %p, which another thread has just freed", block);
 }
 
 void

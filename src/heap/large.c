@@ -112,6 +112,7 @@ run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t align
     }
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
+    run_set_listed(r, listed_in(h->index, false));
     count(h, r, 1);
     lock_drop(&h->large_lock);
     heap_count_live(h, (int64_t)usable);
@@ -151,6 +152,12 @@ large_take_growing(struct heap *h, size_t size, size_t room)
     return run_take(h, usable < bytes ? 0 : bin, bytes, usable, PAGE_SIZE);
 }
 
+static void
+note_gone(const struct heap *h, unsigned bin, const void *block)
+{
+    misuse_note("double free", "once a block", block, bin_size(bin), h->name);
+}
+
 struct run *
 large_cached(const struct heap *h, unsigned bin, const void *block)
 {
@@ -160,24 +167,43 @@ large_cached(const struct heap *h, unsigned bin, const void *block)
     if (((uintptr_t)block & PAGE_MASK) != 0) /* where no large block begins */
         misuse_note("free", "which is inside of a block", block, bin_size(bin), h->name);
     else
-        misuse_note("double free", "once a block", block, bin_size(bin), h->name);
+        note_gone(h, bin, block);
     return NULL;
 }
 
-void
-large_give(struct heap *h, struct run *r)
+bool
+large_give(struct heap *h, struct run *r, const void *block)
 {
-    size_t bytes = r->usable, metadata = r->metadata;
     lock_take(&h->large_lock);
-    run_list_remove(&h->large, r);
-    count(h, r, -1);
+    bool live = run_is_listed(r, listed_in(h->index, false)) && run_is_block(r, block);
+    if (live) {
+        run_list_remove(&h->large, r);
+        run_set_listed(r, 0);
+        count(h, r, -1);
+    }
     lock_drop(&h->large_lock);
+    if (!live)
+        return false;
+    size_t bytes = r->usable, metadata = r->metadata;
     if (r->bin == 0)
         atomic_fetch_add_explicit(&h->gone_bytes, bytes, memory_order_relaxed);
     heap_count_live(h, -(int64_t)bytes);
     heap_discharge(h, bytes + metadata);
     run_give(h, r);
     heap_let_go(h);
+    return true;
+}
+
+bool
+large_give_cached(struct heap *h, unsigned bin, const void *block)
+{
+    struct run *r = large_cached(h, bin, block);
+    if (r == NULL)
+        return false;
+    bool given = large_give(h, r, block);
+    if (!given)
+        note_gone(h, bin, block);
+    return given;
 }
 
 /* Resize the pages of a run. False: it stays as it is. */

@@ -30,8 +30,10 @@ struct run *large_take_growing(struct heap *h, size_t size, size_t room);
  * any more. */
 struct run *large_cached(const struct heap *h, unsigned bin, const void *block);
 
-/* Give it back. */
-void large_give(struct heap *h, struct run *run);
+/* Give back the block that a run is. False: it is that no more, for another thread has just given it. */
+bool large_give(struct heap *h, struct run *run, const void *block);
+/* Give back one that a cache keeps. False, and noted as a misuse: it is none any more. */
+bool large_give_cached(struct heap *h, unsigned bin, const void *block);
 
 /* Change its size, with pages for `room` bytes (at least size), where it is or by moving its pages; nothing is
  * copied. Returns where it is; NULL: not done, and it is as it was. */

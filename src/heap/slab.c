@@ -163,6 +163,7 @@ static void
 slab_undo(struct heap *h, struct heap_bin *b, struct run *slab)
 {
     run_list_remove(&b->fresh, slab);
+    run_set_listed(slab, 0);
     b->slabs--;
     slab->next = NULL;
     heap_give_pages(h, slab);
@@ -198,6 +199,7 @@ slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
     if (blocks % 64 != 0)
         slab->bits[blocks / 64] = ((uint64_t)1 << (blocks % 64)) - 1;
     run_list_push(&b->fresh, slab);
+    run_set_listed(slab, listed_in(h->index, true));
     b->slabs++;
     if (cleared || touch(h, slab, size, (2u << (pages - 1)) - 1))
         return true;
@@ -355,6 +357,8 @@ void *
 slab_block(const struct run *slab, const void *address)
 {
     size_t size = bin_size(slab->bin);
+    if (size == 0) /* it is none any more */
+        return NULL;
     uintptr_t i = ((uintptr_t)address - slab->base) / size;
     return i < slab->blocks ? (void *)(slab->base + i * size) : NULL;
 }
@@ -390,17 +394,25 @@ struct place {
     unsigned index;
 };
 
+/* With the bin's lock held. Another thread may have emptied it just now, and its words are still to be cleared. */
+static inline bool
+is_listed(const struct heap *h, const struct run *slab, unsigned bin)
+{
+    return run_is_listed(slab, listed_in(h->index, true)) && slab->bin == bin;
+}
+
 /* Find a block that is out. False, and noted: it is not. */
 static inline bool
 place_find(struct place *p, const struct heap *h, unsigned bin, size_t size, const void *block)
 {
     if ((uintptr_t)block - p->base >= p->length) {
         uint64_t word = pagemap_get_hot(block);
-        if (unlikely(word_bin(word) != bin || word_heap(word) != h->index)) {
+        struct run *slab = word_run(word);
+        if (unlikely(word_bin(word) != bin || word_heap(word) != h->index || !is_listed(h, slab, bin))) {
             misuse_note("double free", "in a slab that has gone, once a block", block, size, h->name);
             return false;
         }
-        p->slab = word_run(word);
+        p->slab = slab;
         p->base = p->slab->base;
         p->length = p->slab->pages << PAGE_LG;
     }
@@ -473,6 +485,7 @@ slab_give(struct heap *h, unsigned bin, void **blocks, unsigned count)
         slab->free++;
         if (slab->free == slab->blocks) {
             partial_remove(b, slab);
+            run_set_listed(slab, 0);
             slab->next = empty;
             empty = slab;
             bytes += bytes_of(slab->charged);

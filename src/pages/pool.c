@@ -196,6 +196,7 @@ give_joined(struct pool *pool, struct run *runs, void (*each)(struct pool *pool,
         struct run *r = runs;
         runs = r->next;
         __builtin_prefetch(runs);
+        run_set_listed(r, 0); /* its heap may have ended with it */
         r->next = r->kind == RUN_HUGE ? huge : large;
         if (r->kind == RUN_HUGE) {
             huge = r;

@@ -43,10 +43,11 @@ struct run {
     uint16_t blocks;   /* slab: how many it has */
     uint16_t free;     /* slab: how many of them are neither allocated nor cached */
     uint32_t inverse;  /* slab: 2^32 / block size, rounded up; to divide an offset */
-    uint8_t zeroed;    /* the pages read as zero when it was handed out */
+    uint8_t zeroed : 1; /* the pages read as zero when it was handed out */
+    uint8_t hooked : 1; /* its memory came from a pool's hooks, and is not the system's */
+    uint8_t outgrown : 1; /* large, huge: its user goes on with a larger one, and frees it */
     uint8_t word_bin;  /* the bin that its page map words name: its own, or 0 while it is lent, so that its free is looked at */
-    uint8_t hooked;    /* its memory came from a pool's hooks, and is not the system's */
-    uint8_t outgrown;  /* large, huge: its user goes on with a larger one, and frees it */
+    uint16_t listed;   /* whose list it is in: run_is_listed() */
     union {
         struct {       /* dirty, and clean spans: from the one that became so first to the last */
             struct run *younger, *older;
@@ -101,6 +102,29 @@ static inline size_t
 chunks_of(size_t pages)
 {
     return (pages + CHUNK_PAGES - 1) / CHUNK_PAGES;
+}
+
+/* A heap's runs are in lists of its, those with slabs by their class. Whoever frees a block that another thread is just freeing
+ * too finds, with the list's lock held, that its run is in no list any more, whatever has become of the record. */
+#define LISTED_SLAB ((uint16_t)1 << 15)
+
+static inline uint16_t
+listed_in(uint32_t heap, bool slab)
+{
+    return (uint16_t)((heap + 1) | (slab ? LISTED_SLAB : 0));
+}
+
+static inline bool
+run_is_listed(const struct run *run, uint16_t list)
+{
+    return __atomic_load_n(&run->listed, __ATOMIC_ACQUIRE) == list;
+}
+
+/* 0: in none. */
+static inline void
+run_set_listed(struct run *run, uint16_t list)
+{
+    __atomic_store_n(&run->listed, list, __ATOMIC_RELEASE);
 }
 
 /* Is it one block, which begins at this address? */

@@ -217,13 +217,8 @@ bin_flush(struct cache *c, unsigned bin, unsigned count)
         /* Before another thread sees that they have gone from here, and takes them for live. */
         heap_count_live(c->heap, -(int64_t)(given * bin_size(bin)));
     } else {
-        for (unsigned i = 0; i < count; i++) {
-            struct run *r = large_cached(c->heap, bin, bottom[i]);
-            if (r != NULL) {
-                large_give(c->heap, r);
-                given++;
-            }
-        }
+        for (unsigned i = 0; i < count; i++)
+            given += large_give_cached(c->heap, bin, bottom[i]);
     }
     memmove(bottom, bottom + count, left * sizeof *bottom);
     b->top = bottom + left;

@@ -6,6 +6,7 @@
 #include "module.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -828,6 +829,76 @@ test_misuse_without_thread_caches(void **unused)
     assert_non_null(strstr(written, "not the start"));
 }
 
+#define ROUNDS 2000
+static const size_t raced_sizes[] = { 100, 30000, 100000, 1500000, 5000000 };
+#define RACED_SIZES (sizeof raced_sizes / sizeof *raced_sizes)
+
+static const struct alcove_table *raced_table;
+static void *_Atomic raced;
+static atomic_uint round_begun, round_ended;
+
+/* Without a pause at first, so that both begin at the same time. */
+static void
+round_wait(atomic_uint *is, unsigned round)
+{
+    for (unsigned tries = 0; atomic_load(is) != round; tries++)
+        if (tries > 10000)
+            sched_yield();
+}
+
+static void *
+free_in_each_round(void *unused)
+{
+    for (unsigned round = 1; round <= RACED_SIZES * ROUNDS; round++) {
+        round_wait(&round_begun, round);
+        raced_table->free(atomic_load(&raced));
+        atomic_store(&round_ended, round);
+    }
+    return unused;
+}
+
+static void
+free_in_two_threads_at_once(const struct alcove_table *t)
+{
+    pthread_t thread;
+    struct alcove_info info;
+    signal(SIGSEGV, SIG_DFL);
+    signal(SIGFPE, SIG_DFL);
+    alarm(HUNG);
+    raced_table = t;
+    if (pthread_create(&thread, NULL, free_in_each_round, NULL) != 0)
+        _exit(2);
+    for (unsigned round = 1; round <= RACED_SIZES * ROUNDS; round++) {
+        void *block = t->malloc(raced_sizes[round % RACED_SIZES]);
+        atomic_store(&raced, block);
+        atomic_store(&round_begun, round);
+        for (unsigned later = round % 64; later > 0; later--)
+            atomic_load(&round_ended);
+        t->free(block);
+        round_wait(&round_ended, round);
+    }
+    pthread_join(thread, NULL);
+    t->purge();
+    t->info(&info);
+    if (info.live_blocks != 0 || info.active_bytes != 0 || info.dirty_bytes != 0)
+        _exit(3);
+}
+
+/* One of the two frees it, and the other is told. */
+static void
+test_block_that_two_threads_free_at_once(void **unused)
+{
+    (void)unused;
+    static char written[RACED_SIZES * ROUNDS * 200];
+    int status = child("tcache:false,abort:false", free_in_two_threads_at_once, written, sizeof written);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+    unsigned told = 0;
+    for (const char *at = written; (at = strstr(at, "free of 0x")) != NULL; at++)
+        told++;
+    assert_int_equal(told, RACED_SIZES * ROUNDS);
+}
+
 #if ALCOVE_DEBUG
 static void
 test_debug_build_notices_a_double_free_behind_others(void **unused)
@@ -894,6 +965,7 @@ main(void)
         misuse_test(test_messages_go_to_standard_error_if_nobody_listens),
         misuse_test(test_bad_option_is_told_and_the_library_works),
         misuse_test(test_misuse_without_thread_caches),
+        misuse_test(test_block_that_two_threads_free_at_once),
 #if ALCOVE_DEBUG
         misuse_test(test_debug_build_notices_a_double_free_behind_others),
         misuse_test(test_debug_build_notices_a_pointer_into_a_small_block),

@@ -222,9 +222,26 @@ test_new_large_block_says_whether_it_is_zero(void **unused)
     void *block = cache_refill(cache, BIN_LARGE, &zeroed);
     assert_true(zeroed);
     memset(block, 1, bin_size(BIN_LARGE));
-    large_give(heap, pool_find(block));
+    assert_true(large_give(heap, pool_find(block), block));
     cache_refill(cache, BIN_LARGE, &zeroed);
     assert_false(zeroed);
+}
+
+/* As two threads do that free it at once: both have found its run. The record serves another block meanwhile. */
+static void
+test_large_block_is_given_once(void **unused)
+{
+    (void)unused;
+    bool zeroed;
+    void *block = large_take(heap, BIN_LARGE, bin_size(BIN_LARGE), PAGE_SIZE, &zeroed);
+    struct run *r = pool_find(block);
+    uint64_t active = atomic_load(&heap->active);
+    assert_true(large_give(heap, r, block));
+    assert_false(large_give(heap, r, block));
+    assert_int_equal(atomic_load(&heap->active), active - bin_size(BIN_LARGE));
+    void *other = large_take(heap, 0, (size_t)5 << 20, PAGE_SIZE, &zeroed);
+    assert_false(large_give(heap, r, block));
+    assert_true(large_give(heap, pool_find(other), other));
 }
 
 static void
@@ -469,6 +486,7 @@ main(void)
         cache_test(test_large_block_is_kept_and_used_again),
         cache_test(test_largest_class_keeps_one_block),
         cache_test(test_new_large_block_says_whether_it_is_zero),
+        cache_test(test_large_block_is_given_once),
         cache_test(test_double_free_of_a_large_block_is_reported_when_it_goes_back),
         cache_test(test_double_free_of_a_small_block_is_reported_when_it_goes_back),
         cache_test(test_collecting_tells_of_double_frees_in_what_stays),
