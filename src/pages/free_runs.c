@@ -260,6 +260,36 @@ free_runs_add(struct free_runs *f, struct run *r)
     }
 }
 
+bool
+free_chunk_is_whole(const struct run *r)
+{
+    uintptr_t chunk = r->base & ~CHUNK_MASK;
+    for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
+        const struct run *each = word_run(pagemap_get(pagemap, (void *)a));
+        if (each->kind != RUN_CLEAN && each->kind != RUN_DIRTY)
+            return false;
+        a += each->pages << PAGE_LG;
+    }
+    return true;
+}
+
+void
+free_chunk_join(struct free_runs *f, struct run *r)
+{
+    uintptr_t chunk = r->base & ~CHUNK_MASK;
+    size_t touched = 0;
+    for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
+        struct run *each = word_run(pagemap_get(pagemap, (void *)a));
+        a += each->pages << PAGE_LG;
+        touched += dirty_pages(each);
+        free_runs_remove(f, each);
+        run_clear_ends(each);
+        if (each != r)
+            run_record_free(f, each);
+    }
+    *r = (struct run){ .base = chunk, .pages = CHUNK_PAGES, .kind = SPAN_DIRTY, .hooked = r->hooked, .touched = touched };
+}
+
 /* The first list from i on that has a member. */
 static struct run *
 first_listed(struct run *const *list, const uint64_t *filled, unsigned lengths, unsigned i)

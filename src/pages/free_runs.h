@@ -88,6 +88,12 @@ void free_spans_add(struct free_runs *f, struct run *r, size_t touched);
 /* Take a run out of all lists. Its words stay. */
 void free_runs_remove(struct free_runs *f, struct run *r);
 
+/* Have a chunk in which all runs are free, clean or dirty, become one dirty span, in the record of any of them: in no list, without
+ * words, and with `touched`. */
+void free_chunk_join(struct free_runs *f, struct run *r);
+/* Are all runs in the chunk of this one free, and none being purged? */
+bool free_chunk_is_whole(const struct run *r);
+
 /* The shortest free run of this kind with so many pages, 1 to CHUNK_PAGES; near enough. NULL: there is none. */
 struct run *free_runs_find(const struct free_runs *f, uint8_t kind, size_t pages);
 /* The same of spans, with so many chunks at a multiple of `alignment`, a power of two. */

@@ -48,7 +48,7 @@ make_way(struct pool *pool)
 {
     if (pool->free.dirty == 0 && pool->free.clean_chunks == 0 && pool->refused == NULL && os_refused_bytes() == 0)
         return false;
-    purge_to(pool, 0);
+    purge_all(pool);
     release_clean(pool, 0);
     return true;
 }
@@ -375,7 +375,7 @@ pool_purge(void)
     walk_take();
     for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
         lock_take(&p->lock);
-        purge_to(p, 0);
+        purge_all(p);
         lock_drop(&p->lock);
     }
     lock_drop(&walk);
@@ -446,29 +446,13 @@ span_end(struct pool *pool, struct run *r)
     run_record_free(&pool->free, r);
 }
 
-/* A chunk whose free runs are clean and dirty becomes one span, in the record of any of them. */
-static void
-chunk_join(struct pool *pool, struct run *r)
-{
-    uintptr_t chunk = r->base & ~CHUNK_MASK;
-    for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
-        struct run *each = word_run(pagemap_get(pagemap, (void *)a));
-        a += each->pages << PAGE_LG;
-        free_runs_remove(&pool->free, each);
-        run_clear_ends(each);
-        if (each != r)
-            run_record_free(&pool->free, each);
-    }
-    *r = (struct run){ .base = chunk, .pages = CHUNK_PAGES, .kind = SPAN_DIRTY, .hooked = r->hooked };
-}
-
 static void
 end_all(struct pool *pool)
 {
     struct run *r;
     for (uint8_t kind = RUN_CLEAN; kind <= RUN_DIRTY; kind++) {
         while ((r = free_runs_find(&pool->free, kind, 1)) != NULL) {
-            chunk_join(pool, r);
+            free_chunk_join(&pool->free, r);
             span_end(pool, r);
         }
     }

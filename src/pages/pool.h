@@ -157,8 +157,11 @@ bool span_may_be_cut(const struct run *r, size_t head, size_t pages);
 bool span_release(struct pool *pool, struct run *r, size_t touched);
 /* Release clean spans, and offer again what was refused, until at most `keep` chunks are clean, or some have been refused. */
 void release_clean(struct pool *pool, size_t keep);
-/* Purge the dirty runs that have been free longest until at most `limit` pages are dirty. Drops the lock meanwhile. */
+/* Purge the dirty runs that have been free longest until at most `limit` pages are dirty, or a few in a row could not be: they come
+ * last the next time. Drops the lock meanwhile. */
 void purge_to(struct pool *pool, size_t limit);
+/* Purge whatever can be. */
+void purge_all(struct pool *pool);
 /* Have a run or span that is in no list and has no words purged by the next purge_done(), which drops the lock meanwhile. */
 void purge_run(struct pool *pool, struct run *r);
 void purge_done(struct pool *pool);

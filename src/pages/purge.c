@@ -119,8 +119,23 @@ release_clean(struct pool *pool, size_t keep)
     }
 }
 
-/* A run that was to be purged is free again; `purged`: its pages read as zero. `offer` it to the hooks, if it is a span.
- * False: it is dirty still. */
+/* Offer the chunk of a dirty run to the hooks, if it is free as a whole. False: it is not, or they refuse. */
+static bool
+chunk_release(struct pool *pool, struct run *r)
+{
+    if (run_is_span(r)) {
+        free_runs_remove(&pool->free, r);
+        run_clear_ends(r);
+    } else if (free_chunk_is_whole(r)) {
+        free_chunk_join(&pool->free, r);
+    } else {
+        return false;
+    }
+    return span_release(pool, r, r->touched);
+}
+
+/* A run that was to be purged is free again; `purged`: its pages read as zero. `offer` it to the hooks, if it is a span, or its
+ * chunk if that could become one. False: it is dirty still. */
 static bool
 purge_end(struct pool *pool, struct run *r, bool purged, bool offer)
 {
@@ -128,13 +143,13 @@ purge_end(struct pool *pool, struct run *r, bool purged, bool offer)
     run_list_remove(&pool->purging, r);
     run_clear_ends(r);
     r->kind = whole ? (purged ? SPAN_CLEAN : SPAN_DIRTY) : (purged ? RUN_CLEAN : RUN_DIRTY);
-    if (!whole)
-        free_runs_add(&pool->free, r);
-    else if (offer)
+    if (whole && offer)
         return span_release(pool, r, purged ? 0 : r->pages) || purged;
-    else
+    if (whole)
         free_spans_add(&pool->free, r, purged ? 0 : r->pages);
-    return purged;
+    else
+        free_runs_add(&pool->free, r);
+    return purged || (offer && !whole && chunk_release(pool, r));
 }
 
 /* Purge what purge_run() was given. False: nothing could be. */
@@ -174,16 +189,37 @@ too_much_is_dirty(const struct pool *pool, size_t limit)
     return pool->free.dirty > limit || (limit == 0 && pool->free.dirty_ages.oldest != NULL);
 }
 
-void
-purge_to(struct pool *pool, size_t limit)
+/* Up to `patience` pages may be refused before it stops, and a batch in any case. */
+static void
+purge(struct pool *pool, size_t limit, size_t patience)
 {
     huge_rests_purge(pool, limit); /* first, for no block can be cut from them */
     do {
+        size_t dirty = pool->free.dirty;
         for (unsigned n = 0; n < PURGE_BATCH && too_much_is_dirty(pool, limit); n++)
             purge_oldest(pool, pool->free.dirty - limit);
-    } while (purge_batch(pool) && too_much_is_dirty(pool, limit));
+        size_t tried = dirty != pool->free.dirty ? dirty - pool->free.dirty : 1;
+        if (purge_batch(pool))
+            continue;
+        if (tried >= patience)
+            break;
+        patience -= tried;
+    } while (too_much_is_dirty(pool, limit));
     release_clean(pool, SPARE_CHUNKS);
     os_give_up_refused();
+}
+
+void
+purge_to(struct pool *pool, size_t limit)
+{
+    purge(pool, limit, 0);
+}
+
+/* Each gets its turn, for those that are refused come last. */
+void
+purge_all(struct pool *pool)
+{
+    purge(pool, 0, pool->free.dirty);
 }
 
 void

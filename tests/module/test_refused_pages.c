@@ -17,7 +17,7 @@
 #define GIB ((size_t)1 << 30)
 #define MANY 100000
 
-static bool refusing, refusing_to_remap, refusing_to_purge;
+static bool refusing, refusing_to_remap, refusing_to_purge, refusing_to_unmap;
 static size_t refusing_from; /* bytes at once */
 static void (*when_purged)(void);
 static char *stranger; /* a mapping that somebody else has where a block was to be moved to */
@@ -50,6 +50,15 @@ mremap(void *address, size_t size, size_t new_size, int flags, ...)
     }
     errno = ENOMEM;
     return MAP_FAILED;
+}
+
+int
+munmap(void *address, size_t size)
+{
+    if (!refusing_to_unmap)
+        return (int)syscall(SYS_munmap, address, size);
+    errno = ENOMEM;
+    return -1;
 }
 
 int
@@ -405,6 +414,80 @@ test_what_cannot_be_purged_is_charged(void **unused)
     in_child(be_refused_to_purge);
 }
 
+/* Chunks with pages that were used, by blocks of many sizes, and others that never were. */
+static void
+free_all_sizes(unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        CHECK((blocks[i] = table->malloc(1 + i * 7919 % 2000)) != NULL);
+    for (unsigned i = 0; i < count; i++)
+        table->free(blocks[(i * 7919UL) % count]);
+}
+
+/* As after mlockall: what cannot be purged can be unmapped. A chunk goes, though some of its pages are dirty and others clean. */
+static void
+be_refused_to_purge_chunks(void)
+{
+    options_set("dirty_decay_ms:-1,tcache:false");
+    CHECK(group_open(NULL) == 0);
+    table->purge();
+    uint64_t mapped = info_now().mapped_bytes - info_now().metadata_bytes;
+    refusing_to_purge = true;
+    for (unsigned count = 7900; count > 100; count /= 3) {
+        free_all_sizes(count);
+        CHECK(info_now().dirty_bytes > 0);
+        table->purge();
+        CHECK(info_now().dirty_bytes == 0 && info_now().mapped_bytes - info_now().metadata_bytes <= mapped + 4 * MIB);
+    }
+    /* Neither: all stays, and goes when it can. */
+    refusing_to_unmap = true;
+    for (unsigned i = 0; i < 3; i++) {
+        free_all_sizes(5000);
+        table->purge();
+        CHECK(info_now().dirty_bytes > 0);
+    }
+    refusing_to_unmap = false;
+    table->purge();
+    CHECK(info_now().dirty_bytes == 0 && info_now().mapped_bytes - info_now().metadata_bytes <= mapped + 4 * MIB);
+    free_all_sizes(5000);
+}
+
+static void
+test_free_chunk_that_cannot_be_purged_is_unmapped(void **unused)
+{
+    (void)unused;
+    in_child(be_refused_to_purge_chunks);
+}
+
+/* Many runs that stay, for others are in use between them, and then chunks that could go. */
+static void
+be_refused_first(void)
+{
+    enum { FEW = 400, LARGE = 10 };
+    static void *large[LARGE];
+    options_set("dirty_decay_ms:-1,tcache:false");
+    CHECK(group_open(NULL) == 0);
+    for (unsigned i = 0; i < FEW; i++)
+        CHECK((blocks[i] = table->malloc(64 * KIB)) != NULL);
+    for (unsigned i = 0; i < LARGE; i++)
+        memset(large[i] = table->malloc(4 * MIB), 1, 4 * MIB);
+    for (unsigned i = 0; i < FEW; i += 2)
+        table->free(blocks[i]);
+    for (unsigned i = 0; i < LARGE; i++)
+        table->free(large[i]);
+    uint64_t mapped = info_now().mapped_bytes;
+    refusing_to_purge = true;
+    table->purge();
+    CHECK(info_now().mapped_bytes + LARGE * 4 * MIB <= mapped);
+}
+
+static void
+test_purge_does_not_end_at_what_is_refused(void **unused)
+{
+    (void)unused;
+    in_child(be_refused_first);
+}
+
 int
 main(void)
 {
@@ -417,6 +500,8 @@ main(void)
         cmocka_unit_test(test_default_heap_that_cannot_be_made_is_no_memory),
         cmocka_unit_test(test_pages_that_could_not_be_trimmed_are_trimmed_later),
         cmocka_unit_test(test_what_cannot_be_purged_is_charged),
+        cmocka_unit_test(test_free_chunk_that_cannot_be_purged_is_unmapped),
+        cmocka_unit_test(test_purge_does_not_end_at_what_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
