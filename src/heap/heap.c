@@ -23,6 +23,10 @@ static struct lock figures_lock = LOCK_INITIAL(LOCK_FIGURES);
 
 #define LIMIT_MAX ((uint64_t)1 << (ALCOVE_LG_VADDR - 1)) /* no process has more addresses */
 
+/* Across a fork, those whose insides are held: a heap that is done meanwhile is not found by number any more, and stays until it is
+ * forgotten, which takes locks that are held, or is done by another fork handler. That may make heaps as well. */
+static struct heap *forked;
+
 /* Stands for heaps that are done or being destroyed: their numbers are not free yet. */
 #define GONE ((struct heap *)&heaps_lock)
 
@@ -75,6 +79,10 @@ heap_make(uint32_t index, const char *name, uint64_t limit, const void *seal)
     h->index = index;
     h->seal = seal;
     name_heap(h, name);
+    if (lock_forks()) { /* what is taken now is dropped when the fork is over */
+        h->next_forked = forked;
+        forked = h;
+    }
     atomic_store_explicit(&heaps[index], h, memory_order_release);
     if (heap_has_ended(index)) /* no longer, for those who ask: they find the new one then */
         atomic_fetch_and_explicit(&ended[index / 64], ~((uint64_t)1 << index % 64), memory_order_release);
@@ -178,6 +186,12 @@ forget(struct heap *h)
         services.heap_gone(h->index); /* before the number is another's */
     atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
     heaps_made--;
+    if (lock_forks())
+        for (struct heap **link = &forked; *link != NULL; link = &(*link)->next_forked)
+            if (*link == h) {
+                *link = h->next_forked;
+                break;
+            }
     base_free(h, sizeof *h);
 }
 
@@ -498,10 +512,6 @@ heap_fork_prepare(void)
     lock_take(&figures_lock);
     lock_take(&heaps_lock);
 }
-
-/* Whose insides are held: a heap that is done meanwhile is not found by number any more, and stays until it is forgotten, which
- * takes locks that are held. */
-static struct heap *forked;
 
 void
 heap_fork_prepare_insides(void)

@@ -262,6 +262,7 @@ test_threads_fork_at_the_same_time(void **unused)
 
 static bool older_use;
 static unsigned older_uses;
+static uint32_t older_heap = ALCOVE_HEAP_NONE;
 
 static void
 use_within(void)
@@ -275,13 +276,22 @@ use_within(void)
         table->free(blocks[i]);
     table->free(large);
     table->purge();
-    older_uses += large != NULL;
+    /* The heap of the handler before, and one of its own, whose memory the next one gets. */
+    uint32_t heap;
+    if (older_heap != ALCOVE_HEAP_NONE)
+        table->heap_destroy(older_heap);
+    bool made = table->heap_create(NULL, &heap) == 0 && table->heap_malloc(heap, 100) != NULL &&
+                table->heap_destroy(heap) == 0 && table->heap_create(NULL, &older_heap) == 0;
+    older_uses += large != NULL && made && table->heap_malloc(older_heap, 100) != NULL;
 }
 
 static bool
 uses_and_works(void *unused)
 {
     (void)unused;
+    for (unsigned i = 0; i < 1000; i++)
+        if (table->heap_malloc(older_heap, 100) == NULL || table->heap_malloc(older_heap, 100000) == NULL)
+            return false;
     return older_uses == 2 && works();
 }
 
