@@ -108,7 +108,7 @@ sum_up(struct heap *h, struct alcove_heap_stats *out)
     }
     out->total_frees = out->total_allocs > out->live_blocks ? out->total_allocs - out->live_blocks : 0;
     out->active_bytes = atomic_load_explicit(&h->active, memory_order_relaxed);
-    out->peak_bytes = atomic_load_explicit(&h->peak, memory_order_relaxed);
+    out->peak_bytes = peak_at_least(h, out->live_bytes); /* of a block that is just moving both are out */
     out->limit = atomic_load_explicit(&h->limit, memory_order_relaxed);
     out->limit_refused = atomic_load_explicit(&h->refused, memory_order_relaxed);
 }

@@ -102,15 +102,21 @@ peak_next(struct heap *h, uint64_t peak, unsigned caches)
     atomic_store_explicit(&h->peak_due, peak + LOOK_BYTES * (caches != 0 ? caches : 1), memory_order_relaxed);
 }
 
+uint64_t
+peak_at_least(struct heap *h, uint64_t bytes)
+{
+    uint64_t peak = atomic_load_explicit(&h->peak, memory_order_relaxed);
+    while (bytes > peak && !atomic_compare_exchange_weak_explicit(&h->peak, &peak, bytes, memory_order_relaxed,
+                                                                  memory_order_relaxed))
+        ;
+    return bytes > peak ? bytes : peak;
+}
+
 /* So many caches were looked at. */
 static void
 peak_raise(struct heap *h, unsigned caches)
 {
-    uint64_t live = live_now(h), peak = atomic_load_explicit(&h->peak, memory_order_relaxed);
-    while (live > peak && !atomic_compare_exchange_weak_explicit(&h->peak, &peak, live, memory_order_relaxed,
-                                                                 memory_order_relaxed))
-        ;
-    peak_next(h, live > peak ? live : peak, caches);
+    peak_next(h, peak_at_least(h, live_now(h)), caches);
 }
 
 void
@@ -149,15 +155,16 @@ void
 peak_is_due(struct heap *h, unsigned bin)
 {
     /* One thread is enough, unless it has been stopped. */
-    if (atomic_flag_test_and_set_explicit(&h->peak_looked_for, memory_order_relaxed) &&
-        above(h, live_now(h)) <= (int64_t)MISSED_BYTES)
+    bool alone = !atomic_flag_test_and_set_explicit(&h->peak_looked_for, memory_order_relaxed);
+    if (!alone && above(h, live_now(h)) <= (int64_t)MISSED_BYTES)
         return;
     /* What one thread allocates and others free is of the same bin: it may be enough to know of that. */
     if (bin != 0)
         look_at_bin_of_all(h, bin);
     if (heap_peak_is_due(h))
         peak_look(h);
-    atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
+    if (alone) /* else who has it may be recalling countdowns */
+        atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
 }
 
 /* What may become live before somebody knows: a share of what is below the peak. */

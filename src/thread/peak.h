@@ -45,6 +45,9 @@ void peak_look(struct heap *h);
  * is out, a cache is known to have so much. */
 void peak_fork_child(struct cache *c);
 
+/* The peak, of which somebody has seen so much. */
+uint64_t peak_at_least(struct heap *h, uint64_t bytes);
+
 /* The peak is what is live now. */
 void peak_reset(struct heap *h);
 
