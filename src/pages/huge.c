@@ -201,9 +201,9 @@ grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
     if (chunks != 0 && !extend(pool, r, chunks, pages - all, &dirty, movable))
         return false;
     size_t rest = dirty ? chunks_of(pages) * CHUNK_PAGES - pages : r->rest > more ? r->rest - more : 0;
+    r->zeroed = !dirty && r->rest == 0;
     set_pages(r, pages);
     set_rest(pool, r, rest);
-    r->zeroed = !dirty;
     return true;
 }
 
