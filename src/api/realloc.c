@@ -233,7 +233,7 @@ take_spare(struct cache *c, size_t size, size_t used)
 {
     struct cache_bin *b = &c->bins[c->spare];
     void *to = b->top[-1];
-    if (to == NULL || b->countdown <= 0 || size - used >= used / 2) /* at its turn it is counted, past here */
+    if (to == NULL || b->countdown <= 0 || size - used >= used / 2 || !spare_may_be_lent()) /* at its turn it is counted, past here */
         return NULL;
     struct run *r = large_cached(c->heap, c->spare, to);
     if (unlikely(r == NULL)) { /* it will be found again when the cache is collected */

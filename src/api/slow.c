@@ -90,13 +90,23 @@ reclaim(struct heap *h, struct thread *t)
 
 #define TRIES_MOST 8
 
-/* Is it worth another try, after so many? */
+struct tries {
+    unsigned count;
+    uint64_t active; /* before the last one */
+};
+
+/* Is it worth another try? Where nothing has changed since the last it is not. */
 static bool
-try_again(const struct heap *h, size_t size, unsigned tries)
+try_again(struct tries *tries, const struct heap *h, size_t size)
 {
     uint64_t limit = atomic_load_explicit(&h->limit, memory_order_relaxed), most = limit - limit / 4;
     uint64_t live = atomic_load_explicit(&h->live, memory_order_relaxed);
-    return tries == 0 || (tries < TRIES_MOST && size < most && live < most - size);
+    uint64_t active = atomic_load_explicit(&h->active, memory_order_relaxed);
+    bool again = tries->count == 0 ||
+                 (tries->count < TRIES_MOST && active != tries->active && size < most && live < most - size);
+    tries->count++;
+    tries->active = active;
+    return again;
 }
 
 /* Fill this thread's empty bin and take a block from it; without a cache, take one from the heap. */
@@ -149,7 +159,7 @@ alloc_bin(struct heap *h, unsigned bin, bool *zeroed)
     }
     if (block == NULL)
         block = refill(h, t, c, bin, zeroed);
-    for (unsigned n = 0; block == NULL && try_again(h, bin_size(bin), n); n++) {
+    for (struct tries tries = { 0 }; block == NULL && try_again(&tries, h, bin_size(bin));) {
         reclaim(h, t);
         block = refill(h, t, c, bin, zeroed);
     }
@@ -185,7 +195,7 @@ alloc_pages(struct heap *h, size_t size, size_t alignment, bool *zeroed)
     struct thread *t = thread_get();
     thread_tick(t);
     void *block = take_pages(h, t, size, alignment, zeroed);
-    for (unsigned n = 0; block == NULL && try_again(h, size, n); n++) {
+    for (struct tries tries = { 0 }; block == NULL && try_again(&tries, h, size);) {
         reclaim(h, t);
         block = take_pages(h, t, size, alignment, zeroed);
     }
@@ -258,7 +268,7 @@ static struct run *
 pop_spare(struct cache *c, size_t size)
 {
     unsigned bin = c != NULL && !c->guarded ? c->spare : 0;
-    if (bin == 0 || size > bin_size(bin))
+    if (bin == 0 || size > bin_size(bin) || !spare_may_be_lent())
         return NULL;
     struct cache_bin *b = &c->bins[bin];
     void *block = cache_pop_inside(c, b);

@@ -185,6 +185,8 @@ large_give(struct heap *h, struct run *r, const void *block)
     if (!live)
         return false;
     size_t bytes = r->usable, metadata = r->metadata;
+    if (run_is_lent(r)) /* and freed by a thread that has no record */
+        run_rebin(r, r->bin);
     if (r->bin == 0)
         atomic_fetch_add_explicit(&h->gone_bytes, bytes, memory_order_relaxed);
     heap_count_live(h, -(int64_t)bytes);
@@ -272,6 +274,7 @@ large_make_room(struct heap *h, struct run *r, size_t size)
         return false;
     unsigned old_bin = r->bin;
     r->usable = usable;
+    r->outgrown = false;
     run_rebin(r, 0);
     count_changed(h, old_bin, old, 0, usable);
     count_change(h, old, usable);

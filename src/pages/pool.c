@@ -266,9 +266,13 @@ pool_purge_some(struct pool *pool, size_t pages)
     lock_drop(&pool->lock);
 }
 
+_Atomic uint32_t runs_lent;
+
 void
 run_rebin(struct run *run, uint8_t bin)
 {
+    if (run_is_lent(run))
+        atomic_fetch_sub_explicit(&runs_lent, 1, memory_order_relaxed);
     run->bin = run->word_bin = bin;
     pagemap_set(run->base, 1, word_make(run));
 }
@@ -277,6 +281,7 @@ void
 run_lend(struct run *run)
 {
     run->word_bin = 0;
+    atomic_fetch_add_explicit(&runs_lent, 1, memory_order_relaxed);
     pagemap_set(run->base, 1, word_make(run));
 }
 
@@ -519,6 +524,7 @@ forget(void)
     pool_default.refused = NULL;
     giants_forget();
     pagemap_release();
+    atomic_store_explicit(&runs_lent, 0, memory_order_relaxed);
     pool_default.next = NULL;
     pool_default.free = (struct free_runs){ 0 };
     pool_default.purging = pool_default.youngest_rest = pool_default.oldest_rest = NULL;

@@ -95,6 +95,8 @@ bool pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin);
 void run_rebin(struct run *run, uint8_t bin);
 /* Its word is to name no bin until run_rebin(). */
 void run_lend(struct run *run);
+/* Of how many that is so. */
+extern HIDDEN _Atomic uint32_t runs_lent;
 
 /* Huge runs, of any size and alignment; they have chunks of their own (pages/huge.c). */
 struct run *pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use use);

@@ -14,13 +14,14 @@
 #define KEPT_MOST (1280 * KIB + 16 * PAGE) /* a spare, and what one is cut from or grew by where there was no room */
 #define LIKE_ITS_SIZE(size) ((size) * 2 + 128 * KIB)
 
-static uint32_t heap;
+/* Others have no spares. */
+static const uint32_t heap = ALCOVE_HEAP_DEFAULT;
 
 static int
 start(void **unused)
 {
     (void)unused;
-    heap = heap_new(0);
+    table->purge();
     return 0;
 }
 
@@ -28,7 +29,7 @@ static int
 stop(void **unused)
 {
     (void)unused;
-    heap_end(heap);
+    table->purge();
     return 0;
 }
 
@@ -181,6 +182,64 @@ test_lent_block_is_freed_by_another_thread(void **unused)
     }
 }
 
+/* A module's figures are read: what stays small is to look small. */
+static void
+test_other_heaps_lend_nothing(void **unused)
+{
+    (void)unused;
+    uint32_t other = heap_new(0);
+    for (int i = 0; i < 10; i++) {
+        void *block = NULL;
+        for (size_t size = 400; size < GROWN; size += size * 2 / 5)
+            assert_non_null(block = table->heap_realloc(other, block, size));
+        table->free(block);
+        block = NULL;
+        for (size_t size = 400; size < 1000; size += size * 2 / 5)
+            assert_non_null(block = table->heap_realloc(other, block, size));
+        assert_true(table->malloc_usable_size(block) < 2000);
+    }
+    assert_true(stats_of(other).live_bytes < 20000);
+    heap_end(other);
+}
+
+/* Also of the smallest that are lent anything, and however many threads come and go. */
+static void *
+keep_what_stays_small(void *unused)
+{
+    (void)unused;
+    void *block = NULL;
+    for (int i = 0; i < 3; i++) {
+        for (size_t size = 400; size < GROWN; size += size * 2 / 5)
+            assert_non_null(block = table->heap_realloc(heap, block, size));
+        table->free(block);
+        block = NULL;
+    }
+    for (size_t size = 400; size < 1000; size += size * 2 / 5)
+        assert_non_null(block = table->heap_realloc(heap, block, size));
+    return block;
+}
+
+static void
+test_few_are_lent_by_all_threads(void **unused)
+{
+    (void)unused;
+    enum { THREADS = 60, LENT_MOST = 8 };
+    void *kept[THREADS];
+    size_t usable = 0;
+    for (int i = 0; i < THREADS; i++) {
+        pthread_t thread;
+        assert_int_equal(pthread_create(&thread, NULL, keep_what_stays_small, NULL), 0);
+        assert_int_equal(pthread_join(thread, &kept[i]), 0);
+        table->purge(); /* its caches go */
+        usable += table->malloc_usable_size(kept[i]);
+    }
+    if (usable > THREADS * 2000 + LENT_MOST * LIKE_ITS_SIZE(GROWN))
+        fail_msg("%d blocks of less than 1,000 bytes may use %zu", THREADS, usable);
+    for (int i = 0; i < THREADS; i++)
+        table->free(kept[i]);
+    assert_live(NULL);
+}
+
 /* What a limit is for is that nothing is charged that is not wanted. */
 static void
 test_limit_ends_lending(void **unused)
@@ -202,6 +261,7 @@ test_limit_ends_lending(void **unused)
         table->free(block);
     }
     assert_live(NULL);
+    assert_int_equal(table->heap_limit(heap, 0), 0);
 }
 
 int
@@ -214,7 +274,9 @@ main(void)
         spare_test(test_lent_block_shrinks),
         spare_test(test_what_stays_small_holds_little),
         spare_test(test_lent_block_is_freed_by_another_thread),
-        spare_test(test_limit_ends_lending),
+        spare_test(test_other_heaps_lend_nothing),
+        spare_test(test_few_are_lent_by_all_threads),
+        spare_test(test_limit_ends_lending), /* last: the heap stays guarded */
     };
     return cmocka_run_group_tests(tests, group_open, NULL);
 }
