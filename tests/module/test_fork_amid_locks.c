@@ -6,11 +6,9 @@
 #include "module.h"
 
 #include <pthread.h>
-#include <stdarg.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 
 #include "heaps.h"
+#include "system_calls.h"
 #include "tests/child.h"
 #include "tests/work.h"
 
@@ -21,7 +19,7 @@ static bool forking; /* at calls of the system's */
 static unsigned forks;
 
 static void
-fork_first(void)
+amid_system_call(void)
 {
     int saved = errno, status;
     if (!forking)
@@ -34,38 +32,6 @@ fork_first(void)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
     forking = true;
     errno = saved;
-}
-
-void *
-mmap(void *address, size_t size, int protection, int flags, int file, off_t offset)
-{
-    fork_first();
-    return (void *)syscall(SYS_mmap, address, size, protection, flags, file, offset);
-}
-
-int
-munmap(void *address, size_t size)
-{
-    fork_first();
-    return (int)syscall(SYS_munmap, address, size);
-}
-
-int
-madvise(void *address, size_t size, int advice)
-{
-    fork_first();
-    return (int)syscall(SYS_madvise, address, size, advice);
-}
-
-void *
-mremap(void *address, size_t size, size_t new_size, int flags, ...)
-{
-    va_list rest;
-    va_start(rest, flags);
-    void *to = (flags & MREMAP_FIXED) != 0 ? va_arg(rest, void *) : NULL;
-    va_end(rest);
-    fork_first();
-    return (void *)syscall(SYS_mremap, address, size, new_size, flags, to);
 }
 
 /* So many that memory for records is asked for when heaps are made, and when their caches are, which takes no other lock. */

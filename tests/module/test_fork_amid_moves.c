@@ -7,12 +7,10 @@
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <stdarg.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 
 #include "heaps.h"
+#include "system_calls.h"
 #include "tests/child.h"
 
 #define KIB ((size_t)1 << 10)
@@ -31,7 +29,7 @@ static uint64_t mapped_before;
 static uint32_t heaps_before;
 
 static void
-fork_meanwhile(void)
+amid_system_call(void)
 {
     int saved = errno;
     if (!moving || ++calls != fork_at)
@@ -44,38 +42,6 @@ fork_meanwhile(void)
     sem_post(&amid_call);
     sem_timedwait(&forked, &until); /* it may have to wait for this thread */
     errno = saved;
-}
-
-void *
-mmap(void *address, size_t size, int protection, int flags, int file, off_t offset)
-{
-    fork_meanwhile();
-    return (void *)syscall(SYS_mmap, address, size, protection, flags, file, offset);
-}
-
-int
-munmap(void *address, size_t size)
-{
-    fork_meanwhile();
-    return (int)syscall(SYS_munmap, address, size);
-}
-
-int
-madvise(void *address, size_t size, int advice)
-{
-    fork_meanwhile();
-    return (int)syscall(SYS_madvise, address, size, advice);
-}
-
-void *
-mremap(void *address, size_t size, size_t new_size, int flags, ...)
-{
-    va_list rest;
-    va_start(rest, flags);
-    void *to = (flags & MREMAP_FIXED) != 0 ? va_arg(rest, void *) : NULL;
-    va_end(rest);
-    fork_meanwhile();
-    return (void *)syscall(SYS_mremap, address, size, new_size, flags, to);
 }
 
 static void
