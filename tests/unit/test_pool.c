@@ -1107,7 +1107,7 @@ go_and_hand_map_back(void (*go)(void), unsigned given)
     for (unsigned i = 0; i < given; i++)
         give(r[i]);
     go();
-    size_t now = resident_memory(), most = (CHUNKS - given) * CHUNK_PAGES * sizeof(uint64_t) + ((size_t)512 << 10);
+    size_t now = resident_memory(), most = (CHUNKS - given) * CHUNK_PAGES * sizeof(uint64_t) + ((size_t)1 << 20);
     if (now > before + most) {
         fprintf(stderr, "%zu KiB are resident more, of %zu\n", (now - before) >> 10, most >> 10);
         _exit(1);
