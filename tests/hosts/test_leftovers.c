@@ -39,6 +39,14 @@ struct traces {
 };
 static struct traces *before, *after;
 
+/* A table of the loader's page map speaks of so many pages; an emulator may lay memory where none speaks of yet. */
+static bool
+may_be_a_table(const char *line)
+{
+    unsigned long begin = 0, end = 0;
+    return emulated() && strchr(line, '/') == NULL && sscanf(line, "%lx-%lx", &begin, &end) == 2 && end - begin == (2ul << 20);
+}
+
 /* All lines but those of libc's heap and of the stack, which grow by other's doings. */
 static void
 mappings_read(char *text)
@@ -47,7 +55,7 @@ mappings_read(char *text)
     size_t used = 0;
     FILE *maps = fopen("/proc/self/maps", "r");
     while (fgets(line, sizeof line, maps) != NULL)
-        if (strstr(line, "[heap]") == NULL && strstr(line, "[stack]") == NULL)
+        if (strstr(line, "[heap]") == NULL && strstr(line, "[stack]") == NULL && !may_be_a_table(line))
             used += (size_t)snprintf(text + used, TEXT_BYTES - used, "%s", line);
     fclose(maps);
     assert_true(used < TEXT_BYTES - 1);
