@@ -8,7 +8,8 @@
 #define MISSED_BYTES ((uint64_t)32 << 10) /* that may be live beyond that without a second thread that looks */
 /* Of what may be live without anybody looking: what a cache may grow by before it is looked at, and one of its bins. */
 #define CACHE_SHARE 2
-#define BIN_SHARE 64 /* as many as are likely to be used: all of them may use their leave before one has a look */
+#define BIN_SHARE 8
+#define BIN_SHARE_OF_MANY 64 /* where several threads do: all their bins may use their leave before one has a look */
 #define SPARED_MOST 8 /* events at which not all bins of a cache are looked at, in turn */
 
 /* So many blocks of a bin are known to be cached now, and by so many bytes more is live than was known. */
@@ -174,6 +175,13 @@ share(int64_t below, int part)
     return below / part > UNSEEN_BYTES ? below / part : UNSEEN_BYTES;
 }
 
+/* What a bin may let become live. */
+static int64_t
+bin_share(const struct heap *h, int64_t below)
+{
+    return share(below, atomic_load_explicit(&h->caches, memory_order_relaxed) == 1 ? BIN_SHARE : BIN_SHARE_OF_MANY);
+}
+
 /* How many blocks may be popped from a bin so that it is no more than so many bytes. */
 static int32_t
 pops_within(const struct cache *c, unsigned bin, int64_t bytes)
@@ -256,7 +264,7 @@ look_around(struct cache *c, unsigned bin)
         else
             peak_is_due(h, bin);
     }
-    limit_all_unseen(c, share(-above(h, live_now(h)), BIN_SHARE));
+    limit_all_unseen(c, bin_share(h, -above(h, live_now(h))));
 }
 
 /* An event of a bin, when by `more` bytes more is out of the heap than was counted. */
@@ -271,7 +279,7 @@ count(struct cache *c, unsigned bin, int64_t more)
         c->grew = (uint8_t)bin;
     }
     uint64_t live = grown != 0 ? heap_count_live(h, grown) : live_now(h);
-    int64_t below = -above(h, live), unseen = share(below, BIN_SHARE);
+    int64_t below = -above(h, live), unseen = bin_share(h, below);
     c->grown = c->grown + grown > -UNSEEN_BYTES ? c->grown + grown : -UNSEEN_BYTES; /* what was freed since all were looked at */
     c->unseen = c->unseen > unseen ? c->unseen : unseen;
     limit_unseen(c, bin, unseen);
