@@ -34,6 +34,20 @@ run_record_free(struct free_runs *f, struct run *r)
     f->records = r;
 }
 
+bool
+run_records_keep(struct free_runs *f, unsigned count)
+{
+    for (const struct run *r = f->records; r != NULL && count > 0; r = r->next)
+        count--;
+    for (; count > 0; count--) {
+        struct run *r = base_alloc(sizeof *r);
+        if (r == NULL)
+            return false;
+        run_record_free(f, r);
+    }
+    return true;
+}
+
 void
 run_records_end(struct free_runs *f)
 {
@@ -398,7 +412,7 @@ free_runs_cut(struct free_runs *f, struct run *from, size_t head, size_t pages)
 }
 
 struct run *
-free_runs_cut_chunk(struct free_runs *f, struct run *chunk, size_t head, size_t pages)
+free_runs_cut_taken(struct free_runs *f, struct run *taken, size_t head, size_t pages)
 {
-    return cut_listed(f, chunk, false, head, pages);
+    return cut_listed(f, taken, false, head, pages);
 }

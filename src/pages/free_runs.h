@@ -99,12 +99,15 @@ struct run *free_runs_find(const struct free_runs *f, uint8_t kind, size_t pages
 /* The same of spans, with so many chunks at a multiple of `alignment`, a power of two. */
 struct run *free_spans_find(const struct free_runs *f, uint8_t kind, size_t chunks, uintptr_t alignment);
 
+/* Have so many records at hand: as many runs more can be made without fail. False: no memory. */
+bool run_records_keep(struct free_runs *f, unsigned count);
+
 /* Cut `pages` out of a free run or span, `head` pages after its start (of spans, both are whole chunks); what is left stays
  * free, as old as it was. The result is in no list, may be `from` itself, and has base, pages, `zeroed`, and of spans
  * `touched`; all else, and its words, are the caller's to set. NULL: no memory for records. */
 struct run *free_runs_cut(struct free_runs *f, struct run *from, size_t head, size_t pages);
 
-/* The same with a whole chunk that is in no list, just cut from a span, of kind RUN_CLEAN or RUN_DIRTY. */
-struct run *free_runs_cut_chunk(struct free_runs *f, struct run *chunk, size_t head, size_t pages);
+/* The same of what is in no list and has no words, just cut itself: a span, or a whole chunk, of kind RUN_CLEAN or RUN_DIRTY now. */
+struct run *free_runs_cut_taken(struct free_runs *f, struct run *taken, size_t head, size_t pages);
 
 #endif

@@ -128,17 +128,12 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t u
     struct run *next = span_at(&pool->free, end, SPAN_DIRTY);
     if (next == NULL)
         next = span_at(&pool->free, end, SPAN_CLEAN);
-    if (next == NULL || next->pages < pages || !span_may_be_cut(next, 0, pages))
+    struct run *cut = next != NULL && next->pages >= pages ? span_cut(pool, next, 0, pages) : NULL;
+    if (cut == NULL)
         return false;
-    if ((next->pages > pages &&
-         !pool->hooks->split(pool->context, (void *)end, next->pages << PAGE_LG, pages << PAGE_LG)) ||
-        !pool->hooks->merge(pool->context, (void *)r->base, end - r->base, (void *)end, pages << PAGE_LG) ||
-        !pages_commit(pool, end, used))
-        return false;
-    run_clear_ends(next);
-    struct run *cut = free_runs_cut(&pool->free, next, 0, pages);
-    if (cut == NULL) {
-        run_enter_ends(next);
+    if (!pages_commit(pool, end, used) ||
+        !pool->hooks->merge(pool->context, (void *)r->base, end - r->base, (void *)end, pages << PAGE_LG)) {
+        free_spans_add(&pool->free, cut, cut->touched);
         return false;
     }
     span_clear(cut); /* a giant has no words there */

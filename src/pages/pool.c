@@ -62,13 +62,34 @@ span_reserve(struct pool *pool, size_t bytes, size_t alignment)
     return r;
 }
 
-bool
+/* Make sure that tables are there for all that comes of a free span when so many pages are cut out of it. */
+static bool
 span_may_be_cut(const struct run *r, size_t head, size_t pages)
 {
     uintptr_t cut = r->base + (head << PAGE_LG), tail = cut + (pages << PAGE_LG);
     size_t left = r->pages - head - pages;
     return !run_is_giant(r) || ((head == 0 || span_reserve_words(r->base, head) == 0) && span_reserve_words(cut, pages) == 0 &&
                                 (left == 0 || span_reserve_words(tail, left) == 0));
+}
+
+/* What can fail for want of memory comes before the hooks are told. What they agreed to is so, whatever they refuse next. */
+struct run *
+span_cut(struct pool *pool, struct run *from, size_t head, size_t pages)
+{
+    size_t size = head + pages;
+    if (!run_records_keep(&pool->free, 2) || !span_may_be_cut(from, head, pages))
+        return NULL;
+    if (size < from->pages &&
+        !pool->hooks->split(pool->context, (void *)from->base, from->pages << PAGE_LG, size << PAGE_LG))
+        return NULL;
+    run_clear_ends(from);
+    struct run *r = free_runs_cut(&pool->free, from, 0, size);
+    if (head == 0)
+        return r;
+    if (pool->hooks->split(pool->context, (void *)r->base, size << PAGE_LG, head << PAGE_LG))
+        return free_runs_cut_taken(&pool->free, r, head, pages);
+    free_spans_add(&pool->free, r, r->touched);
+    return NULL;
 }
 
 struct run *
@@ -78,19 +99,9 @@ span_take(struct pool *pool, size_t chunks, size_t alignment)
         struct run *from = free_spans_find(&pool->free, kind, chunks, alignment);
         if (from == NULL)
             continue;
-        size_t head = (-from->base & (alignment - 1)) >> PAGE_LG, pages = chunks * CHUNK_PAGES;
-        void *p = (void *)(from->base + (head << PAGE_LG));
-        if (!span_may_be_cut(from, head, pages))
-            continue;
-        if ((head != 0 && !pool->hooks->split(pool->context, (void *)from->base, from->pages << PAGE_LG, head << PAGE_LG)) ||
-            (head + pages != from->pages &&
-             !pool->hooks->split(pool->context, p, (from->pages - head) << PAGE_LG, pages << PAGE_LG)))
-            continue;
-        run_clear_ends(from);
-        struct run *r = free_runs_cut(&pool->free, from, head, pages);
-        if (r == NULL)
-            run_enter_ends(from);
-        return r;
+        struct run *r = span_cut(pool, from, (-from->base & (alignment - 1)) >> PAGE_LG, chunks * CHUNK_PAGES);
+        if (r != NULL)
+            return r;
     }
     return span_reserve(pool, chunks << CHUNK_LG, alignment);
 }
@@ -133,7 +144,7 @@ take_from_chunk(struct pool *pool, size_t head, size_t pages)
     struct run *chunk = chunk_take(pool);
     if (chunk == NULL)
         return NULL;
-    struct run *r = free_runs_cut_chunk(&pool->free, chunk, head, pages);
+    struct run *r = free_runs_cut_taken(&pool->free, chunk, head, pages);
     if (r == NULL)
         free_runs_add(&pool->free, chunk);
     return r;

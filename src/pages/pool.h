@@ -151,8 +151,9 @@ struct run *span_take(struct pool *pool, size_t chunks, size_t alignment);
 struct run *span_reserve(struct pool *pool, size_t bytes, size_t alignment);
 /* Make sure that tables are there for the words of a span or huge run. 0 or ENOMEM. */
 int span_reserve_words(uintptr_t base, size_t pages);
-/* The same for what comes of a free span when so many pages are cut out of it. */
-bool span_may_be_cut(const struct run *r, size_t head, size_t pages);
+/* Cut `pages` out of a free span, `head` pages after its start, both whole chunks: as span_take() has it. NULL: no memory, or
+ * the hooks refuse. */
+struct run *span_cut(struct pool *pool, struct run *from, size_t head, size_t pages);
 
 /* purge.c: Give a span back that is in no list and has no words; if the hooks refuse, it is free, with `touched` pages that may
  * be resident, or is kept in `refused`. */

@@ -49,7 +49,8 @@ purge_oldest(struct pool *pool, size_t excess)
     size_t head = r->pages - excess;
     run_clear_ends(r);
     if (r->pages > excess && !run_is_giant(r) &&
-        (!span || pool->hooks->split(pool->context, (void *)r->base, r->pages << PAGE_LG, head << PAGE_LG)))
+        (!span || (run_records_keep(&pool->free, 1) &&
+                   pool->hooks->split(pool->context, (void *)r->base, r->pages << PAGE_LG, head << PAGE_LG))))
         cut = free_runs_cut(&pool->free, r, head, excess);
     if (cut == NULL) {
         cut = r;

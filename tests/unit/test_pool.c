@@ -933,6 +933,47 @@ test_giant_costs_one_word(void **unused)
     assert_true(mapped() <= CHUNK_SIZE);
 }
 
+/* What hooks may keep of their memory: the pieces that they were told of, each named whole by whoever splits, joins or releases it. */
+enum { PIECES_MOST = 400 };
+static struct piece {
+    uintptr_t base;
+    size_t size;
+} pieces[PIECES_MOST];
+static unsigned piece_count;
+
+static struct piece *
+piece_of(uintptr_t base, size_t size)
+{
+    for (struct piece *p = pieces; p < pieces + piece_count; p++)
+        if (p->base == base && p->size == size)
+            return p;
+    fail_msg("%zu bytes at %p are no piece of the hooks'", size, (void *)base);
+    return NULL;
+}
+
+static void
+piece_add(const void *address, size_t size)
+{
+    assert_true(piece_count < PIECES_MOST);
+    pieces[piece_count++] = (struct piece){ (uintptr_t)address, size };
+}
+
+static void
+piece_remove(const void *address, size_t size)
+{
+    struct piece *piece = piece_of((uintptr_t)address, size);
+    *piece = pieces[--piece_count];
+}
+
+static void
+check_is_in_one_piece(const void *address, size_t size)
+{
+    for (const struct piece *p = pieces; p < pieces + piece_count; p++)
+        if ((uintptr_t)address - p->base < p->size && size <= p->size - ((uintptr_t)address - p->base))
+            return;
+    fail_msg("%zu bytes at %p lie in no piece of the hooks'", size, address);
+}
+
 /* Memory from hooks that refuse every now and then. */
 static struct {
     unsigned calls, refuse_at;
@@ -952,7 +993,10 @@ test_reserve(void *unused, size_t size, size_t alignment)
     (void)unused;
     bool too_much = hooks_seen.most != 0 && hooks_seen.reserved + size > hooks_seen.most;
     void *p = refuses() || too_much ? NULL : os_map(size, alignment);
-    hooks_seen.reserved += p != NULL ? size : 0;
+    if (p == NULL)
+        return NULL;
+    hooks_seen.reserved += size;
+    piece_add(p, size);
     return p;
 }
 
@@ -960,24 +1004,30 @@ static bool
 test_reserve_at(void *unused, void *address, size_t size)
 {
     (void)unused;
-    bool done = !refuses() && os_map_at(address, size);
-    hooks_seen.reserved += done ? size : 0;
-    return done;
+    if (refuses() || !os_map_at(address, size))
+        return false;
+    hooks_seen.reserved += size;
+    piece_add(address, size);
+    return true;
 }
 
 static bool
 test_unmap(void *unused, void *address, size_t size)
 {
     (void)unused;
-    bool done = !refuses() && !hooks_seen.keeping && os_unmap(address, size);
-    hooks_seen.reserved -= done ? size : 0;
-    return done;
+    piece_of((uintptr_t)address, size);
+    if (refuses() || hooks_seen.keeping || !os_unmap(address, size))
+        return false;
+    hooks_seen.reserved -= size;
+    piece_remove(address, size);
+    return true;
 }
 
 static bool
 test_commit(void *unused, void *address, size_t size)
 {
-    (void)unused, (void)address, (void)size;
+    (void)unused;
+    check_is_in_one_piece(address, size);
     return !refuses();
 }
 
@@ -985,6 +1035,7 @@ static bool
 test_purge(void *unused, void *address, size_t size)
 {
     (void)unused;
+    check_is_in_one_piece(address, size);
     if (refuses())
         return false;
     os_purge(address, size);
@@ -1001,15 +1052,28 @@ purge_nothing(void *unused, void *address, size_t size)
 static bool
 test_split(void *unused, void *address, size_t size, size_t first)
 {
-    (void)unused, (void)address, (void)size, (void)first;
-    return !refuses();
+    (void)unused;
+    struct piece *piece = piece_of((uintptr_t)address, size);
+    assert_true(first > 0 && first < size);
+    if (refuses())
+        return false;
+    piece->size = first;
+    piece_add((char *)address + first, size - first);
+    return true;
 }
 
 static bool
 test_merge(void *unused, void *first, size_t first_size, void *second, size_t second_size)
 {
-    (void)unused, (void)first, (void)first_size, (void)second, (void)second_size;
-    return !refuses();
+    (void)unused;
+    struct piece *piece = piece_of((uintptr_t)first, first_size);
+    assert_ptr_equal((char *)first + first_size, second);
+    piece_of((uintptr_t)second, second_size);
+    if (refuses())
+        return false;
+    piece->size += second_size;
+    piece_remove(second, second_size);
+    return true;
 }
 
 static const struct pool_hooks test_hooks = {
@@ -1018,6 +1082,15 @@ static const struct pool_hooks test_hooks = {
 };
 
 static struct pool hooked;
+
+static void
+make_hooked(const struct pool_hooks *hooks)
+{
+    memset(&hooked, 0, sizeof hooked);
+    memset(&hooks_seen, 0, sizeof hooks_seen);
+    piece_count = 0;
+    pool_make(&hooked, hooks, NULL, -1);
+}
 
 /* A short life of a pool whose hooks refuse one call; every block that was had keeps what was written to it. */
 static void
@@ -1061,10 +1134,8 @@ test_hook_that_refuses_loses_nothing(void **unused)
     (void)unused;
     unsigned last = 1;
     for (unsigned at = 0; at <= last; at++) {
-        memset(&hooked, 0, sizeof hooked);
-        hooks_seen.calls = 0;
+        make_hooked(&test_hooks);
         hooks_seen.refuse_at = at;
-        pool_make(&hooked, &test_hooks, NULL, -1);
         hooked_life();
         last = at == 0 ? hooks_seen.calls : last;
         hooks_seen.refuse_at = 0;
@@ -1143,9 +1214,7 @@ go_with_hooked_pool(void (*go)(void))
     struct run *r[8], *system = take(1);
     uintptr_t bases[8], of_system = system->base;
     unsigned char residency;
-    memset(&hooked, 0, sizeof hooked);
-    memset(&hooks_seen, 0, sizeof hooks_seen);
-    pool_make(&hooked, &test_hooks, NULL, -1);
+    make_hooked(&test_hooks);
     for (int i = 0; i < 8; i++) {
         r[i] = i % 4 == 3 ? pool_take_huge(&hooked, 2 * CHUNK_SIZE, PAGE_SIZE, huge_use)
                           : pool_take(&hooked, CHUNK_PAGES / 4, PAGE_SIZE, slab_use);
@@ -1194,23 +1263,14 @@ test_memory_of_hooks_stays_when_the_allocator_goes(void **unused)
 static bool
 reserve_closed_at(void *unused, void *address, size_t size)
 {
-    (void)unused;
-    return os_map_at(address, size) && mprotect(address, size, PROT_NONE) == 0;
+    return test_reserve_at(unused, address, size) && mprotect(address, size, PROT_NONE) == 0;
 }
 
 static void *
 reserve_closed(void *unused, size_t size, size_t alignment)
 {
-    (void)unused;
-    void *p = os_map(size, alignment);
+    void *p = test_reserve(unused, size, alignment);
     return p != NULL && mprotect(p, size, PROT_NONE) == 0 ? p : NULL;
-}
-
-static bool
-release_closed(void *unused, void *address, size_t size)
-{
-    (void)unused;
-    return os_unmap(address, size);
 }
 
 static bool
@@ -1247,12 +1307,9 @@ test_pages_are_committed_before_they_are_used(void **unused)
     struct run *r[RUNS] = { 0 };
     hooks.reserve = reserve_closed;
     hooks.reserve_at = reserve_closed_at;
-    hooks.release = release_closed;
     hooks.commit = commit_closed;
     hooks.purge = purge_closed;
-    memset(&hooked, 0, sizeof hooked);
-    memset(&hooks_seen, 0, sizeof hooks_seen);
-    pool_make(&hooked, &hooks, NULL, -1);
+    make_hooked(&hooks);
     srand(7);
     for (unsigned round = 0; round < 1500; round++) {
         unsigned i = (unsigned)rand() % RUNS;
@@ -1299,9 +1356,7 @@ test_pool_that_ended_has_left_nothing(void **unused)
         struct run *r[30];
         uintptr_t bases[30];
         hooks.purge = round % 3 != 0 ? test_purge : purge_nothing;
-        memset(&hooked, 0, sizeof hooked);
-        memset(&hooks_seen, 0, sizeof hooks_seen);
-        pool_make(&hooked, &hooks, NULL, -1);
+        make_hooked(&hooks);
         for (unsigned i = 0; i < 30; i++) {
             r[i] = i % 6 == 5 ? pool_take_huge(&hooked, 2 * CHUNK_SIZE, PAGE_SIZE, huge_use)
                               : pool_take(&hooked, CHUNK_PAGES / 3, PAGE_SIZE, slab_use);
@@ -1333,10 +1388,8 @@ static void
 test_nothing_that_is_kept_stands_in_the_way(void **unused)
 {
     (void)unused;
-    memset(&hooked, 0, sizeof hooked);
-    memset(&hooks_seen, 0, sizeof hooks_seen);
+    make_hooked(&test_hooks);
     hooks_seen.most = 3 * CHUNK_SIZE;
-    pool_make(&hooked, &test_hooks, NULL, -1);
     struct run *r = pool_take(&hooked, 1, PAGE_SIZE, slab_use);
     r->next = NULL;
     pool_give(&hooked, r);
@@ -1381,9 +1434,7 @@ test_span_that_is_refused_stands_in_no_others_way(void **unused)
     struct run *r[SPANS];
     hooks.release = unmap_some;
     hooks.merge = merge_never;
-    memset(&hooked, 0, sizeof hooked);
-    memset(&hooks_seen, 0, sizeof hooks_seen);
-    pool_make(&hooked, &hooks, NULL, -1);
+    make_hooked(&hooks);
     for (unsigned i = 0; i < SPANS; i++)
         assert_non_null(r[i] = pool_take(&hooked, CHUNK_PAGES, PAGE_SIZE, large_use));
     for (unsigned i = 0; i < SPANS; i++) {
@@ -1487,9 +1538,7 @@ make_dirty_pool(bool (*purge)(void *context, void *address, size_t size))
     static struct pool_hooks hooks;
     hooks = test_hooks;
     hooks.purge = purge;
-    memset(&hooked, 0, sizeof hooked);
-    memset(&hooks_seen, 0, sizeof hooks_seen);
-    pool_make(&hooked, &hooks, NULL, -1);
+    make_hooked(&hooks);
     struct run *r[6];
     for (int i = 0; i < 6; i++) {
         r[i] = i % 2 == 0 ? pool_take_huge(&hooked, (1 + (size_t)i) * CHUNK_SIZE, PAGE_SIZE, huge_use)
