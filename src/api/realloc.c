@@ -34,7 +34,7 @@ move(void *block, size_t used, size_t size, void *to)
 static bool
 is_creeping(size_t used, size_t size)
 {
-    return size >= CREEP_MIN && size > used && size - used < used / 2 && size < PTRDIFF_MAX / 2;
+    return size >= CREEP_MIN && size > used && size - used <= used && size < PTRDIFF_MAX / 2;
 }
 
 static size_t
@@ -160,7 +160,7 @@ resize_large(struct run *r, void *block, size_t size)
     void *to = NULL;
     if (size > used && use_room(h, r, size))
         return block;
-    if (is_creeping(used, size)) {
+    if (is_creeping(used, size) && large_may_have_room(h)) {
         bool outgrew_room = r->kind == RUN_LARGE && r->word_bin == 0;
         size_t room = room_for(size) + (outgrew_room ? size : 0);
         to = resize_pages(h, r, size, size <= LARGE_MAX && room > LARGE_MAX ? LARGE_MAX : room);
@@ -233,7 +233,7 @@ take_spare(struct cache *c, size_t size, size_t used)
 {
     struct cache_bin *b = &c->bins[c->spare];
     void *to = b->top[-1];
-    if (to == NULL || b->countdown <= 0 || size - used >= used / 2 || !spare_may_be_lent()) /* at its turn it is counted, past here */
+    if (to == NULL || b->countdown <= 0 || size - used > used || !spare_may_be_lent()) /* at its turn it is counted, past here */
         return NULL;
     struct run *r = large_cached(c->heap, c->spare, to);
     if (unlikely(r == NULL)) { /* it will be found again when the cache is collected */

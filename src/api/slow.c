@@ -320,9 +320,10 @@ alloc_growing(size_t size, size_t room, struct heap *owner)
     }
     lock_take(thread_lock(t));
     struct run *r = pop_spare(c, size);
-    if (r == NULL)
+    bool may_have_room = r == NULL && large_may_have_room(h);
+    if (may_have_room)
         r = pop_growing(c, size, room);
-    if (r == NULL) {
+    if (may_have_room && r == NULL) {
         r = large_take_growing(h, size, room);
         peak_check(h);
     }

@@ -60,6 +60,7 @@ struct heap {
     _Atomic size_t given;                 /* pages that it gave to the pool and did not take back: they may be dirty there */
 
     _Atomic uint64_t active, limit, refused;
+    _Atomic uint64_t room;       /* pages that its large blocks have to grow into, and do not use */
     _Atomic uint64_t starved;    /* how often the system gave no pages for a block */
     _Atomic bool guarded; /* it has or had a limit: what threads keep free of it may be taken from them (thread/cache_set.h) */
     _Atomic uint64_t live;       /* bytes, as far as is known of the caches: thread/peak.h */

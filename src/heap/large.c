@@ -78,6 +78,22 @@ run_give(struct heap *h, struct run *r)
     heap_give_pages(h, r);
 }
 
+/* Pages of a block's room. One that has very much is not to take all from the others. */
+static size_t
+room_of(const struct run *r)
+{
+    size_t most = ROOM_LEAST >> (PAGE_LG + 1), room = r->pages - (r->usable >> PAGE_LG);
+    return room < most ? room : most;
+}
+
+static void
+count_room(struct heap *h, const struct run *r, size_t old)
+{
+    size_t room = room_of(r);
+    if (room != old)
+        atomic_fetch_add_explicit(&h->room, room - old, memory_order_relaxed);
+}
+
 /* Of `bytes` of whole pages `usable` are charged, and count. */
 static struct run *
 run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t alignment)
@@ -110,6 +126,7 @@ run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t align
         heap_let_go(h);
         return NULL;
     }
+    count_room(h, r, 0);
     lock_take(&h->large_lock);
     run_list_push(&h->large, r);
     run_set_listed(r, listed_in(h->index, false));
@@ -184,7 +201,9 @@ large_give(struct heap *h, struct run *r, const void *block)
     lock_drop(&h->large_lock);
     if (!live)
         return false;
-    size_t bytes = r->usable, metadata = r->metadata;
+    size_t bytes = r->usable, metadata = r->metadata, room = room_of(r);
+    if (room != 0)
+        atomic_fetch_sub_explicit(&h->room, room, memory_order_relaxed);
     if (run_is_lent(r)) /* and freed by a thread that has no record */
         run_rebin(r, r->bin);
     if (r->bin == 0)
@@ -238,7 +257,7 @@ void *
 large_resize(struct heap *h, struct run *r, size_t size, size_t room)
 {
     unsigned bin = bin_of(room);
-    size_t bytes = bytes_of(bin, room), old = r->usable;
+    size_t bytes = bytes_of(bin, room), old = r->usable, old_room = room_of(r);
     if (bytes == 0 || room <= SMALL_MAX)
         return NULL;
     size_t usable = room > size ? usable_of_growing(size, bytes) : bytes;
@@ -257,6 +276,7 @@ large_resize(struct heap *h, struct run *r, size_t size, size_t room)
         usable = bytes;
     }
     r->usable = usable;
+    count_room(h, r, old_room);
     count_changed(h, old_bin, old, r->bin, usable);
     count_gone(h, old_bin, old, r->bin, usable);
     count_change(h, old, usable);
@@ -275,6 +295,7 @@ large_make_room(struct heap *h, struct run *r, size_t size)
     unsigned old_bin = r->bin;
     r->usable = usable;
     r->outgrown = false;
+    count_room(h, r, 0);
     run_rebin(r, 0);
     count_changed(h, old_bin, old, 0, usable);
     count_change(h, old, usable);
@@ -290,7 +311,9 @@ large_use_room(struct heap *h, struct run *r, size_t size)
         if (!heap_charge(h, usable - old))
             return false;
     }
+    size_t room = room_of(r);
     r->usable = usable;
+    count_room(h, r, room);
     atomic_fetch_add_explicit(&h->nobin_out_bytes, usable - old, memory_order_relaxed);
     heap_count_live(h, (int64_t)(usable - old));
     return true;
@@ -300,7 +323,7 @@ bool
 large_end_room(struct heap *h, struct run *r, size_t bytes)
 {
     unsigned old_bin = r->bin;
-    size_t old = r->usable, all = r->pages << PAGE_LG, kept = bytes_of(bin_of(bytes > SMALL_MAX ? bytes : SMALL_MAX + 1), 0);
+    size_t room = room_of(r), old = r->usable, all = r->pages << PAGE_LG, kept = bytes_of(bin_of(bytes > SMALL_MAX ? bytes : SMALL_MAX + 1), 0);
     bytes = all < kept ? all : kept;
     bool never_had_any = old == all && all > CACHED_MAX;
     if (r->kind != RUN_LARGE || all <= SMALL_MAX || never_had_any || bin_size(bin_of_size(bytes)) != bytes || heap_is_ending(h))
@@ -316,6 +339,7 @@ large_end_room(struct heap *h, struct run *r, size_t bytes)
         return false;
     }
     r->usable = bytes;
+    count_room(h, r, room);
     if (old_bin == 0)
         atomic_fetch_add_explicit(&h->gone_bytes, old, memory_order_relaxed);
     count_changed(h, old_bin, old, bin, bytes);

@@ -1,6 +1,7 @@
 /*
  * Large blocks: a run of pages each. A block that realloc expects to grow on may have *room*: more pages than
- * its usable size, which nobody touched. Only the usable size counts, for the limit too. A block with
+ * its usable size. Only the usable size counts, for the limit too, but if the room was used before it is resident as long as
+ * the block lives, whether that grows on or not: no block gets room while those of its heap have much already. A block with
  * room has no bin, so that its free comes by here. One that is lent (api/spare.h) has pages that its user did not ask for too, but may
  * use them all, and is charged for them.
  *
@@ -49,6 +50,17 @@ large_usable_of_growing(size_t size)
 /* Make what a block of a bin, not allocated yet, has beyond `size` and a little more its room. False: that is nothing, and it
  * has its bin still. */
 bool large_make_room(struct heap *h, struct run *run, size_t size);
+
+/* Have the blocks of a heap so little room that one more may get some? */
+#define ROOM_LEAST ((size_t)1 << 20)
+#define ROOM_SHARE 64 /* of what is charged */
+
+static inline bool
+large_may_have_room(const struct heap *h)
+{
+    return atomic_load_explicit(&h->room, memory_order_relaxed) << PAGE_LG <=
+           ROOM_LEAST + atomic_load_explicit(&h->active, memory_order_relaxed) / ROOM_SHARE;
+}
 
 /* Has a block, which is to grow, so much room? */
 static inline bool

@@ -61,6 +61,20 @@ grow(unsigned char *block, size_t from, size_t to)
     }
 }
 
+/* The same by doubling, as a vector of Rust's grows. */
+static unsigned char *
+grow_double(unsigned char *block, size_t from, size_t to)
+{
+    for (size_t size = from; size <= to; size *= 2) {
+        assert_non_null(block = table->heap_realloc(heap, block, size));
+        for (size_t at = 0; at < size / 2 && size > from; at++)
+            assert_int_equal(block[at], byte_of(at));
+        for (size_t at = 0; at < size; at++)
+            block[at] = byte_of(at);
+    }
+    return block;
+}
+
 static void
 assert_live(const void *block)
 {
@@ -86,6 +100,85 @@ test_next_that_grows_stays_where_it_is(void **unused)
     assert_true(stats_of(heap).active_bytes < LIKE_ITS_SIZE(GROWN));
     table->purge();
     assert_int_equal(stats_of(heap).active_bytes, 0);
+}
+
+static void
+test_next_that_doubles_stays_where_it_is(void **unused)
+{
+    (void)unused;
+    table->free(grow_double(NULL, LENT_FROM / 2, 256 * KIB));
+    for (int i = 0; i < 200; i++) {
+        unsigned char *block = grow_double(NULL, LENT_FROM / 2, LENT_FROM);
+        assert_ptr_equal(grow_double(block, 2 * LENT_FROM, 256 * KIB), block);
+        assert_live(block);
+        table->free(block);
+        assert_live(NULL);
+    }
+}
+
+/* Blocks that grew once and stay, in pages that were used before: what they do not use of them is little. */
+static void
+hold_blocks_that_grew(unsigned numerator, unsigned denominator)
+{
+    enum { BLOCKS = 3000, CHUNKS = 160 };
+    static void *chunks[CHUNKS], *kept[BLOCKS];
+    uint32_t other = heap_new(0);
+    size_t before = process_figure("/proc/self/smaps_rollup", "Rss");
+    for (int i = 0; i < CHUNKS; i++)
+        memset(chunks[i] = table->malloc(1 << 20), 1, 1 << 20);
+    for (int i = 0; i < CHUNKS; i++)
+        table->free(chunks[i]);
+    for (int i = 0; i < BLOCKS; i++)
+        for (size_t size = 6 * KIB; size < 20 * KIB; size = size * numerator / denominator)
+            assert_non_null(kept[i] = table->heap_realloc(other, kept[i], size));
+    table->purge();
+    uint64_t active = stats_of(other).active_bytes;
+    size_t now = process_figure("/proc/self/smaps_rollup", "Rss");
+    if (now > before + active + active / 8 + (4 << 20))
+        fail_msg("%zu KiB are resident for %zu", (now - before) >> 10, (size_t)active >> 10);
+    for (int i = 0; i < BLOCKS; i++) {
+        table->free(kept[i]);
+        kept[i] = NULL;
+    }
+    heap_end(other);
+}
+
+static void
+test_blocks_that_grew_and_stay_hold_little(void **unused)
+{
+    (void)unused;
+    if (emulated())
+        SKIP_BECAUSE("what is resident is the emulator's");
+    hold_blocks_that_grew(5, 4);
+    hold_blocks_that_grew(2, 1);
+}
+
+/* What they held is there again for others when they go. */
+static void
+test_room_is_counted_until_it_goes(void **unused)
+{
+    (void)unused;
+    enum { BLOCKS = 300 };
+    static void *kept[BLOCKS];
+    uint32_t other = heap_new(0);
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < BLOCKS; i++)
+            for (size_t size = 6 * KIB; size < 20 * KIB; size = size * 5 / 4)
+                assert_non_null(kept[i] = table->heap_realloc(other, kept[i], size));
+        for (int i = 0; i < BLOCKS; i++) {
+            table->free(kept[i]);
+            kept[i] = NULL;
+        }
+        table->purge();
+        void *block = table->heap_realloc(other, table->heap_malloc(other, 100 * KIB), 110 * KIB);
+        for (size_t size = 112 * KIB; size <= 190 * KIB; size += 2 * KIB) { /* it has room, so it stays */
+            void *to = table->heap_realloc(other, block, size);
+            assert_ptr_equal(to, block);
+        }
+        table->free(block);
+        assert_int_equal(stats_of(other).live_bytes, 0);
+    }
+    heap_end(other);
 }
 
 static void
@@ -269,7 +362,10 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         spare_test(test_next_that_grows_stays_where_it_is),
+        spare_test(test_next_that_doubles_stays_where_it_is),
         spare_test(test_larger_than_the_spare),
+        spare_test(test_blocks_that_grew_and_stay_hold_little),
+        spare_test(test_room_is_counted_until_it_goes),
         spare_test(test_spare_becomes_smaller),
         spare_test(test_lent_block_shrinks),
         spare_test(test_what_stays_small_holds_little),
