@@ -85,7 +85,8 @@ struct alcove_heap_stats {
     uint64_t live_blocks;   /* allocated and not freed */
     uint64_t live_bytes;    /* usable sizes of those */
     uint64_t peak_bytes;    /* highest that live_bytes has been, as a rule within 16 KiB (or a block, if larger) for each thread
-                             * that uses the heap, a few 10 KiB if it uses many sizes; never less than is live now */
+                             * that uses the heap, a few 10 KiB if it uses many sizes and the peak was never reset; never less
+                             * than is live now */
     uint64_t active_bytes;  /* what is charged, and compared with the limit: pages of slabs that blocks were handed out of, the
                              * usable bytes of large blocks in whole pages, and for each block that was to be aligned to 16
                              * pages or more what the allocator keeps of it: 8 bytes for each page of the alignment, up to a
@@ -264,7 +265,8 @@ struct alcove_table {
      * room, or an impossible stride: nothing is written then. */
     int (*heap_bins)(uint32_t heap, struct alcove_bin_stats *bins, uint32_t stride, uint32_t *count);
 
-    /* Begin a new peak: peak_bytes becomes what is live now. 0; EINVAL: no such heap. */
+    /* Begin a new peak: peak_bytes becomes what is live now, and from then on, for good, it is within 16 KiB a thread however many
+     * sizes are used. To allocate what may be a new peak takes longer then. 0; EINVAL: no such heap. */
     int (*heap_peak_reset)(uint32_t heap);
 
     /* Take the seal away that a heap was made with, so that it can be ended or destroyed. 0; EINVAL: no such heap; EPERM: it has

@@ -67,6 +67,7 @@ struct heap {
     _Atomic uint64_t peak;       /* the most that was live, */
     _Atomic uint64_t peak_due;   /* and how much is to be live before somebody looks whether it was more */
     _Atomic int64_t leave;       /* bytes of a bin that any cache may let become live without a look */
+    _Atomic bool peak_was_reset;
     atomic_flag peak_looked_for; /* by some thread, now */
     _Atomic uint32_t caches;     /* that were made and not retired */
     _Atomic uint32_t lookers;    /* threads that look at other threads' caches: none goes meanwhile; and HEAP_CLOSING */

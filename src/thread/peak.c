@@ -127,15 +127,6 @@ peak_look(struct heap *h)
 }
 
 void
-peak_reset(struct heap *h)
-{
-    unsigned caches = look_at_all(h);
-    uint64_t live = live_now(h);
-    atomic_store_explicit(&h->peak, live, memory_order_relaxed);
-    peak_next(h, live, caches);
-}
-
-void
 peak_fork_child(struct cache *c)
 {
     for (unsigned bin = 1; bin < BINS; bin++) {
@@ -170,16 +161,30 @@ peak_is_due(struct heap *h, unsigned bin)
 
 /* What may become live before somebody knows: a share of what is below the peak. */
 static int64_t
-share(int64_t below, int part)
+share(int64_t below, int part, int64_t least)
 {
-    return below / part > UNSEEN_BYTES ? below / part : UNSEEN_BYTES;
+    return below / part > least ? below / part : least;
+}
+
+/* What a bin may let become live at the least. Who resets a peak wants to know of what is new from then on, though all of it may be in
+ * caches already: there, the bins of a cache may a batch together. */
+static int64_t
+bin_least(const struct cache *c)
+{
+    int bins = 0;
+    if (!atomic_load_explicit(&c->heap->peak_was_reset, memory_order_relaxed))
+        return UNSEEN_BYTES;
+    for (unsigned word = 0; word < sizeof c->has_array / sizeof *c->has_array; word++)
+        bins += __builtin_popcountll(counter_read(&c->has_array[word]));
+    return bins > 2 ? 2 * UNSEEN_BYTES / bins : UNSEEN_BYTES;
 }
 
 /* What a bin may let become live. */
 static int64_t
-bin_share(const struct heap *h, int64_t below)
+bin_share(const struct cache *c, int64_t below)
 {
-    return share(below, atomic_load_explicit(&h->caches, memory_order_relaxed) == 1 ? BIN_SHARE : BIN_SHARE_OF_MANY);
+    bool alone = atomic_load_explicit(&c->heap->caches, memory_order_relaxed) == 1;
+    return share(below, alone ? BIN_SHARE : BIN_SHARE_OF_MANY, bin_least(c));
 }
 
 /* How many blocks may be popped from a bin so that it is no more than so many bytes. */
@@ -225,12 +230,11 @@ recall_bins(struct cache *c, int64_t bytes)
     }
 }
 
-/* Bins of other threads have leave of a time when less was live: they are to have a turn soon, lest they let as much become live
- * as nobody sees. */
+/* Bins of other caches than this have leave of a time when less was live, or the peak was higher: they are to have a turn soon, lest
+ * they let as much become live as nobody sees. */
 static __attribute__((noinline)) void
-recall(struct cache *c, int64_t bytes)
+recall(struct heap *h, const struct cache *c, int64_t bytes)
 {
-    struct heap *h = c->heap;
     if (atomic_flag_test_and_set_explicit(&h->peak_looked_for, memory_order_relaxed))
         return;
     atomic_store_explicit(&h->leave, bytes, memory_order_relaxed); /* first: others may be given more meanwhile */
@@ -243,6 +247,17 @@ recall(struct cache *c, int64_t bytes)
         heap_look_end(h);
     }
     atomic_flag_clear_explicit(&h->peak_looked_for, memory_order_relaxed);
+}
+
+void
+peak_reset(struct heap *h)
+{
+    unsigned caches = look_at_all(h);
+    uint64_t live = live_now(h);
+    atomic_store_explicit(&h->peak, live, memory_order_relaxed);
+    peak_next(h, live, caches);
+    atomic_store_explicit(&h->peak_was_reset, true, memory_order_relaxed);
+    recall(h, NULL, 0);
 }
 
 /* As much has grown that it is time to look at a cache's other bins, or there were as many events, or as much is live that there may
@@ -264,7 +279,7 @@ look_around(struct cache *c, unsigned bin)
         else
             peak_is_due(h, bin);
     }
-    limit_all_unseen(c, bin_share(h, -above(h, live_now(h))));
+    limit_all_unseen(c, bin_share(c, -above(h, live_now(h))));
 }
 
 /* An event of a bin, when by `more` bytes more is out of the heap than was counted. */
@@ -279,7 +294,7 @@ count(struct cache *c, unsigned bin, int64_t more)
         c->grew = (uint8_t)bin;
     }
     uint64_t live = grown != 0 ? heap_count_live(h, grown) : live_now(h);
-    int64_t below = -above(h, live), unseen = bin_share(h, below);
+    int64_t below = -above(h, live), unseen = bin_share(c, below);
     c->grown = c->grown + grown > -UNSEEN_BYTES ? c->grown + grown : -UNSEEN_BYTES; /* what was freed since all were looked at */
     c->unseen = c->unseen > unseen ? c->unseen : unseen;
     limit_unseen(c, bin, unseen);
@@ -287,8 +302,8 @@ count(struct cache *c, unsigned bin, int64_t more)
     if (unseen > leave)
         atomic_store_explicit(&h->leave, unseen, memory_order_relaxed);
     else if (unlikely(leave >= 2 * unseen) && atomic_load_explicit(&h->caches, memory_order_relaxed) > 1)
-        recall(c, unseen);
-    if (c->grown >= share(below, CACHE_SHARE) || unlikely(below < 0) || ++c->spared >= SPARED_MOST)
+        recall(h, c, unseen);
+    if (c->grown >= share(below, CACHE_SHARE, UNSEEN_BYTES) || unlikely(below < 0) || ++c->spared >= SPARED_MOST)
         look_around(c, bin);
 }
 

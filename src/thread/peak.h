@@ -1,6 +1,7 @@
 /*
  * The peak of a heap: the most that was live, within a batch a thread, where a batch is 16 KiB or one block, for larger ones. A
- * thread that keeps blocks of many size classes may hide more: as a rule a few 10 KiB, and no more than it keeps.
+ * thread that keeps blocks of many size classes may hide more: as a rule a few 10 KiB, and no more than it keeps;
+ * but not where a peak was reset.
  *
  * The hot path counts nothing, so what is live is not known, but what is out of the heap is, and for each bin of a cache how
  * many of its blocks were there when it was looked at last: these are known to be cached. heap->live is the difference.

@@ -116,6 +116,29 @@ test_peak_of_a_block_that_grows(void **unused)
     assert_int_equal(stats_of(heap).live_bytes, 0);
 }
 
+/* As of each request that a host serves: blocks of all sizes, out of caches by and by, and of each size they are few. */
+static void
+test_peak_since_it_was_reset(void **unused)
+{
+    (void)unused;
+    srand(5);
+    for (uint64_t most = 25 * KIB; most <= 400 * KIB; most *= 2) {
+        for (unsigned request = 0; request < 12; request++) {
+            uint64_t live = 0;
+            unsigned count = 0;
+            assert_int_equal(table->heap_peak_reset(heap), 0);
+            assert_int_equal(stats_of(heap).peak_bytes, 0);
+            while (live < most) {
+                size_t size = (size_t)16 << (rand() % 9);
+                assert_non_null(blocks[count] = table->heap_malloc(heap, size + (size_t)rand() % size));
+                live += table->malloc_usable_size(blocks[count++]);
+            }
+            give(count);
+            assert_peak(live, 1);
+        }
+    }
+}
+
 /* What was live before is all that ever was. */
 static void
 test_peak_of_blocks_that_shrink(void **unused)
@@ -555,6 +578,7 @@ main(void)
         figure_test(test_peak_leaves_out_what_is_cached),
         figure_test(test_peak_of_a_block_that_grows),
         figure_test(test_peak_of_blocks_that_shrink),
+        figure_test(test_peak_since_it_was_reset),
         figure_test(test_room_goes_back_when_a_block_that_grew_is_freed),
         figure_test(test_blocks_that_grow_side_by_side),
         figure_test(test_peak_of_one_step),
