@@ -123,6 +123,13 @@ ALCOVE_PUBLIC(purge)(void)
 {
     thread_forget_heaps();
     thread_purge();
+    for (uint32_t i = 0; i < ALCOVE_HEAP_MAX; i++) {
+        struct heap *h = heap_of(i) != NULL ? heap_look_at(i) : NULL;
+        if (h == NULL)
+            continue;
+        heap_clear_untouched(h, false);
+        heap_look_end(h);
+    }
     pool_purge();
     misuse_tell();
 }

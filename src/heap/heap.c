@@ -7,6 +7,7 @@
 #include "ground/services.h"
 #include "ground/system.h"
 #include "heap/large.h"
+#include "heap/slab.h"
 #include "pages/base.h"
 #include "pages/pool.h"
 
@@ -349,8 +350,11 @@ heap_limit_set(uint32_t index, uint64_t limit)
         return EINVAL;
     lock_take(&heaps_lock); /* it stays meanwhile */
     struct heap *h = heap_of(index);
+    bool is_first = h != NULL && limit != 0 && atomic_load_explicit(&h->limit, memory_order_relaxed) == 0;
     if (h != NULL)
         limit_store(h, limit);
+    if (is_first)
+        heap_clear_untouched(h, true);
     lock_drop(&heaps_lock);
     return h != NULL ? 0 : EINVAL;
 }
@@ -381,6 +385,16 @@ heap_look_end(struct heap *h)
 {
     if (unlikely(atomic_fetch_sub(&h->lookers, 1) == (HEAP_CLOSING | 1)))
         system_futex_wake(&h->lookers); /* by its address: it may be gone */
+}
+
+struct heap *
+heap_look_at(uint32_t index)
+{
+    lock_take(&figures_lock);
+    struct heap *h = heap_of(index);
+    bool may = h != NULL && heap_look_begin(h);
+    lock_drop(&figures_lock);
+    return may ? h : NULL;
 }
 
 struct heap *

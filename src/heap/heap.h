@@ -114,6 +114,9 @@ void heap_destroy(struct heap *h);
 bool heap_look_begin(struct heap *h);
 void heap_look_end(struct heap *h);
 
+/* The same for the heap of a number, if there is one. NULL: there is none, or nobody may. */
+struct heap *heap_look_at(uint32_t index);
+
 /* For who has just hidden a cache: may somebody have found it before? */
 static inline bool
 heap_is_looked_at(const struct heap *h)

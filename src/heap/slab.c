@@ -185,6 +185,7 @@ slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
     }
     if (!slab->zeroed)
         heap_count_taken(h, pages);
+    slab->stale = !slab->zeroed && atomic_load_explicit(&h->limit, memory_order_relaxed) == 0;
     bool cleared = heap_clear_uncharged(h, slab, 0);
     size_t blocks = ((size_t)pages << PAGE_LG) / size;
     if (blocks > SLAB_MAX_BLOCKS)
@@ -310,19 +311,25 @@ idle_pages(const struct run *slab, size_t size)
     return idle;
 }
 
+/* Purge some pages of a slab. Returns those that the system did not refuse to. */
+static uint32_t
+slab_purge(struct heap *h, const struct run *slab, uint32_t pages)
+{
+    uint32_t purged = 0;
+    for (uint32_t left = pages; left != 0; pages = left) {
+        struct stretch stretch = stretch_take(&left);
+        if (pages_purge(h->pool, slab->base + ((size_t)stretch.begin << PAGE_LG), stretch.end - stretch.begin))
+            purged |= pages ^ left;
+    }
+    return purged;
+}
+
 /* False: the system refused to purge some, which stay charged. */
 static bool
 slab_trim(struct heap *h, struct heap_bin *b, struct run *slab, size_t size)
 {
-    uint32_t purged = 0;
-    bool all = true;
-    for (uint32_t idle = idle_pages(slab, size), left = idle; left != 0; idle = left) {
-        struct stretch pages = stretch_take(&left);
-        if (pages_purge(h->pool, slab->base + ((size_t)pages.begin << PAGE_LG), pages.end - pages.begin))
-            purged |= idle ^ left;
-        else
-            all = false;
-    }
+    uint32_t idle = idle_pages(slab, size), purged = slab_purge(h, slab, idle);
+    bool all = purged == idle;
     if (purged == 0)
         return all;
     set_touched(slab, size, slab->charged & ~purged);
@@ -349,6 +356,44 @@ heap_trim(struct heap *h)
         }
         if (all) /* else some other time */
             __atomic_store_n(&b->given, 0, __ATOMIC_RELAXED); /* now: who sees it meanwhile waits, and has what was trimmed */
+        lock_drop(&b->lock);
+    }
+}
+
+/* Of a slab in `fresh` or `partial`. */
+static void
+slab_clear_untouched(struct heap *h, struct heap_bin *b, struct run *slab, size_t size, bool charge)
+{
+    uint32_t all = (2u << (slab->pages - 1)) - 1, untouched = all & ~slab->charged;
+    uint32_t left = untouched & ~slab_purge(h, slab, untouched);
+    slab->stale = left != 0 && !charge;
+    if (left == 0 || !charge)
+        return;
+    heap_charge_resident(h, bytes_of(left));
+    bool was_ready = slab->ready != 0;
+    set_touched(slab, size, slab->charged | left);
+    if (!was_ready && slab->ready != 0) {
+        run_list_remove(&b->fresh, slab);
+        partial_add(b, slab);
+    }
+}
+
+void
+heap_clear_untouched(struct heap *h, bool charge)
+{
+    for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
+        struct heap_bin *b = &h->bins[bin];
+        if (__atomic_load_n(&b->slabs, __ATOMIC_RELAXED) == 0)
+            continue;
+        lock_take(&b->lock);
+        struct run *lists[] = { b->fresh, b->partial };
+        for (unsigned i = 0; i < 2; i++) {
+            for (struct run *slab = lists[i], *next; slab != NULL; slab = next) {
+                next = slab->next;
+                if (slab->stale)
+                    slab_clear_untouched(h, b, slab, bin_size(bin), charge);
+            }
+        }
         lock_drop(&b->lock);
     }
 }

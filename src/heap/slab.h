@@ -26,6 +26,10 @@ bool slab_forbidden(const struct heap *h, unsigned bin);
 /* Purge and discharge touched pages in which no block is out. */
 void heap_trim(struct heap *h);
 
+/* Purge pages that no block was handed out of yet, and that may be resident from an earlier use. `charge`: what the system refuses to
+ * purge is charged, for the heap has a limit now. */
+void heap_clear_untouched(struct heap *h, bool charge);
+
 /* Start of the block that holds an address; NULL: it is in the slab's unused tail. */
 void *slab_block(const struct run *slab, const void *address);
 

@@ -45,6 +45,7 @@ struct run {
     uint32_t inverse;  /* slab: 2^32 / block size, rounded up; to divide an offset */
     uint8_t zeroed : 1; /* the pages read as zero when it was handed out */
     uint8_t hooked : 1; /* its memory came from a pool's hooks, and is not the system's */
+    uint8_t stale : 1; /* slab: pages that are not touched may be resident, from an earlier use */
     uint8_t outgrown : 1; /* large, huge: its user goes on with a larger one, and frees it */
     uint8_t word_bin;  /* the bin that its page map words name: its own, or 0 while it is lent, so that its free is looked at */
     uint16_t listed;   /* whose list it is in: run_is_listed() */

@@ -491,6 +491,69 @@ test_purge_does_not_end_at_what_is_refused(void **unused)
     in_child(be_refused_first);
 }
 
+/* A heap without a limit, one block of each class: its slabs are cut from pages that were used before. */
+static uint32_t
+use_dirty_pages(void)
+{
+    memset(blocks[0] = table->malloc(32 * MIB), 1, 32 * MIB); /* as much and more */
+    table->free(blocks[0]);
+    uint32_t heap = heap_new(0);
+    for (size_t size = 16; size <= 32 * KIB; size += size < 128 ? 16 : size / 8)
+        CHECK(table->heap_malloc(heap, size) != NULL);
+    return heap;
+}
+
+static size_t
+resident(void)
+{
+    return process_figure("/proc/self/smaps_rollup", "Rss");
+}
+
+/* What it was charged for and nothing else may be resident, from when it has a limit on, or there is a purge. */
+static void
+clear_when_there_is_a_limit(void)
+{
+    options_set("dirty_decay_ms:-1,tcache:false");
+    CHECK(group_open(NULL) == 0);
+    uint32_t heap = use_dirty_pages();
+    size_t before = resident();
+    CHECK(table->heap_limit(heap, 64 * MIB) == 0);
+    CHECK(resident() + MIB < before);
+    CHECK(table->heap_limit(heap, 0) == 0 && table->heap_destroy(heap) == 0);
+
+    table->purge();
+    before = resident();
+    heap = use_dirty_pages();
+    table->purge();
+    CHECK(resident() < before + stats_of(heap).active_bytes + MIB);
+    CHECK(table->heap_destroy(heap) == 0);
+
+    /* Refused, it is charged, and used; a purge that is refused is tried again. */
+    heap = use_dirty_pages();
+    uint64_t active = stats_of(heap).active_bytes;
+    refusing_to_purge = true;
+    table->purge();
+    CHECK(stats_of(heap).active_bytes == active);
+    CHECK(table->heap_limit(heap, 64 * MIB) == 0);
+    CHECK(stats_of(heap).active_bytes > active + MIB);
+    uint64_t charged = stats_of(heap).active_bytes;
+    for (size_t size = 16; size <= 32 * KIB; size += size < 128 ? 16 : size / 8)
+        CHECK(memset(table->heap_malloc(heap, size), 7, size) != NULL);
+    CHECK(stats_of(heap).active_bytes == charged);
+    refusing_to_purge = false;
+    CHECK(table->heap_destroy(heap) == 0);
+    CHECK(info_now().active_bytes == 0);
+}
+
+static void
+test_pages_of_an_earlier_use_go_when_there_is_a_limit(void **unused)
+{
+    (void)unused;
+    if (emulated())
+        SKIP_BECAUSE("what is resident is the emulator's");
+    in_child(clear_when_there_is_a_limit);
+}
+
 int
 main(void)
 {
@@ -505,6 +568,7 @@ main(void)
         cmocka_unit_test(test_what_cannot_be_purged_is_charged),
         cmocka_unit_test(test_free_chunk_that_cannot_be_purged_is_unmapped),
         cmocka_unit_test(test_purge_does_not_end_at_what_is_refused),
+        cmocka_unit_test(test_pages_of_an_earlier_use_go_when_there_is_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
