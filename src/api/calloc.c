@@ -4,6 +4,17 @@
 
 #include "alcove/alcove.h"
 #include "api/internal.h"
+#include "pages/pool.h"
+
+/* What was used before and is huge goes back to the system, which clears what is touched: much of it may never be. */
+static void *
+clear(void *block, size_t bytes)
+{
+    struct run *r = bytes > LARGE_MAX ? pool_find(block) : NULL;
+    if (r != NULL && pages_purge(heap_of(r->heap)->pool, r->base, r->pages))
+        return block;
+    return memset(block, 0, bytes);
+}
 
 static __attribute__((noinline, cold)) void *
 calloc_slow(size_t bytes, size_t heap)
@@ -11,7 +22,7 @@ calloc_slow(size_t bytes, size_t heap)
     bool zeroed = false;
     void *block = bytes <= CACHED_MAX ? alloc_slow(bin_of_size(bytes), heap, &zeroed)
                                       : alloc_large(bytes, PAGE_SIZE, heap, &zeroed);
-    return block == NULL || zeroed ? block : memset(block, 0, bytes);
+    return block == NULL || zeroed ? block : clear(block, bytes);
 }
 
 static __attribute__((noinline, cold)) void *

@@ -545,6 +545,29 @@ clear_when_there_is_a_limit(void)
     CHECK(info_now().active_bytes == 0);
 }
 
+/* Huge ones are cleared by the system, if it will. */
+static void
+calloc_and_be_refused(void)
+{
+    CHECK(group_open(NULL) == 0);
+    for (int i = 0; i < 2; i++) {
+        refusing_to_purge = i != 0;
+        memset(blocks[0] = table->malloc(9 * MIB), 7, 9 * MIB);
+        table->free(blocks[0]);
+        unsigned char *zeroed = table->calloc(3, 3 * MIB - 5);
+        for (size_t at = 0; at < 9 * MIB - 15; at++)
+            CHECK(zeroed[at] == 0);
+        table->free(zeroed);
+    }
+}
+
+static void
+test_calloc_clears_what_cannot_be_purged(void **unused)
+{
+    (void)unused;
+    in_child(calloc_and_be_refused);
+}
+
 static void
 test_pages_of_an_earlier_use_go_when_there_is_a_limit(void **unused)
 {
@@ -569,6 +592,7 @@ main(void)
         cmocka_unit_test(test_free_chunk_that_cannot_be_purged_is_unmapped),
         cmocka_unit_test(test_purge_does_not_end_at_what_is_refused),
         cmocka_unit_test(test_pages_of_an_earlier_use_go_when_there_is_a_limit),
+        cmocka_unit_test(test_calloc_clears_what_cannot_be_purged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
