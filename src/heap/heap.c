@@ -437,11 +437,7 @@ heap_give_pages(struct heap *h, struct run *runs)
         pool_give_back(h->pool, &runs);
         return;
     }
-    size_t pages = 0;
-    for (const struct run *r = runs; r != NULL; r = r->next)
-        pages += r->pages;
-    heap_count_given(h, pages);
-    pool_give(h->pool, runs);
+    atomic_fetch_add_explicit(&h->given, pool_give(h->pool, runs), memory_order_relaxed);
 }
 
 static bool

@@ -57,7 +57,7 @@ struct heap {
     struct heap *next_done;               /* or next of those that are being destroyed, */
     uint32_t destroyer;                   /* by this thread (lock_self) */
     struct heap *next_forked;             /* of those whose locks are held across a fork */
-    _Atomic size_t given;                 /* pages that it gave to the pool and did not take back: they may be dirty there */
+    _Atomic size_t given;                 /* pages that it made dirty in the pool and did not take back */
 
     _Atomic uint64_t active, limit, refused;
     _Atomic uint64_t room;       /* pages that its large blocks have to grow into, and do not use */
@@ -181,21 +181,18 @@ heap_peak_is_due(const struct heap *h)
            (int64_t)atomic_load_explicit(&h->peak_due, memory_order_relaxed);
 }
 
-/* So many of its pages went to the pool, where they are dirty: whoever destroys it purges as many. */
+/* A run was taken from the pool or resized: by `taken` the pool has fewer dirty pages now, which are not the heap's to purge any more,
+ * or others in their place; or it has more. Whoever destroys it purges as many as it gave. */
 static inline void
-heap_count_given(struct heap *h, size_t pages)
+heap_count_taken(struct heap *h, const struct run *r)
 {
-    atomic_fetch_add_explicit(&h->given, pages, memory_order_relaxed);
-}
-
-/* So many came from there that may be dirty: they, or others' in their place, are not its to purge any more. */
-static inline void
-heap_count_taken(struct heap *h, size_t pages)
-{
-    size_t given = atomic_load_explicit(&h->given, memory_order_relaxed);
-    while (given != 0 && !atomic_compare_exchange_weak_explicit(&h->given, &given, given > pages ? given - pages : 0,
-                                                                memory_order_relaxed, memory_order_relaxed))
-        ;
+    int64_t taken = r->taken;
+    size_t given = atomic_load_explicit(&h->given, memory_order_relaxed), left;
+    if (taken == 0)
+        return;
+    do
+        left = (int64_t)given > taken ? given - (size_t)taken : 0;
+    while (!atomic_compare_exchange_weak_explicit(&h->given, &given, left, memory_order_relaxed, memory_order_relaxed));
 }
 
 /* Pages for a block were not to be had from the system; the limit allows them. */

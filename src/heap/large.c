@@ -115,8 +115,7 @@ run_take(struct heap *h, unsigned bin, size_t bytes, size_t usable, size_t align
         heap_let_go(h);
         return NULL;
     }
-    if (!r->zeroed)
-        heap_count_taken(h, r->pages);
+    heap_count_taken(h, r);
     r->usable = usable;
     r->metadata = metadata;
     r->outgrown = false;
@@ -232,14 +231,12 @@ static bool
 resize_pages(struct heap *h, struct run *r, size_t bytes, unsigned bin)
 {
     bool huge = is_huge(bytes, PAGE_SIZE);
-    size_t pages = bytes >> PAGE_LG, old = r->pages;
+    size_t pages = bytes >> PAGE_LG;
     r->zeroed = 1; /* to be told of what it gets */
     bool done = huge == (r->kind == RUN_HUGE) &&
                 (huge ? pool_resize_huge(h->pool, r, bytes) : pool_resize(h->pool, r, pages, (uint8_t)bin));
-    if (done && pages < old)
-        heap_count_given(h, old - pages);
-    else if (done && !r->zeroed)
-        heap_count_taken(h, pages - old);
+    if (done)
+        heap_count_taken(h, r);
     r->zeroed = 0; /* what it had is not */
     return done;
 }

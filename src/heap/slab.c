@@ -183,8 +183,7 @@ slab_new(struct heap *h, struct heap_bin *b, unsigned bin, size_t size)
         heap_let_go(h);
         return false;
     }
-    if (!slab->zeroed)
-        heap_count_taken(h, pages);
+    heap_count_taken(h, slab);
     slab->stale = !slab->zeroed && atomic_load_explicit(&h->limit, memory_order_relaxed) == 0;
     bool cleared = heap_clear_uncharged(h, slab, 0);
     size_t blocks = ((size_t)pages << PAGE_LG) / size;

@@ -100,28 +100,30 @@ pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use
 {
     size_t pages = bytes >> PAGE_LG;
     lock_take(&pool->lock);
+    size_t dirty = pool_dirty(pool);
     struct run *r = span_take(pool, chunks_of(pages), alignment > CHUNK_SIZE ? alignment : CHUNK_SIZE);
     if (r != NULL && !pages_commit(pool, r->base, pages)) {
         free_spans_add(&pool->free, r, r->zeroed ? 0 : r->touched);
         r = NULL;
     }
     if (r != NULL) {
-        size_t behind = r->pages - pages;
+        size_t behind = r->pages - pages, touched = r->zeroed ? 0 : r->touched;
         r->pages = pages;
         r->rest = 0;
-        set_rest(pool, r, r->zeroed ? 0 : behind);
+        set_rest(pool, r, touched < behind ? touched : behind);
         r->kind = use.kind;
         r->bin = r->word_bin = use.bin;
         r->heap = use.heap;
         enter(r);
+        note_taken(pool, r, dirty);
     }
     lock_drop(&pool->lock);
     return r;
 }
 
-/* Take free chunks that lie right behind a huge run, and of which it will use so many pages. *dirty: they were used before. */
+/* Take free chunks that lie right behind a huge run, and of which it will use so many pages. *touched: how many may be resident. */
 static bool
-extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t used, bool *dirty)
+extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t used, size_t *touched)
 {
     uintptr_t end = end_of_chunks(r);
     size_t pages = chunks * CHUNK_PAGES;
@@ -137,7 +139,7 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t u
         return false;
     }
     span_clear(cut); /* a giant has no words there */
-    *dirty = !cut->zeroed;
+    *touched = cut->zeroed ? 0 : cut->touched;
     run_record_free(&pool->free, cut);
     return true;
 }
@@ -174,10 +176,10 @@ extend_mapping(struct pool *pool, const struct run *r, size_t chunks, bool *mova
 
 /* Have the chunks behind a huge run, free ones or new ones. */
 static bool
-extend(struct pool *pool, const struct run *r, size_t chunks, size_t used, bool *dirty, bool *movable)
+extend(struct pool *pool, const struct run *r, size_t chunks, size_t used, size_t *touched, bool *movable)
 {
-    return extend_into_free(pool, r, chunks, used, dirty) || extend_mapping(pool, r, chunks, movable) ||
-           (!*movable && reserve_behind(pool, r, chunks) && extend_into_free(pool, r, chunks, used, dirty));
+    return extend_into_free(pool, r, chunks, used, touched) || extend_mapping(pool, r, chunks, movable) ||
+           (!*movable && reserve_behind(pool, r, chunks) && extend_into_free(pool, r, chunks, used, touched));
 }
 
 /* Have more pages, without moving. *movable: it cannot, but if it were moved it might. */
@@ -185,18 +187,18 @@ static bool
 grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
 {
     size_t all = chunks_of(r->pages) * CHUNK_PAGES, chunks = chunks_of(pages) - chunks_of(r->pages), more = pages - r->pages;
-    size_t last = pages < all ? pages : all;
-    bool dirty = false;
+    size_t last = pages < all ? pages : all, touched = 0;
     *movable = !pool_is_hooked(pool);
     /* Tables first: what is mapped cannot always be given back. Those that are made in vain cost addresses. */
     if (span_reserve_words(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
         return false;
     if (last > r->pages && !pages_commit(pool, r->base + (r->pages << PAGE_LG), last - r->pages))
         return false;
-    if (chunks != 0 && !extend(pool, r, chunks, pages - all, &dirty, movable))
+    if (chunks != 0 && !extend(pool, r, chunks, pages - all, &touched, movable))
         return false;
-    size_t rest = dirty ? chunks_of(pages) * CHUNK_PAGES - pages : r->rest > more ? r->rest - more : 0;
-    r->zeroed = !dirty && r->rest == 0;
+    size_t behind = chunks_of(pages) * CHUNK_PAGES - pages;
+    size_t rest = chunks == 0 ? (r->rest > more ? r->rest - more : 0) : touched < behind ? touched : behind;
+    r->zeroed = touched == 0 && r->rest == 0;
     set_pages(r, pages);
     set_rest(pool, r, rest);
     return true;
@@ -252,9 +254,6 @@ shrink(struct pool *pool, struct run *r, size_t pages)
         purge_run(pool, tail);
     else if (tail != NULL)
         free_spans_add(&pool->free, tail, tail->touched);
-    purge_done(pool);
-    if (pool->decay.ms == 0)
-        purge_to(pool, 0);
     return true;
 }
 
@@ -264,10 +263,15 @@ pool_resize_huge(struct pool *pool, struct run *r, size_t bytes)
     size_t pages = bytes >> PAGE_LG;
     bool done = true, movable;
     lock_take(&pool->lock);
+    size_t dirty = pool_dirty(pool);
     if (pages < r->pages)
         done = shrink(pool, r, pages);
     else if (pages > r->pages)
         done = grow(pool, r, pages, &movable) || (movable && move(pool, r, pages));
+    note_taken(pool, r, dirty);
+    purge_done(pool);
+    if (r->taken < 0 && pool->decay.ms == 0)
+        purge_to(pool, 0);
     lock_drop(&pool->lock);
     return done;
 }

@@ -106,6 +106,13 @@ span_take(struct pool *pool, size_t chunks, size_t alignment)
     return span_reserve(pool, chunks << CHUNK_LG, alignment);
 }
 
+void
+note_taken(const struct pool *pool, struct run *r, size_t dirty)
+{
+    int64_t taken = (int64_t)(dirty - pool_dirty(pool));
+    r->taken = taken > INT32_MAX ? INT32_MAX : taken < INT32_MIN ? INT32_MIN : (int32_t)taken;
+}
+
 /* A whole chunk, in no list, for runs. */
 static struct run *
 chunk_take(struct pool *pool)
@@ -158,6 +165,7 @@ pool_take(struct pool *pool, size_t pages, size_t alignment, struct run_use use)
     if (align_pages > 1 && alignment < CHUNK_SIZE)
         need += align_pages - 1;
     lock_take(&pool->lock);
+    size_t dirty = pool_dirty(pool);
     if (alignment < CHUNK_SIZE && need <= CHUNK_PAGES) {
         found = free_runs_find(&pool->free, RUN_DIRTY, need);
         if (found == NULL)
@@ -171,8 +179,10 @@ pool_take(struct pool *pool, size_t pages, size_t alignment, struct run_use use)
         free_runs_add(&pool->free, r);
         r = NULL;
     }
-    if (r != NULL)
+    if (r != NULL) {
         run_enter(r, use);
+        note_taken(pool, r, dirty);
+    }
     lock_drop(&pool->lock);
     return r;
 }
@@ -247,15 +257,18 @@ give_dirty(struct pool *pool, struct run *r)
         free_spans_add(&pool->free, r, r->touched);
 }
 
-void
+size_t
 pool_give(struct pool *pool, struct run *runs)
 {
     lock_take(&pool->lock);
+    size_t dirty = pool_dirty(pool);
     give_joined(pool, runs, give_dirty);
+    dirty = pool_dirty(pool) - dirty;
     purge_done(pool);
     if (pool->decay.ms == 0)
         purge_to(pool, 0);
     lock_drop(&pool->lock);
+    return dirty;
 }
 
 void
@@ -301,6 +314,7 @@ pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
 {
     lock_take(&pool->lock);
     uintptr_t end = run->base + (run->pages << PAGE_LG);
+    size_t dirty = pool_dirty(pool);
     bool done = pages == run->pages;
     if (pages < run->pages) {
         struct run *tail = run_record_new(&pool->free);
@@ -310,8 +324,6 @@ pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
             pagemap_set(tail->base, tail->pages, 0);
             run->pages = pages;
             free_runs_add(&pool->free, tail);
-            if (pool->decay.ms == 0)
-                purge_to(pool, 0);
             done = true;
         }
     } else if (!done && (end & CHUNK_MASK) != 0) {
@@ -330,8 +342,12 @@ pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin)
             done = true;
         }
     }
-    if (done)
+    if (done) {
         run_rebin(run, bin);
+        note_taken(pool, run, dirty);
+    }
+    if (done && run->taken < 0 && pool->decay.ms == 0)
+        purge_to(pool, 0);
     lock_drop(&pool->lock);
     return done;
 }

@@ -75,11 +75,12 @@ struct pool_figures {
 };
 
 /* A run of pages that starts at a multiple of `alignment` (a page at least), entered in the page map with
- * its use. At most CHUNK_PAGES pages with alignment up to CHUNK_SIZE. NULL: no memory. */
+ * its use, and with `taken`. At most CHUNK_PAGES pages with alignment up to CHUNK_SIZE. NULL: no memory. */
 struct run *pool_take(struct pool *pool, size_t pages, size_t alignment, struct run_use use);
 
-/* Give runs back that nobody uses any more, huge ones too: a list linked by `next`. They become dirty. */
-void pool_give(struct pool *pool, struct run *runs);
+/* Give runs back that nobody uses any more, huge ones too: a list linked by `next`. They become dirty: returns how many pages more
+ * of the pool then are. */
+size_t pool_give(struct pool *pool, struct run *runs);
 /* The same, and their pages go back to the system before it returns. The list is made empty when the pool has all of it, which is
  * so at once for who forks. */
 void pool_give_back(struct pool *pool, struct run **runs);
@@ -87,7 +88,7 @@ void pool_give_back(struct pool *pool, struct run **runs);
 /* Purge so many dirty pages now: those behind huge runs, then those that have been free longest. */
 void pool_purge_some(struct pool *pool, size_t pages);
 
-/* Change how many pages a large run has, where it is, and its bin. `zeroed` then tells of what it got. False if what follows is not
+/* Change how many pages a large run has, where it is, and its bin. `zeroed` then tells of what it got, `taken` of what that was. False if what follows is not
  * free. */
 bool pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin);
 
@@ -100,7 +101,7 @@ extern HIDDEN _Atomic uint32_t runs_lent;
 
 /* Huge runs, of any size and alignment; they have chunks of their own (pages/huge.c). */
 struct run *pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use use);
-/* Resize, moving it if need be; what it holds goes with it. False: it is as it was. */
+/* Resize, moving it if need be; what it holds goes with it, and `taken` is set. False: it is as it was. */
 bool pool_resize_huge(struct pool *pool, struct run *run, size_t bytes);
 
 /* A pool of other memory. The struct is the caller's and reads as zero. Before it ends all runs must have been given back;
@@ -145,7 +146,9 @@ void pool_fork_child(void);
 
 /* --- For pages/ only, with the pool's lock held. */
 
-/* pool.c: Cut a span of so many chunks at this alignment out of free ones, dirty before clean, or reserve it. It has base,
+/* pool.c: Note in a run that just had so many more or fewer pages how many of them were dirty: the pool had `dirty` before. */
+void note_taken(const struct pool *pool, struct run *r, size_t dirty);
+/* Cut a span of so many chunks at this alignment out of free ones, dirty before clean, or reserve it. It has base,
  * pages, `zeroed`, `touched` (of a span) and kind, and no words. NULL: no memory. */
 struct run *span_take(struct pool *pool, size_t chunks, size_t alignment);
 struct run *span_reserve(struct pool *pool, size_t bytes, size_t alignment);

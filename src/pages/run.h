@@ -42,7 +42,10 @@ struct run {
     uint16_t heap;     /* slab, large, huge: its owner */
     uint16_t blocks;   /* slab: how many it has */
     uint16_t free;     /* slab: how many of them are neither allocated nor cached */
-    uint32_t inverse;  /* slab: 2^32 / block size, rounded up; to divide an offset */
+    union {
+        uint32_t inverse; /* slab: 2^32 / block size, rounded up; to divide an offset */
+        int32_t taken; /* just taken or resized: by so many dirty pages its pool has fewer now */
+    };
     uint8_t zeroed : 1; /* the pages read as zero when it was handed out */
     uint8_t hooked : 1; /* its memory came from a pool's hooks, and is not the system's */
     uint8_t stale : 1; /* slab: pages that are not touched may be resident, from an earlier use */

@@ -148,12 +148,68 @@ test_pages_that_others_have_by_now_are_not_purged(void **unused)
     in_child(drop_what_was_reused);
 }
 
+/* Blocks of all sizes came and went before: large ones took chunks of which little had been used. The pages that the heap gave back
+ * then go with it, and with one that ends, when the last of its blocks is freed. */
+static void
+take_and_give_all_sizes(bool drop)
+{
+    enum { BLOCKS = 400 };
+    static void *blocks[BLOCKS];
+    uint32_t heap = heap_new(0);
+    for (int round = 0; round < 12; round++) {
+        for (int i = 0; i < BLOCKS; i++) {
+            size_t most = (size_t)rand() % 16 != 0 ? 3 * MIB : 30 * MIB, size = rand() % 4 != 0 ? 2000 : most;
+            size = 1 + (size_t)rand() % size;
+            if (blocks[i] != NULL && rand() % 4 == 0)
+                blocks[i] = table->heap_realloc(heap, blocks[i], size);
+            else {
+                table->free(blocks[i]);
+                blocks[i] = table->heap_malloc(heap, size);
+            }
+            CHECK(blocks[i] != NULL);
+            *(char *)blocks[i] = 1;
+        }
+    }
+    if (drop)
+        CHECK(table->heap_destroy(heap) == 0);
+    else {
+        for (int i = 0; i < BLOCKS; i++)
+            table->free(blocks[i]);
+        CHECK(table->heap_end(heap) == 0);
+    }
+    memset(blocks, 0, sizeof blocks);
+    if (info_now().dirty_bytes != 0) {
+        fprintf(stderr, "%llu KiB are kept\n", (unsigned long long)info_now().dirty_bytes >> 10);
+        _exit(1);
+    }
+}
+
+static void
+give_back_what_was_given_before(void)
+{
+    options_set("dirty_decay_ms:-1,tcache:false");
+    CHECK(group_open(NULL) == 0);
+    table->free(table->malloc(1));
+    table->purge();
+    srand(9);
+    for (int i = 0; i < 4; i++)
+        take_and_give_all_sizes(i % 2 == 0);
+}
+
+static void
+test_all_that_was_given_before_goes_too(void **unused)
+{
+    (void)unused;
+    in_child(give_back_what_was_given_before);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nobody_waits_for_a_heap_that_is_destroyed),
         cmocka_unit_test(test_pages_that_others_have_by_now_are_not_purged),
+        cmocka_unit_test(test_all_that_was_given_before_goes_too),
     };
     sem_init(&purges, 0, 0);
     sem_init(&goes_on, 0, 0);
