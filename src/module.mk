@@ -1,5 +1,5 @@
-# The allocator: libalcove.so, a module for dlopen, and libalcove.a.
-# libalcore.la holds its objects, so that the unit tests can reach what the module hides.
+# The allocator: libalcove.so, for dlopen, and libalcove.a.
+# libalcore.la holds its objects, so that the unit tests can reach what the library hides.
 
 lib_LTLIBRARIES += libalcove@S@.la
 noinst_LTLIBRARIES += libalcore.la

@@ -18,7 +18,7 @@
  *   entries        that the allocator does not know are NULL, and imports of that name are left alone
  *
  * Glossary
- *   allocator  a loaded copy of the module
+ *   allocator  a loaded copy of libalcove.so
  *   heap       slabs, statistics and limit of their own; heap 0 is the default
  *   owner      the heap that a block belongs to, found from its address
  *   entry      a function with the signature of a libc allocation function that

@@ -6,6 +6,11 @@
 
 #include <errno.h>
 
+#include "ground/versions.h"
+
+/* What options without a size have. */
+#define LUA_OPTIONS_FIRST (offsetof(struct alcove_lua_options, name) + sizeof(const char *))
+
 /* So many blocks freed in a row, and none allocated, are a state that is taken apart and no garbage that a finalizer makes. */
 #define DROP_AFTER 1000
 
@@ -21,18 +26,18 @@ int
 alcove_lua_create(alcove_lua **out, const struct alcove_table *table,
                   const struct alcove_lua_options *options)
 {
-    static const struct alcove_lua_options defaults;
+    struct alcove_lua_options known = { 0 };
     uint32_t heap;
 
     if (out == NULL || table == NULL)
         return EINVAL;
-    if (options == NULL)
-        options = &defaults;
+    if (options != NULL && (!options_read(&known, sizeof known, options, options->size, LUA_OPTIONS_FIRST) || known.flags != 0))
+        return EINVAL;
 
     struct alcove_heap_options heap_options = {
         .size = sizeof heap_options,
-        .limit = options->limit,
-        .name = options->name != NULL ? options->name : "lua",
+        .limit = known.limit,
+        .name = known.name != NULL ? known.name : "lua",
     };
     int error = table->heap_create(&heap_options, &heap);
     if (error != 0)

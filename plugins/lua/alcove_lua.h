@@ -33,6 +33,8 @@ typedef struct alcove_lua alcove_lua; /* what one state allocates from */
 
 /* Options. All zero, or a null pointer, is the default. */
 struct alcove_lua_options {
+    uint32_t size;    /* sizeof(struct alcove_lua_options); 0: up to `name`. It may grow at its end, as all structs of alcove/table.h */
+    uint32_t flags;   /* none yet: 0 */
     uint64_t limit;   /* most bytes of pages that the state may hold; 0: none. At least 64 KiB. */
     const char *name; /* of the heap, at most 63 bytes are kept; NULL: "lua" */
 };
@@ -40,7 +42,7 @@ struct alcove_lua_options {
 /* Make the heap of one state to be.
  * table: of the loaded allocator, which must stay loaded until the state is closed.
  * *out: set on success; it is the `ud` of lua_newstate().
- * Returns 0; EINVAL: a null pointer or an impossible limit; EAGAIN: no heap number is free; ENOMEM. */
+ * Returns 0; EINVAL: a null pointer, an impossible limit, or options that this version does not know; EAGAIN: no heap number is free; ENOMEM. */
 int alcove_lua_create(alcove_lua **out, const struct alcove_table *table,
                       const struct alcove_lua_options *options);
 

@@ -273,7 +273,17 @@ test_bad_arguments_are_refused(void **unused)
     assert_int_equal(alcove_lua_create(NULL, table, NULL), EINVAL);
     assert_int_equal(alcove_lua_create(&lua, NULL, NULL), EINVAL);
     assert_int_equal(alcove_lua_create(&lua, table, &(struct alcove_lua_options){ .limit = 1 }), EINVAL);
+    assert_int_equal(alcove_lua_create(&lua, table, &(struct alcove_lua_options){ .flags = 1 }), EINVAL);
+    assert_int_equal(alcove_lua_create(&lua, table, &(struct alcove_lua_options){ .size = 7 }), EINVAL);
+    struct {
+        struct alcove_lua_options known;
+        uint64_t more;
+    } longer = { { .size = sizeof longer }, 1 };
+    assert_int_equal(alcove_lua_create(&lua, table, &longer.known), EINVAL);
     assert_null(lua);
+    longer.more = 0;
+    assert_int_equal(alcove_lua_create(&lua, table, &longer.known), 0);
+    assert_int_equal(alcove_lua_close(lua, NULL, NULL, NULL), 0);
     assert_int_equal(alcove_lua_stats(NULL, &stats), EINVAL);
     assert_int_equal(alcove_lua_limit(NULL, 0), EINVAL);
     assert_int_equal(alcove_lua_close(NULL, NULL, NULL, NULL), EINVAL);
