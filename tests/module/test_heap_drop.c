@@ -203,6 +203,47 @@ test_all_that_was_given_before_goes_too(void **unused)
     in_child(give_back_what_was_given_before);
 }
 
+/* Who ends a heap is inside of it until all is purged that it gave, whether the thread has a record or not. */
+static void *
+end_slowly(void *unused)
+{
+    held_up = true;
+    CHECK(table->heap_end(dropped) == 0);
+    return unused;
+}
+
+static void
+end_without_records(void)
+{
+    pthread_t thread;
+    CHECK(group_open(NULL) == 0);
+    table->free(table->malloc(1));
+    dropped = heap_new(0);
+    table->free(table->heap_malloc(dropped, 3 * MIB));
+    uint32_t heaps = info_now().heaps;
+    sem_init(&purges, 0, 0);
+    sem_init(&goes_on, 0, 0);
+    CHECK(pthread_create(&thread, NULL, end_slowly, NULL) == 0);
+    CHECK(sem_wait(&purges) == 0);
+    for (int i = 0; i < 3; i++)
+        table->tick();
+    CHECK(info_now().heaps == heaps);
+    sem_post(&goes_on);
+    pthread_join(thread, NULL);
+    table->tick();
+    CHECK(info_now().heaps == heaps - 1);
+}
+
+static void
+test_heap_stays_while_somebody_ends_it(void **unused)
+{
+    (void)unused;
+    options_set("dirty_decay_ms:-1,tcache:false");
+    in_child(end_without_records);
+    options_set("dirty_decay_ms:-1");
+    in_child(end_without_records);
+}
+
 int
 main(void)
 {
@@ -210,6 +251,7 @@ main(void)
         cmocka_unit_test(test_nobody_waits_for_a_heap_that_is_destroyed),
         cmocka_unit_test(test_pages_that_others_have_by_now_are_not_purged),
         cmocka_unit_test(test_all_that_was_given_before_goes_too),
+        cmocka_unit_test(test_heap_stays_while_somebody_ends_it),
     };
     sem_init(&purges, 0, 0);
     sem_init(&goes_on, 0, 0);
