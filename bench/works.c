@@ -51,6 +51,9 @@ const struct work works[] = {
      work_realloc_large, .targets = {BEST}},
     {"realloc-by-half", "realloc", "ns", "the first 2,000 blocks of a process, each grown by half from 16 B to 300 KB, its last byte written, and freed; per step",
      work_realloc_by_half, .targets = {{TARGET_BEST, 1.2}}},
+    {"realloc-double", "realloc", "ns", "the same, to the double each time", work_realloc_double, .targets = {{TARGET_BEST, 1.2}}},
+    {"grown", "realloc", "ns", "20,000 live vectors that grew by half to 64 B to 64 KiB as they were filled, 100,000 more in their places; per step",
+     work_grown, .targets = {BEST}},
 
     {"large", "large", "us", "1 GiB live in 30 blocks of 4 to 64 MiB: free a random one, allocate another, write a byte in each page of it",
      work_large, .flags = WORK_NOT_QUICK, .targets = {BEST}},
@@ -73,6 +76,7 @@ const struct work works[] = {
      work_peak_memory, .flags = WORK_ONE_ROUND, .targets = {{TARGET_BEST, 1.02}}},
     {"rss-replaced", "memory", "%", "the same after 3 million random replacements",
      work_replaced_memory, .flags = WORK_ONE_ROUND, .targets = {{TARGET_BEST, 1.02}}},
+    {"rss-grown", "memory", "%", "resident memory / bytes written, as in grown", work_grown_memory, .targets = {{TARGET_BEST, 1.1}}},
     {"rss-idle", "memory", "%", "resident memory / its peak after that, everything freed, 12 s of pause and 20,000 malloc+free",
      work_idle_memory, .flags = WORK_TOGETHER | WORK_NOT_QUICK, .targets = {{TARGET_VALUE, 5}}},
 

@@ -56,7 +56,7 @@ void team_stop(struct team *team);
 work_function work_handover, work_handover_one, work_thread_life;
 
 /* ---- work_realloc.c ---- */
-work_function work_realloc_small, work_realloc_large, work_realloc_by_half;
+work_function work_realloc_small, work_realloc_large, work_realloc_by_half, work_realloc_double, work_grown, work_grown_memory;
 
 /* ---- work_large.c ---- */
 work_function work_large, work_large_faults;
