@@ -101,6 +101,12 @@ int loader_enter(void);
 void loader_leave(void);
 /* Undo all guards. With the lock held. */
 void guards_remove(void);
+/* dl_iterate_phdr, which no thread is in the middle of when another forks. */
+struct dl_phdr_info;
+int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argument), void *argument);
+void walks_fork_prepare(void);
+void walks_fork_parent(void);
+void walks_fork_child(void);
 /* In a forked child, whose one thread need not wait for others' dlopen. */
 void guards_forked(void);
 

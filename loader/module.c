@@ -66,7 +66,7 @@ static int
 module_unroute(const struct module *module)
 {
     struct routing routing = {.dynamic = module->dynamic, .from = &module->entries, .to = &route_resting};
-    dl_iterate_phdr(object_route, &routing);
+    objects_walk(object_route, &routing);
     return routing.error;
 }
 
@@ -145,7 +145,7 @@ module_route(struct module *module, const struct alcove_module_options *options)
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
         module->entries[which] = loader.table->entry((enum alcove_entry)which, module->heap);
     struct routing routing = {.dynamic = module->dynamic, .to = &module->entries};
-    dl_iterate_phdr(object_route, &routing);
+    objects_walk(object_route, &routing);
     module->imports_routed = routing.count;
     if (routing.error == 0)
         return ALCOVE_OK;
@@ -166,7 +166,7 @@ module_check(const struct module *module, const char *path)
             return other->stuck ? code : fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\". Close that one first", path,
                                               other->name);
     struct routing routing = {.dynamic = module->dynamic};
-    dl_iterate_phdr(object_route, &routing);
+    objects_walk(object_route, &routing);
     if (!routing.found)
         return fail(ALCOVE_ELOAD, "%s was opened, but is not among the loaded objects", path);
     if (routing.refusal != NULL)

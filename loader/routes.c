@@ -75,7 +75,7 @@ behind_stub(const char *name, const void *stub_address)
 int
 routes_start(void)
 {
-    dl_iterate_phdr(program_stubs, NULL);
+    objects_walk(program_stubs, NULL);
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
         void *original = dlsym(RTLD_DEFAULT, names[which]);
         if (original != NULL && original == stub[which])

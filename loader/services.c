@@ -58,7 +58,7 @@ static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER; /* of what is don
 
 /* The child has one thread, which holds no lock and is in the middle of no call. Locks are not taken
  * before the fork: the allocator's fork handler runs first and holds its own, which are taken after
- * ours elsewhere. */
+ * ours elsewhere. But the dynamic linker's is waited for. */
 static void
 child_started(void)
 {
@@ -70,6 +70,7 @@ child_started(void)
     loader.draining = false;
     for (struct module *module = loader.modules; module != NULL; module = module->next)
         module->users = 0;
+    walks_fork_child();
     guards_forked();
 }
 
@@ -91,7 +92,7 @@ watch_forks(void)
     static atomic_bool watched;
     if (atomic_exchange(&watched, true))
         return ALCOVE_OK;
-    int error = pthread_atfork(NULL, NULL, child_started);
+    int error = pthread_atfork(walks_fork_prepare, walks_fork_parent, child_started);
     if (error == 0)
         return ALCOVE_OK;
     atomic_store(&watched, false);

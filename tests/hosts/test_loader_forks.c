@@ -8,6 +8,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "../plugins/blocks.h"
@@ -185,6 +186,51 @@ test_fork_while_another_thread_uses_the_loader(void **state)
     in_child(fork_at_each_place_of_a_loaded_one);
 }
 
+/* Threads that ask, on and on, which objects there are: no child finds the dynamic linker's lock taken. */
+static atomic_bool forked_enough;
+
+static void *
+ask_on_and_on(void *unused)
+{
+    while (!atomic_load(&forked_enough))
+        CHECK(alcove_refresh() == 0);
+    return unused;
+}
+
+static void
+fork_amid_walks(void)
+{
+    enum { THREADS = 4, FORKS = 200 };
+    alcove_allocator *allocator = allocator_load();
+    opened = plugin_open(allocator, "blocks", NULL);
+    pthread_t threads[THREADS];
+    int status;
+    for (int i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, ask_on_and_on, NULL) == 0);
+    for (int i = 0; i < FORKS; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(CHILD_SECONDS);
+            check_child();
+            _exit(0);
+        }
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
+    atomic_store(&forked_enough, true);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    module_end(opened);
+    CHECK(alcove_unload(allocator, 0) == 0);
+}
+
+static void
+test_fork_while_threads_ask_which_objects_there_are(void **state)
+{
+    (void)state;
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
+    in_child(fork_amid_walks);
+}
+
 int
 main(void)
 {
@@ -192,6 +238,7 @@ main(void)
         cmocka_unit_test(test_fork_while_the_first_allocator_is_loaded),
         cmocka_unit_test(test_fork_while_another_thread_loads_and_unloads),
         cmocka_unit_test(test_fork_while_another_thread_uses_the_loader),
+        cmocka_unit_test(test_fork_while_threads_ask_which_objects_there_are),
     };
     mutex_unlock = (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_unlock");
     rwlock_unlock = (int (*)(pthread_rwlock_t *))dlsym(RTLD_NEXT, "pthread_rwlock_unlock");
