@@ -427,7 +427,13 @@ free_foreign(void *block, uint32_t caller)
                        block);
 }
 
-/* What the hot path does, where it finds a closed cache. */
+static inline bool
+is_start(const struct run *r, const void *block)
+{
+    return r->kind == RUN_SLAB ? slab_index(r, bin_size(r->bin), block) >= 0 : run_is_block(r, block);
+}
+
+/* What the hot path does, where it finds a closed cache, and more: here there is time to look whether it is a block's start. */
 static inline bool
 push_guarded(void *block, uint32_t caller)
 {
@@ -436,7 +442,9 @@ push_guarded(void *block, uint32_t caller)
     if (ALCOVE_DEBUG || (caller != ALCOVE_HEAP_NONE && caller != heap))
         return false;
     struct cache *c = thread_guarded(heap);
-    return c != NULL && cache_push_guarded(c, cache_bin_of(c, word), block);
+    if (c == NULL || !is_start(word_run(word), block))
+        return false;
+    return cache_push_guarded(c, cache_bin_of(c, word), block);
 }
 
 /* A block that grew is freed: it gets a bin, if it may. *spare: is it to be the thread's spare? */

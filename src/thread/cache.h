@@ -306,7 +306,7 @@ static inline bool
 cache_push_guarded(struct cache *c, struct cache_bin *bin, void *block)
 {
     lock_take(c->guard);
-    bool pushed = cache_push(bin, block);
+    bool pushed = !cache_has(bin, block) && cache_push(bin, block);
     if (pushed)
         cache_held_add(c, 1);
     lock_drop(c->guard);

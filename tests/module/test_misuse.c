@@ -266,6 +266,28 @@ test_double_free_with_another_freed_between(void **unused)
     }
 }
 
+/* A heap with a limit looks at more of them, and at where a block begins. */
+static void
+test_misuse_in_a_limited_heap_is_told_at_once(void **unused)
+{
+    (void)unused;
+    uint32_t heap;
+    assert_int_equal(table->heap_create(&(struct alcove_heap_options){ .limit = 64 << 20 }, &heap), 0);
+    for (size_t size = 32; size <= 1 << 20; size = size * 3 / 2 + 8) {
+        enum { BETWEEN = 7 };
+        char *first = table->heap_malloc(heap, size), *between[BETWEEN];
+        for (int i = 0; i < BETWEEN; i++)
+            between[i] = table->heap_malloc(heap, size);
+        assert_free_refused(first + 16, "not the start of a block");
+        table->free(first);
+        for (int i = 0; i < BETWEEN; i++) {
+            table->free(between[i]);
+            assert_free_refused(first, "double free");
+        }
+    }
+    assert_int_equal(table->heap_destroy(heap), 0);
+}
+
 /* Hidden under others in the cache: told when the cache gives its blocks back. */
 static void
 test_double_free_that_a_cache_hides(void **unused)
@@ -941,6 +963,7 @@ main(void)
         misuse_test(test_double_free_of_huge_blocks_beside_each_other),
         misuse_test(test_double_free_after_the_cache_was_emptied),
         misuse_test(test_double_free_with_another_freed_between),
+        misuse_test(test_misuse_in_a_limited_heap_is_told_at_once),
         misuse_test(test_double_free_that_a_cache_hides),
         misuse_test(test_double_free_of_a_block_whose_slab_has_gone),
         misuse_test(test_pointer_into_a_small_block),
