@@ -441,8 +441,9 @@ push_guarded(void *block, uint32_t caller)
     uint32_t heap = word_heap(word);
     if (ALCOVE_DEBUG || (caller != ALCOVE_HEAP_NONE && caller != heap))
         return false;
-    struct cache *c = thread_guarded(heap);
-    if (c == NULL || !is_start(word_run(word), block))
+    struct run *r = word_run(word); /* NULL: it is nobody's, which seems to be of heap 0 */
+    struct cache *c = r != NULL ? thread_guarded(heap) : NULL;
+    if (c == NULL || !is_start(r, block))
         return false;
     return cache_push_guarded(c, cache_bin_of(c, word), block);
 }
