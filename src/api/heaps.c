@@ -118,18 +118,27 @@ ALCOVE_PUBLIC(tick)(void)
     thread_tick(tls_get());
 }
 
+/* Of a heap that neither ends nor is destroyed meanwhile. */
+static void
+clear_untouched(uint32_t heap)
+{
+    struct visit visit = visit_begin(heap);
+    struct heap *h = heap_look_at(heap);
+    if (h != NULL) {
+        heap_clear_untouched(h, false);
+        heap_look_end(h);
+    }
+    visit_end(visit);
+}
+
 API void
 ALCOVE_PUBLIC(purge)(void)
 {
     thread_forget_heaps();
     thread_purge();
-    for (uint32_t i = 0; i < ALCOVE_HEAP_MAX; i++) {
-        struct heap *h = heap_of(i) != NULL ? heap_look_at(i) : NULL;
-        if (h == NULL)
-            continue;
-        heap_clear_untouched(h, false);
-        heap_look_end(h);
-    }
+    for (uint32_t i = 0; i < ALCOVE_HEAP_MAX; i++)
+        if (heap_of(i) != NULL)
+            clear_untouched(i);
     pool_purge();
     misuse_tell();
 }

@@ -382,9 +382,7 @@ heap_clear_untouched(struct heap *h, bool charge)
 {
     for (unsigned bin = 1; bin <= SMALL_BINS; bin++) {
         struct heap_bin *b = &h->bins[bin];
-        if (__atomic_load_n(&b->slabs, __ATOMIC_RELAXED) == 0)
-            continue;
-        lock_take(&b->lock);
+        lock_take(&b->lock); /* though it seems to have none: one may just be made, without a limit */
         struct run *lists[] = { b->fresh, b->partial };
         for (unsigned i = 0; i < 2; i++) {
             for (struct run *slab = lists[i], *next; slab != NULL; slab = next) {
