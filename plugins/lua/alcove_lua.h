@@ -33,7 +33,7 @@ typedef struct alcove_lua alcove_lua; /* what one state allocates from */
 
 /* Options. All zero, or a null pointer, is the default. */
 struct alcove_lua_options {
-    uint32_t size;    /* sizeof(struct alcove_lua_options); 0: up to `name`. It may grow at its end, as all structs of alcove/table.h */
+    uint32_t size;    /* sizeof(struct alcove_lua_options); 0: up to `name`. It may grow at its end, as those of alcove/table.h */
     uint32_t flags;   /* none yet: 0 */
     uint64_t limit;   /* most bytes of pages that the state may hold; 0: none. At least 64 KiB. */
     const char *name; /* of the heap, at most 63 bytes are kept; NULL: "lua" */

@@ -25,11 +25,12 @@ move(void *block, size_t used, size_t size, void *to)
     return to;
 }
 
-/* A block that grows by little will grow again: it gets pages of its own, with room for that, which
- * cost nothing before they are touched. It need not be copied then to grow on. */
+/* A block that grows to its double at the most will grow again: it gets pages of its own, with room for that, while its heap's blocks
+ * have not much of it (large_may_have_room). It need not be copied then to grow on. */
 #define CREEP_MIN ((size_t)6 << 10)
-/* If this thread's spare is at hand (api/spare.h) it may be smaller. */
+/* If this thread's spare is at hand (api/spare.h) it may be smaller: more small ones double once than grow by less. */
 #define LEND_MIN ((size_t)512)
+#define LEND_DOUBLED_MIN ((size_t)2 << 10)
 
 static bool
 is_creeping(size_t used, size_t size)
@@ -227,13 +228,15 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
     return to;
 }
 
-/* This thread's spare for a small block that grows by little, if that is at hand. */
+/* This thread's spare for a small block that grows, if that is at hand. */
 static inline void *
 take_spare(struct cache *c, size_t size, size_t used)
 {
     struct cache_bin *b = &c->bins[c->spare];
     void *to = b->top[-1];
-    if (to == NULL || b->countdown <= 0 || size - used > used || !spare_may_be_lent()) /* at its turn it is counted, past here */
+    if (to == NULL || b->countdown <= 0 || !spare_may_be_lent()) /* at its turn it is counted, past here */
+        return NULL;
+    if (size - used >= used / 2 && (size - used > used || size < LEND_DOUBLED_MIN))
         return NULL;
     struct run *r = large_cached(c->heap, c->spare, to);
     if (unlikely(r == NULL)) { /* it will be found again when the cache is collected */

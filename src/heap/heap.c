@@ -425,7 +425,8 @@ bool
 heap_clear_uncharged(struct heap *h, const struct run *r, size_t charged)
 {
     size_t pages = charged >> PAGE_LG;
-    if (r->zeroed || r->pages == pages || atomic_load_explicit(&h->limit, memory_order_relaxed) == 0)
+    bool purges = r->kind == RUN_HUGE || atomic_load_explicit(&h->limit, memory_order_relaxed) != 0;
+    if (r->zeroed || r->pages == pages || !purges)
         return true;
     return pages_purge(h->pool, r->base + charged, r->pages - pages);
 }
@@ -437,7 +438,11 @@ heap_give_pages(struct heap *h, struct run *runs)
         pool_give_back(h->pool, &runs);
         return;
     }
-    atomic_fetch_add_explicit(&h->given, pool_give(h->pool, runs), memory_order_relaxed);
+    size_t more = pool_give(h->pool, runs), given = atomic_fetch_add_explicit(&h->given, more, memory_order_relaxed) + more;
+    size_t dirty = pool_dirty_seen(h->pool); /* the rest has decayed */
+    while (given > dirty && !atomic_compare_exchange_weak_explicit(&h->given, &given, dirty, memory_order_relaxed,
+                                                                   memory_order_relaxed))
+        ;
 }
 
 static bool

@@ -60,7 +60,7 @@ struct heap {
     _Atomic size_t given;                 /* pages that it made dirty in the pool and did not take back */
 
     _Atomic uint64_t active, limit, refused;
-    _Atomic uint64_t room;       /* pages that its large blocks have to grow into, and do not use */
+    _Atomic uint64_t room;       /* pages that its large blocks have to grow into, and do not use; huge ones left out */
     _Atomic uint64_t starved;    /* how often the system gave no pages for a block */
     _Atomic bool guarded; /* it has or had a limit: what threads keep free of it may be taken from them (thread/cache_set.h) */
     _Atomic uint64_t live;       /* bytes, as far as is known of the caches: thread/peak.h */
@@ -114,7 +114,7 @@ void heap_destroy(struct heap *h);
 bool heap_look_begin(struct heap *h);
 void heap_look_end(struct heap *h);
 
-/* The same for the heap of a number, if there is one. NULL: there is none, or nobody may. */
+/* The same for the heap of a number, if there is one, by who is inside of it (thread/ending.h). NULL: there is none, or nobody may. */
 struct heap *heap_look_at(uint32_t index);
 
 /* For who has just hidden a cache: may somebody have found it before? */
@@ -132,8 +132,8 @@ void figures_let_go(struct heap *h);
 /* How many there are. */
 uint32_t heap_count(void);
 
-/* Pages of a new run that are not charged yet, from `charged` bytes on, may be resident from an earlier use: where there is a
- * limit, to which what is resident is held, they are purged. False: the system refuses. */
+/* Pages of a new run that are not charged yet, from `charged` bytes on, may be resident from an earlier use. They are purged where there is
+ * a limit, to which what is resident is held, and of huge blocks, of which they may be very many. False: the system refuses. */
 bool heap_clear_uncharged(struct heap *h, const struct run *run, size_t charged);
 
 /* Give runs of its back to the pool, and at once to the system if it is ending. */

@@ -78,12 +78,11 @@ run_give(struct heap *h, struct run *r)
     heap_give_pages(h, r);
 }
 
-/* Pages of a block's room. One that has very much is not to take all from the others. */
+/* Pages of a block's room that may be resident: a huge one's was purged, or never touched. */
 static size_t
 room_of(const struct run *r)
 {
-    size_t most = ROOM_LEAST >> (PAGE_LG + 1), room = r->pages - (r->usable >> PAGE_LG);
-    return room < most ? room : most;
+    return r->kind == RUN_HUGE ? 0 : r->pages - (r->usable >> PAGE_LG);
 }
 
 static void
@@ -226,9 +225,9 @@ large_give_cached(struct heap *h, unsigned bin, const void *block)
     return given;
 }
 
-/* Resize the pages of a run. False: it stays as it is. */
+/* Resize the pages of a run. *clean: what it got reads as zero. False: it stays as it is. */
 static bool
-resize_pages(struct heap *h, struct run *r, size_t bytes, unsigned bin)
+resize_pages(struct heap *h, struct run *r, size_t bytes, unsigned bin, bool *clean)
 {
     bool huge = is_huge(bytes, PAGE_SIZE);
     size_t pages = bytes >> PAGE_LG;
@@ -237,6 +236,7 @@ resize_pages(struct heap *h, struct run *r, size_t bytes, unsigned bin)
                 (huge ? pool_resize_huge(h->pool, r, bytes) : pool_resize(h->pool, r, pages, (uint8_t)bin));
     if (done)
         heap_count_taken(h, r);
+    *clean = r->zeroed;
     r->zeroed = 0; /* what it had is not */
     return done;
 }
@@ -263,12 +263,14 @@ large_resize(struct heap *h, struct run *r, size_t size, size_t room)
     if (usable > old && !heap_charge(h, usable - old))
         return NULL;
     unsigned old_bin = r->bin;
-    if (!resize_pages(h, r, bytes, bin)) {
+    bool clean;
+    if (!resize_pages(h, r, bytes, bin, &clean)) {
         if (usable > old)
             heap_discharge(h, usable - old);
         return NULL;
     }
-    if (!heap_clear_uncharged(h, r, usable) && !resize_pages(h, r, usable, 0)) { /* it has no room then, or all of it */
+    bool cleared = (clean && r->kind == RUN_HUGE) || heap_clear_uncharged(h, r, usable);
+    if (!cleared && !resize_pages(h, r, usable, 0, &clean)) { /* it has no room then, or all of it */
         heap_charge_resident(h, bytes - usable);
         usable = bytes;
     }
@@ -328,9 +330,10 @@ large_end_room(struct heap *h, struct run *r, size_t bytes)
     if (bytes > old && !heap_charge(h, bytes - old))
         return false;
     unsigned bin = bin_of_size(bytes);
+    bool clean;
     if (bytes == all) {
         run_rebin(r, (uint8_t)bin);
-    } else if (!resize_pages(h, r, bytes, bin)) {
+    } else if (!resize_pages(h, r, bytes, bin, &clean)) {
         if (bytes > old)
             heap_discharge(h, bytes - old);
         return false;

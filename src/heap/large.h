@@ -1,7 +1,7 @@
 /*
  * Large blocks: a run of pages each. A block that realloc expects to grow on may have *room*: more pages than
  * its usable size. Only the usable size counts, for the limit too, but if the room was used before it is resident as long as
- * the block lives, whether that grows on or not: no block gets room while those of its heap have much already. A block with
+ * the block lives, whether that grows on or not: no block gets room while those of its heap have much already, and a huge one's is purged. A block with
  * room has no bin, so that its free comes by here. One that is lent (api/spare.h) has pages that its user did not ask for too, but may
  * use them all, and is charged for them.
  *

@@ -385,7 +385,7 @@ divide(struct free_runs *f, struct run *from, struct run *cut, struct run *rest,
 }
 
 static struct run *
-cut_listed(struct free_runs *f, struct run *from, bool listed, size_t head, size_t pages)
+cut_run(struct free_runs *f, struct run *from, bool listed, size_t head, size_t pages, struct run *older)
 {
     size_t tail = from->pages - head - pages;
     struct run *cut = from, *rest = NULL;
@@ -398,8 +398,6 @@ cut_listed(struct free_runs *f, struct run *from, bool listed, size_t head, size
             return NULL;
         }
     }
-    const struct run_ages *ages = ages_of(f, from);
-    struct run *older = ages == NULL ? NULL : listed ? from->older : ages->youngest;
     if (listed)
         free_runs_remove(f, from);
     return divide(f, from, cut, rest, older, head, pages);
@@ -408,11 +406,11 @@ cut_listed(struct free_runs *f, struct run *from, bool listed, size_t head, size
 struct run *
 free_runs_cut(struct free_runs *f, struct run *from, size_t head, size_t pages)
 {
-    return cut_listed(f, from, true, head, pages);
+    return cut_run(f, from, true, head, pages, ages_of(f, from) != NULL ? from->older : NULL);
 }
 
 struct run *
-free_runs_cut_taken(struct free_runs *f, struct run *taken, size_t head, size_t pages)
+free_runs_cut_taken(struct free_runs *f, struct run *taken, size_t head, size_t pages, struct run *older)
 {
-    return cut_listed(f, taken, false, head, pages);
+    return cut_run(f, taken, false, head, pages, older);
 }

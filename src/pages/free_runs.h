@@ -107,7 +107,8 @@ bool run_records_keep(struct free_runs *f, unsigned count);
  * `touched`; all else, and its words, are the caller's to set. NULL: no memory for records. */
 struct run *free_runs_cut(struct free_runs *f, struct run *from, size_t head, size_t pages);
 
-/* The same of what is in no list and has no words, just cut itself: a span, or a whole chunk, of kind RUN_CLEAN or RUN_DIRTY now. */
-struct run *free_runs_cut_taken(struct free_runs *f, struct run *taken, size_t head, size_t pages);
+/* The same of what is in no list, just cut itself: a span, or a whole chunk, of kind RUN_CLEAN or RUN_DIRTY now. What is left is next
+ * younger than `older` of its kind. */
+struct run *free_runs_cut_taken(struct free_runs *f, struct run *taken, size_t head, size_t pages, struct run *older);
 
 #endif

@@ -107,10 +107,10 @@ pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use
         r = NULL;
     }
     if (r != NULL) {
-        size_t behind = r->pages - pages, touched = r->zeroed ? 0 : r->touched;
+        size_t behind = r->pages - pages; /* `touched` is no bound: all of it may have gone with what was cut first */
         r->pages = pages;
         r->rest = 0;
-        set_rest(pool, r, touched < behind ? touched : behind);
+        set_rest(pool, r, r->zeroed ? 0 : behind);
         r->kind = use.kind;
         r->bin = r->word_bin = use.bin;
         r->heap = use.heap;
@@ -121,9 +121,9 @@ pool_take_huge(struct pool *pool, size_t bytes, size_t alignment, struct run_use
     return r;
 }
 
-/* Take free chunks that lie right behind a huge run, and of which it will use so many pages. *touched: how many may be resident. */
+/* Take free chunks that lie right behind a huge run, and of which it will use so many pages. *dirty: they were used before. */
 static bool
-extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t used, size_t *touched)
+extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t used, bool *dirty)
 {
     uintptr_t end = end_of_chunks(r);
     size_t pages = chunks * CHUNK_PAGES;
@@ -139,7 +139,7 @@ extend_into_free(struct pool *pool, const struct run *r, size_t chunks, size_t u
         return false;
     }
     span_clear(cut); /* a giant has no words there */
-    *touched = cut->zeroed ? 0 : cut->touched;
+    *dirty = !cut->zeroed;
     run_record_free(&pool->free, cut);
     return true;
 }
@@ -176,10 +176,10 @@ extend_mapping(struct pool *pool, const struct run *r, size_t chunks, bool *mova
 
 /* Have the chunks behind a huge run, free ones or new ones. */
 static bool
-extend(struct pool *pool, const struct run *r, size_t chunks, size_t used, size_t *touched, bool *movable)
+extend(struct pool *pool, const struct run *r, size_t chunks, size_t used, bool *dirty, bool *movable)
 {
-    return extend_into_free(pool, r, chunks, used, touched) || extend_mapping(pool, r, chunks, movable) ||
-           (!*movable && reserve_behind(pool, r, chunks) && extend_into_free(pool, r, chunks, used, touched));
+    return extend_into_free(pool, r, chunks, used, dirty) || extend_mapping(pool, r, chunks, movable) ||
+           (!*movable && reserve_behind(pool, r, chunks) && extend_into_free(pool, r, chunks, used, dirty));
 }
 
 /* Have more pages, without moving. *movable: it cannot, but if it were moved it might. */
@@ -187,18 +187,18 @@ static bool
 grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
 {
     size_t all = chunks_of(r->pages) * CHUNK_PAGES, chunks = chunks_of(pages) - chunks_of(r->pages), more = pages - r->pages;
-    size_t last = pages < all ? pages : all, touched = 0;
+    size_t last = pages < all ? pages : all;
+    bool dirty = false;
     *movable = !pool_is_hooked(pool);
     /* Tables first: what is mapped cannot always be given back. Those that are made in vain cost addresses. */
     if (span_reserve_words(r->base, chunks_of(pages) * CHUNK_PAGES) != 0)
         return false;
     if (last > r->pages && !pages_commit(pool, r->base + (r->pages << PAGE_LG), last - r->pages))
         return false;
-    if (chunks != 0 && !extend(pool, r, chunks, pages - all, &touched, movable))
+    if (chunks != 0 && !extend(pool, r, chunks, pages - all, &dirty, movable))
         return false;
-    size_t behind = chunks_of(pages) * CHUNK_PAGES - pages;
-    size_t rest = chunks == 0 ? (r->rest > more ? r->rest - more : 0) : touched < behind ? touched : behind;
-    r->zeroed = touched == 0 && r->rest == 0;
+    size_t rest = dirty ? chunks_of(pages) * CHUNK_PAGES - pages : r->rest > more ? r->rest - more : 0;
+    r->zeroed = !dirty && r->rest == 0;
     set_pages(r, pages);
     set_rest(pool, r, rest);
     return true;
@@ -209,9 +209,11 @@ static bool
 move(struct pool *pool, struct run *r, size_t pages)
 {
     size_t old = chunks_of(r->pages) << CHUNK_LG, bytes = chunks_of(pages) << CHUNK_LG;
-    struct run *to = span_reserve(pool, bytes, CHUNK_SIZE); /* may drop the lock: the run is where it was */
+    /* What is in it goes. This may drop the lock: the run is where it was. */
+    struct run *to = span_take(pool, bytes >> CHUNK_LG, CHUNK_SIZE);
     if (to == NULL)
         return false;
+    span_clear(to);
     leave(r); /* before its old addresses can become somebody else's */
     pagemap_purge(r->base, old >> PAGE_LG);
     bool done = os_move((void *)r->base, old, (void *)to->base, bytes);

@@ -82,12 +82,16 @@ span_cut(struct pool *pool, struct run *from, size_t head, size_t pages)
     if (size < from->pages &&
         !pool->hooks->split(pool->context, (void *)from->base, from->pages << PAGE_LG, size << PAGE_LG))
         return NULL;
+    struct run *older = from->older;
+    bool was_giant = run_is_giant(from);
     run_clear_ends(from);
     struct run *r = free_runs_cut(&pool->free, from, 0, size);
     if (head == 0)
         return r;
+    if (was_giant) /* of which only the first chunk had a word */
+        span_enter_inside(r);
     if (pool->hooks->split(pool->context, (void *)r->base, size << PAGE_LG, head << PAGE_LG))
-        return free_runs_cut_taken(&pool->free, r, head, pages);
+        return free_runs_cut_taken(&pool->free, r, head, pages, older);
     free_spans_add(&pool->free, r, r->touched);
     return NULL;
 }
@@ -151,7 +155,7 @@ take_from_chunk(struct pool *pool, size_t head, size_t pages)
     struct run *chunk = chunk_take(pool);
     if (chunk == NULL)
         return NULL;
-    struct run *r = free_runs_cut_taken(&pool->free, chunk, head, pages);
+    struct run *r = free_runs_cut_taken(&pool->free, chunk, head, pages, pool->free.dirty_ages.youngest);
     if (r == NULL)
         free_runs_add(&pool->free, chunk);
     return r;
@@ -530,6 +534,12 @@ pool_init(int64_t dirty_decay_ms)
 }
 
 /* Reads what others write under the pools' locks: each figure is one that was true. */
+__attribute__((no_sanitize("thread"))) size_t
+pool_dirty_seen(const struct pool *pool)
+{
+    return __atomic_load_n(&pool->free.dirty, __ATOMIC_RELAXED) + __atomic_load_n(&pool->rests, __ATOMIC_RELAXED);
+}
+
 __attribute__((no_sanitize("thread"))) void
 pool_figures_get(struct pool_figures *out)
 {
@@ -537,8 +547,7 @@ pool_figures_get(struct pool_figures *out)
     lock_take(&pools);
     for (struct pool *p = &pool_default; p != NULL; p = pool_next(p)) {
         out->mapped += __atomic_load_n(&p->mapped, __ATOMIC_RELAXED);
-        out->dirty += __atomic_load_n(&p->free.dirty, __ATOMIC_RELAXED) << PAGE_LG;
-        out->dirty += __atomic_load_n(&p->rests, __ATOMIC_RELAXED) << PAGE_LG;
+        out->dirty += pool_dirty_seen(p) << PAGE_LG;
     }
     lock_drop(&pools);
 }

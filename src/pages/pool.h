@@ -88,8 +88,8 @@ void pool_give_back(struct pool *pool, struct run **runs);
 /* Purge so many dirty pages now: those behind huge runs, then those that have been free longest. */
 void pool_purge_some(struct pool *pool, size_t pages);
 
-/* Change how many pages a large run has, where it is, and its bin. `zeroed` then tells of what it got, `taken` of what that was. False if what follows is not
- * free. */
+/* Change how many pages a large run has, where it is, and its bin. `zeroed` and `taken` then tell of what it got. False if what
+ * follows is not free. */
 bool pool_resize(struct pool *pool, struct run *run, size_t pages, uint8_t bin);
 
 /* Change the bin that a large run's word tells. For who has its block; takes no lock. */
@@ -131,6 +131,8 @@ bool pool_holds(const void *address);
 /* Make the default pool, which has nothing or has forgotten all. */
 void pool_init(int64_t dirty_decay_ms);
 void pool_figures_get(struct pool_figures *out);
+/* Dirty pages of one, without its lock. */
+size_t pool_dirty_seen(const struct pool *pool);
 /* Is the address in pages that an allocator before us left behind, for a block in them was live? */
 bool pool_was_left(const void *address);
 

@@ -10,8 +10,8 @@
  *
  * A bin is looked at by its thread when blocks move between it and the heap, and when the slow path has a turn. Between
  * two looks no more than UNSEEN_BYTES are popped from it unless so much may be live without a new peak; that is
- * what its countdown is set by; where less may be live than when others set theirs, these are recalled. Pushes are not counted: when more than the peak seems to be live, all caches of the heap are
- * looked at before that is believed.
+ * what its countdown is set by; where less may be live than when others set theirs, these are recalled. Pushes are not
+ * counted: when more than the peak seems to be live, all caches of the heap are looked at before that is believed.
  */
 #ifndef THREAD_PEAK_H
 #define THREAD_PEAK_H

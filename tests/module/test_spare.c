@@ -153,6 +153,37 @@ test_blocks_that_grew_and_stay_hold_little(void **unused)
     hold_blocks_that_grew(2, 1);
 }
 
+/* Huge ones that grew and stay. */
+static void
+test_huge_blocks_that_grew_and_stay_hold_little(void **unused)
+{
+    (void)unused;
+    enum { BLOCKS = 8, MIB = 1 << 20 };
+    static unsigned char *kept[BLOCKS];
+    if (emulated())
+        SKIP_BECAUSE("what is resident is the emulator's");
+    uint32_t other = heap_new(0);
+    size_t before = process_figure("/proc/self/smaps_rollup", "Rss"), size;
+    void *dirty = table->malloc(400 * MIB);
+    memset(dirty, 1, 400 * MIB);
+    table->free(dirty);
+    for (int i = 0; i < BLOCKS; i++) {
+        for (size = 100 * KIB; size < 20 * MIB; size += size / 2)
+            assert_non_null(kept[i] = table->heap_realloc(other, kept[i], size));
+        memset(kept[i], 1, size * 2 / 3);
+    }
+    table->purge();
+    uint64_t active = stats_of(other).active_bytes;
+    size_t now = process_figure("/proc/self/smaps_rollup", "Rss");
+    if (now > before + active + active / 8 + 4 * MIB)
+        fail_msg("%zu KiB are resident for %zu", (now - before) >> 10, (size_t)active >> 10);
+    for (int i = 0; i < BLOCKS; i++) {
+        table->free(kept[i]);
+        kept[i] = NULL;
+    }
+    heap_end(other);
+}
+
 /* What they held is there again for others when they go. */
 static void
 test_room_is_counted_until_it_goes(void **unused)
@@ -365,6 +396,7 @@ main(void)
         spare_test(test_next_that_doubles_stays_where_it_is),
         spare_test(test_larger_than_the_spare),
         spare_test(test_blocks_that_grew_and_stay_hold_little),
+        spare_test(test_huge_blocks_that_grew_and_stay_hold_little),
         spare_test(test_room_is_counted_until_it_goes),
         spare_test(test_spare_becomes_smaller),
         spare_test(test_lent_block_shrinks),

@@ -1146,6 +1146,37 @@ test_hook_that_refuses_loses_nothing(void **unused)
     assert_true(last > 50);
 }
 
+/* Cut out of a free giant, of which the first chunk alone has a word: what is left on both sides is known whole. */
+static void
+test_all_that_is_left_of_a_giant_is_known(void **unused)
+{
+    (void)unused;
+    if (in_emulator() || getenv("ALCOVE_TEST_VALGRIND") != NULL)
+        skip();
+    make_hooked(&test_hooks);
+    size_t bytes = (GIANT_PAGES << PAGE_LG) + 64 * CHUNK_SIZE, alignment = 4 * CHUNK_SIZE;
+    struct run *r = pool_take_huge(&hooked, bytes, PAGE_SIZE, huge_use);
+    assert_non_null(r);
+    uintptr_t base = r->base;
+    hooks_seen.keeping = true;
+    r->next = NULL;
+    pool_give(&hooked, r);
+    while ((-base & (alignment - 1)) < 3 * CHUNK_SIZE)
+        alignment *= 2;
+    r = (-base & (alignment - 1)) < bytes / 2 ? pool_take_huge(&hooked, 5 * CHUNK_SIZE, alignment, huge_use) : NULL;
+    if (r != NULL) {
+        assert_true(r->base > base && r->base < base + bytes);
+        for (size_t at = 0; at < bytes; at += CHUNK_SIZE)
+            assert_true(pool_holds((void *)(base + at)));
+        r->next = NULL;
+        pool_give(&hooked, r);
+    }
+    hooks_seen.keeping = false;
+    pool_purge();
+    pool_end(&hooked);
+    assert_int_equal(hooks_seen.reserved, 0);
+}
+
 /* Bytes of memory that the process has. mincore tells of pages, too, that were only read and are one. */
 static size_t
 resident_memory(void)
@@ -1770,6 +1801,7 @@ main(void)
         fresh_test(test_huge_run_grows_into_a_free_neighbour),
         fresh_test(test_giant_costs_one_word),
         fresh_test(test_hook_that_refuses_loses_nothing),
+        fresh_test(test_all_that_is_left_of_a_giant_is_known),
         fresh_test(test_map_that_was_lent_is_handed_back_purged),
         fresh_test(test_memory_of_hooks_stays_when_the_allocator_goes),
         fresh_test(test_pages_are_committed_before_they_are_used),
