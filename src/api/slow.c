@@ -428,12 +428,15 @@ free_foreign(void *block, uint32_t caller)
 }
 
 static inline bool
-is_start(const struct run *r, const void *block)
+may_be_live(const struct run *r, const void *block)
 {
-    return r->kind == RUN_SLAB ? slab_index(r, bin_size(r->bin), block) >= 0 : run_is_block(r, block);
+    if (r->kind != RUN_SLAB)
+        return run_is_block(r, block);
+    int i = slab_index(r, bin_size(r->bin), block);
+    return i >= 0 && !run_bit(r, (unsigned)i);
 }
 
-/* What the hot path does, where it finds a closed cache, and more: here there is time to look whether it is a block's start. */
+/* What the hot path does, where it finds a closed cache, and more: here there is time to look whether it is a block that is out. */
 static inline bool
 push_guarded(void *block, uint32_t caller)
 {
@@ -443,7 +446,7 @@ push_guarded(void *block, uint32_t caller)
         return false;
     struct run *r = word_run(word); /* NULL: it is nobody's, which seems to be of heap 0 */
     struct cache *c = r != NULL ? thread_guarded(heap) : NULL;
-    if (c == NULL || !is_start(r, block))
+    if (c == NULL || !may_be_live(r, block))
         return false;
     return cache_push_guarded(c, cache_bin_of(c, word), block);
 }
