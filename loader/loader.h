@@ -1,14 +1,18 @@
 /*
  * The loader's parts and what they say to each other. The public face is <alcove/loader.h>.
  *
+ *   elf/     what the dynamic linker has mapped: objects, their imports; files before they are mapped
+ *   keeper/  what is one per process: guards, routes, what allocators are lent, who released whose
+ *   .        the public functions
+ *
  * Glossary
- *   object    anything the dynamic linker has mapped: the program, libc, a plugin (imports.h)
- *   import    a word in an object that holds the address of a function of another one (imports.h)
- *   route     a name of the malloc family, and where imports of it lead (routes.h)
+ *   object    anything the dynamic linker has mapped: the program, libc, a plugin (elf/imports.h)
+ *   import    a word in an object that holds the address of a function of another one (elf/imports.h)
+ *   route     a name of the malloc family, and where imports of it lead (keeper/routes.h)
  *   entry     the allocator's function for one name and one heap; a module's imports lead there
  *   guard     the loader's function for a release (free, realloc ...); everyone else's imports of
- *             those names lead there, and it asks the page map whose the block is (guard.c)
- *   crossing  a block released by code that is not its owner (crossings.c)
+ *             those names lead there, and it asks the page map whose the block is (keeper/guards.c)
+ *   crossing  a block released by code that is not its owner (keeper/crossings.c)
  *   handle    what a caller holds: a serial number in a pointer's clothes, never dereferenced and
  *             never used twice, so a stale one is always recognised
  *
@@ -88,13 +92,13 @@ extern _Atomic(const struct alcove_table *) loader_table;
 int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int fail_errno(int code, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* --- elf_file.c: can this file be loaded? 0, or a code with its message set. Names without a slash
+/* --- elf/file.c: can this file be loaded? 0, or a code with its message set. Names without a slash
  * pass: where they are is the dynamic linker's business. */
 int elf_file_check(const char *path);
 /* dlopen after that check. NULL: *code and the message are set. */
 void *library_open(const char *path, int flags, int *code);
 
-/* --- objects.c: which objects are guarded. */
+/* --- keeper/scan.c: which objects are guarded. */
 /* Take the lock, with every object that was loaded before the call guarded. Returns 0, or a code
  * with its message set when one could not be; the lock is held either way. */
 int loader_enter(void);
@@ -110,13 +114,13 @@ void walks_fork_child(void);
 /* In a forked child, whose one thread need not wait for others' dlopen. */
 void guards_forked(void);
 
-/* --- guard.c: the functions that imports of releases lead to. */
+/* --- keeper/guards.c: the functions that imports of releases lead to. */
 void guard_free(void *block);
 void *guard_realloc(void *block, size_t size);
 void *guard_reallocarray(void *block, size_t count, size_t size);
 size_t guard_usable_size(void *block);
 
-/* --- crossings.c: per heap, who released whose. Heaps are registered with the lock held. */
+/* --- keeper/crossings.c: per heap, who released whose. Heaps are registered with the lock held. */
 void crossings_start(uint32_t heap, const char *name, enum alcove_policy policy);
 void crossings_read(uint32_t heap, uint64_t *outside, uint64_t *foreign);
 /* The heap is no module's any more. By any thread, without a lock: the allocator calls it, too (struct alcove_services). */
@@ -132,7 +136,7 @@ void crossing_outside(uint32_t owner, const void *block, const void *caller);
 /* The same by a module: the allocator's callback (struct alcove_services). */
 void crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usable);
 
-/* --- services.c: what the loader lends to the allocator. */
+/* --- keeper/services.c: what the loader lends to the allocator. */
 /* Before the first load: keys, fork handler, staying mapped. 0 or a code with message, and then it may be called again. */
 int services_start(void);
 void services_fill(struct alcove_services *services);

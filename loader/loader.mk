@@ -5,11 +5,12 @@ lib_LTLIBRARIES += libalcove-loader.la
 noinst_LTLIBRARIES += libloadcore.la
 
 libloadcore_la_SOURCES = \
-	loader/crossings.c loader/elf_file.c loader/error.c loader/guard.c loader/imports.h \
-	loader/imports.c loader/load.c loader/loader.h loader/module.c loader/objects.c \
-	loader/routes.h loader/routes.c loader/services.c
+	loader/error.c loader/load.c loader/loader.h loader/module.c \
+	loader/elf/file.c loader/elf/imports.c loader/elf/imports.h \
+	loader/keeper/crossings.c loader/keeper/guards.c loader/keeper/routes.c loader/keeper/routes.h \
+	loader/keeper/scan.c loader/keeper/services.c
 
-libloadcore_la_CPPFLAGS = $(AM_CPPFLAGS) -DALCOVE_LIBDIR_MODULE='"$(libdir)/libalcove@S@.so"'
+libloadcore_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/loader -DALCOVE_LIBDIR_MODULE='"$(libdir)/libalcove@S@.so"'
 libloadcore_la_CFLAGS = $(AM_CFLAGS) -fvisibility=hidden -fno-semantic-interposition
 libloadcore_la_LIBTOOLFLAGS = $(ONE_OBJECT)
 

@@ -2,7 +2,7 @@
  * Opens plugins as modules with heaps of their own, tells what they use, and closes them.
  * A module's record belongs to the list in struct loader, under the loader's lock.
  */
-#include "routes.h"
+#include "keeper/routes.h"
 
 #include "ground/versions.h"
 

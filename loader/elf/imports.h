@@ -1,6 +1,6 @@
 /*
  * The imports of one mapped object: found, read, and rewritten one by one. What they are rewritten
- * to is routes.c's affair.
+ * to is keeper/routes.c's affair.
  *
  * Glossary
  *   object      what dl_iterate_phdr reports: segments at a base address, and a dynamic section

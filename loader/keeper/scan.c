@@ -8,7 +8,7 @@
  * half-made objects too. So: list the objects; wait until every dlopen that was under way is over;
  * then scan, and only what was listed. An object that comes later shows in the number.
  */
-#include "routes.h"
+#include "keeper/routes.h"
 
 #include "pages/pagemap.h"
 

@@ -2,7 +2,7 @@
  * What the loader lends to the allocator, because it stays and the allocator may go: a slot in
  * static TLS, the callback at a thread's end, the page map, and the process' own functions.
  */
-#include "routes.h"
+#include "keeper/routes.h"
 
 #include "pages/pagemap.h"
 #include "ground/static_tls.h"

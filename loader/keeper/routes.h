@@ -7,7 +7,7 @@
 #ifndef LOADER_ROUTES_H
 #define LOADER_ROUTES_H
 
-#include "imports.h"
+#include "elf/imports.h"
 
 #pragma GCC visibility push(hidden)
 

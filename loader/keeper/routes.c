@@ -1,7 +1,7 @@
 /*
  * The table of routed names. Filled once, before the first load, and read-only afterwards.
  */
-#include "routes.h"
+#include "keeper/routes.h"
 
 #include <dlfcn.h>
 #include <string.h>

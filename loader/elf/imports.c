@@ -2,7 +2,7 @@
  * Walks the relocations of one mapped object. Keeps nothing; the caller sees to it that the object
  * stays mapped (it is inside dl_iterate_phdr, or holds a dlopen handle) and is fully relocated.
  */
-#include "imports.h"
+#include "elf/imports.h"
 
 #include <errno.h>
 #include <string.h>

@@ -6,7 +6,7 @@
  * No locks and no state: they are safe wherever the guarded function is, and they outlive the
  * allocator. When none is loaded the page map is empty and every block is foreign.
  */
-#include "routes.h"
+#include "keeper/routes.h"
 
 #include "pages/pool.h"
 
