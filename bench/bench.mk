@@ -6,8 +6,9 @@ bench_alcove_bench_SOURCES = \
 	bench/baseline.c bench/bench.h bench/main.c bench/measure.c bench/peers.c bench/plot.c \
 	bench/report.c bench/run.c bench/work_batch.c bench/work_heaps.c \
 	bench/work_large.c bench/work_loader.c bench/work_memory.c bench/work_realloc.c bench/work_small.c \
-	bench/work_threads.c bench/work_unload.c bench/works.h bench/works.c
-bench_alcove_bench_CPPFLAGS = $(AM_CPPFLAGS) -DBENCH_PREFIX='"$(P)"' -DBENCH_SUFFIX='"@S@"'
+	bench/work_threads.c bench/work_unload.c bench/works.h bench/works.c \
+	loader/keeper/thunk_sizes.h loader/keeper/thunk_text.S
+bench_alcove_bench_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/loader -DBENCH_PREFIX='"$(P)"' -DBENCH_SUFFIX='"@S@"'
 bench_alcove_bench_LDADD = -lm
 
 # What it opens as a module: bench/.libs/plugin.so.

@@ -6,6 +6,8 @@
 #define _GNU_SOURCE
 #include "works.h"
 
+#include "keeper/thunk_sizes.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,10 +21,24 @@ static int heap_make(struct job *job, uint32_t *heap)
     return error;
 }
 
-static void heap_entries(const struct alcove_table *table, uint32_t heap, void *(**allocate)(size_t), void (**release)(void *))
+/* The loader's thunks, whose text is part of this program; one for each heap number below MOST_HEAPS. */
+struct {
+    uint64_t heap;
+    void *function;
+} thunk_ways[ALCOVE_ENTRY_COUNT][THUNKS] __attribute__((aligned(16), used, visibility("hidden")));
+extern const char thunks_malloc[] __attribute__((visibility("hidden"))), thunks_free[] __attribute__((visibility("hidden")));
+
+static void *thunk_make(const struct alcove_table *table, const char *text, enum alcove_entry which, uint32_t heap)
 {
-    *(void **)allocate = table->entry(ALCOVE_ENTRY_malloc, heap);
-    *(void **)release = table->entry(ALCOVE_ENTRY_free, heap);
+    thunk_ways[which][heap].heap = heap;
+    thunk_ways[which][heap].function = table->entry(which);
+    return (void *)(uintptr_t)(text + ((size_t)heap << THUNK_LG));
+}
+
+static void heap_thunks(const struct alcove_table *table, uint32_t heap, void *(**allocate)(size_t), void (**release)(void *))
+{
+    *(void **)allocate = thunk_make(table, thunks_malloc, ALCOVE_ENTRY_malloc, heap);
+    *(void **)release = thunk_make(table, thunks_free, ALCOVE_ENTRY_free, heap);
 }
 
 /* ---- routed against direct ---- */
@@ -33,7 +49,7 @@ void work_routed_pair(struct job *job)
     uint32_t heap;
     if (heap_make(job, &heap))
         return;
-    heap_entries(job->api.table, heap, &routed.malloc, &routed.free);
+    heap_thunks(job->api.table, heap, &routed.malloc, &routed.free);
     double best[2];
     best_ns_of_two(job->seconds, (body_function *const[]){body_pairs, body_pairs}, (void *const[]){&routed, &direct}, 1, best);
     job->value = best[0];
@@ -50,7 +66,7 @@ void work_routed_batch(struct job *job)
     uint32_t heap;
     if (heap_make(job, &heap))
         return;
-    heap_entries(job->api.table, heap, &routed.malloc, &routed.free);
+    heap_thunks(job->api.table, heap, &routed.malloc, &routed.free);
     double best[2];
     best_ns_of_two(job->seconds, (body_function *const[]){body_batch, body_batch}, (void *const[]){&routed, &direct}, BATCH, best);
     job->value = best[0];
@@ -141,7 +157,7 @@ static int heaps_prepare(struct job *job, struct heaps *many, struct heaps *one)
         uint32_t heap;
         if (heap_make(job, &heap))
             return -1;
-        heap_entries(job->api.table, heap, &many->malloc[i], &many->free[i]);
+        heap_thunks(job->api.table, heap, &many->malloc[i], &many->free[i]);
     }
     for (int i = 0; i < 1024; i++)
         many->size[i] = (uint32_t)random_between(&job->seed, 16, 512);

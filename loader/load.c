@@ -4,8 +4,9 @@
  */
 #include "loader.h"
 
+#include "keeper/territory.h"
+
 #include "ground/versions.h"
-#include "pages/pagemap.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 struct loader loader = {.lock = PTHREAD_MUTEX_INITIALIZER, .lifetime = PTHREAD_RWLOCK_INITIALIZER};
-_Atomic(const struct alcove_table *) loader_table;
+_Atomic(const struct alcove_table *) loader_tables[ALLOCATORS_MAX];
 
 #define SYMBOL_BYTES 256
 #define DRAIN_WAITS 5000 /* times 1 ms for another thread's unload */
@@ -78,6 +79,7 @@ static const struct {
     NEEDED(free), NEEDED(aligned_alloc), NEEDED(posix_memalign), NEEDED(malloc_usable_size), NEEDED(heap_create),
     NEEDED(heap_destroy), NEEDED(heap_limit), NEEDED(heap_stats), NEEDED(heap_malloc), NEEDED(heap_calloc),
     NEEDED(heap_aligned_alloc), NEEDED(heap_realloc), NEEDED(entry), NEEDED(owner), NEEDED(purge), NEEDED(detach_leaving),
+    NEEDED(heap_end), NEEDED(tick), NEEDED(heap_bins), NEEDED(heap_peak_reset), NEEDED(heap_unseal), NEEDED(heap_of),
 #undef NEEDED
 };
 
@@ -120,73 +122,96 @@ table_find(void *handle, const char *path, const char *prefix, int *code)
     return table;
 }
 
-/* A table that is at least as long as ours: an earlier, shorter one is copied, and functions that it lacks are NULL. With
- * the lock held, and no allocator loaded. */
+/* A table that is at least as long as ours: an earlier, shorter one is copied, and functions that it lacks are NULL. */
 static const struct alcove_table *
-table_complete(const struct alcove_table *table)
+table_complete(struct alcove_table *complete, const struct alcove_table *table)
 {
-    static struct alcove_table complete;
-    if (table->size >= sizeof complete)
+    if (table->size >= sizeof *complete)
         return table;
-    memset(&complete, 0, sizeof complete);
-    memcpy(&complete, table, table->size);
-    complete.size = sizeof complete;
-    return &complete;
+    memset(complete, 0, sizeof *complete);
+    memcpy(complete, table, table->size);
+    complete->size = sizeof *complete;
+    return complete;
 }
 
-/* With the lock held: make the table the one allocator. */
-static int
-allocator_attach(void *handle, const struct alcove_table *table, const char *path)
+/* A place for one more allocator; NULL: there is none. Number 0 is nobody's. */
+static struct allocator *
+place_find(void)
 {
+    for (unsigned number = 1; number < ALLOCATORS_MAX; number++)
+        if (loader.allocators[number].id == NULL) {
+            loader.allocators[number].number = number;
+            return &loader.allocators[number];
+        }
+    return NULL;
+}
+
+static int
+attach_fail(int error, const char *path)
+{
+    if (error == EBUSY)
+        return fail(ALCOVE_EBUSY, "%s is in use already: another loader or the host itself has loaded it", path);
+    return fail_errno(ALCOVE_EABI, error, "%s does not accept what this loader lends: it is of another version", path);
+}
+
+/* With the lock held: make the table an allocator. */
+static int
+allocator_attach(void *handle, const struct alcove_table *table, const char *path, alcove_allocator **out)
+{
+    struct allocator *allocator = place_find();
+    if (allocator == NULL)
+        return fail(ALCOVE_EBUSY, "%d allocators are loaded, and that is the most. Unload one before %s", ALLOCATORS_MAX - 1, path);
+    int error = crossings_begin(allocator);
+    if (error != 0)
+        return fail_errno(ALCOVE_ENOMEM, error, "no memory for the records of %s", path);
     struct alcove_services services;
-    services_fill(&services);
-    loader.serial++;
-    atomic_store(&loader.generation, loader.serial);
-    int error = table->attach(&services);
+    services_fill(&services, allocator);
+    error = table->attach(&services);
     if (error != 0) {
-        atomic_store(&loader.generation, 0);
-        if (error == EBUSY)
-            return fail(ALCOVE_EBUSY, "%s is in use already: another loader or the host itself has loaded it", path);
-        return fail_errno(ALCOVE_EABI, error, "%s does not accept what this loader lends: it was configured for another version, or not for "
-                          "--with-lg-page=%d and --with-lg-vaddr=%d, as the loader was",
-                          path, ALCOVE_LG_PAGE, ALCOVE_LG_VADDR);
+        services_return(allocator);
+        return attach_fail(error, path);
     }
-    loader.id = (alcove_allocator *)(loader.serial << 4 | 1);
-    loader.handle = handle;
-    loader.table = table_complete(table);
-    loader.origin = table;
-    loader.references = 1;
-    atomic_store(&loader_table, loader.table);
+    loader.serial++;
+    *out = allocator->id = (alcove_allocator *)(loader.serial << 4 | 1);
+    allocator->handle = handle;
+    allocator->table = table_complete(&allocator->complete, table);
+    allocator->origin = table;
+    allocator->references = 1;
+    allocator->users = 0;
+    loader.loaded++;
+    atomic_store(&loader_tables[allocator->number], allocator->table);
     return ALCOVE_OK;
 }
 
 int
-allocator_detach(bool leaving)
+allocator_detach(struct allocator *allocator, bool leaving)
 {
-    loader.leaving = leaving;
-    loader.detaching = true;
+    allocator->leaving = leaving;
+    allocator->detaching = true;
     pthread_rwlock_wrlock(&loader.lifetime);
-    const struct alcove_table *table = loader.table;
-    int error = table == NULL ? 0 : leaving ? table->detach_leaving() : table->detach();
-    if (error == 0) {
-        atomic_store(&loader_table, NULL);
-        atomic_store(&loader.generation, 0);
-    }
+    int error = leaving ? allocator->table->detach_leaving() : allocator->table->detach();
+    if (error == 0)
+        atomic_store(&loader_tables[allocator->number], NULL);
     pthread_rwlock_unlock(&loader.lifetime);
-    if (error != 0) {
-        loader.detaching = false;
+    allocator->detaching = false;
+    if (error != 0)
         return fail_errno(ALCOVE_ESYSTEM, error, "the allocator cannot be detached");
-    }
-    if (!atomic_load(&loader_pagemap.left)) /* guards know which blocks were left */
+    services_return(allocator);
+    crossings_end_all(allocator);
+    allocator->id = NULL;
+    loader.loaded--;
+    if (loader.loaded == 0 && !territory_has_left()) /* guards know what was left */
         guards_remove();
-    crossings_end_all();
-    loader.id = NULL;
-    loader.table = NULL;
-    loader.origin = NULL;
-    loader.handle = NULL;
-    loader.references = 0;
-    loader.detaching = false;
     return ALCOVE_OK;
+}
+
+static struct allocator *
+allocator_of(const void *handle)
+{
+    for EACH_ALLOCATOR(allocator)
+        if (allocator->handle == handle)
+            return allocator;
+    return NULL;
 }
 
 /* Take an opened library into service. On success the handle is the loader's. */
@@ -194,19 +219,16 @@ static int
 allocator_enter(void *handle, const struct alcove_table *table, const char *path, alcove_allocator **out)
 {
     int code = ALCOVE_OK;
-    bool surplus = false;
     loader_enter();
-    if (loader.id == NULL) {
-        code = allocator_attach(handle, table, path);
-    } else if (loader.handle == handle) {
-        loader.references++;
-        surplus = true;
+    struct allocator *known = allocator_of(handle);
+    if (known == NULL) {
+        code = allocator_attach(handle, table, path, out);
     } else {
-        code = fail(ALCOVE_EBUSY, "another allocator is loaded; unload it before %s", path);
+        known->references++;
+        *out = known->id;
     }
-    *out = loader.id;
     loader_leave();
-    if (surplus)
+    if (known != NULL)
         dlclose(handle); /* one reference is enough, ours are counted */
     return code;
 }
@@ -324,37 +346,35 @@ heap_options(const char *name, uint64_t limit)
         .size = sizeof(struct alcove_heap_options),
         .limit = limit,
         .name = name,
-        .seal = loader.table->heap_unseal != NULL ? &loader : NULL, /* an earlier allocator knows of no seals */
+        .seal = &loader,
     };
 }
 
 void
-heap_give_up(uint32_t heap)
+heap_give_up(struct allocator *allocator, uint32_t heap)
 {
-    if (loader.table->heap_unseal != NULL)
-        loader.table->heap_unseal(heap, &loader);
-    if (loader.table->heap_end != NULL) /* else the heap stays until the allocator goes */
-        loader.table->heap_end(heap);
+    allocator->table->heap_unseal(heap, &loader);
+    allocator->table->heap_end(heap);
 }
 
 void
-heap_drop(uint32_t heap)
+heap_drop(struct allocator *allocator, uint32_t heap)
 {
-    if (loader.table->heap_unseal != NULL)
-        loader.table->heap_unseal(heap, &loader);
-    crossings_end(heap); /* an earlier allocator does not tell */
-    loader.table->heap_destroy(heap);
+    allocator->table->heap_unseal(heap, &loader);
+    allocator->table->heap_destroy(heap);
 }
 
-int
-allocator_check(const alcove_allocator *allocator)
+struct allocator *
+allocator_find(const alcove_allocator *id, int *code)
 {
-    if (allocator == NULL)
-        return fail(ALCOVE_EINVAL, "the allocator handle is NULL; load() gives one");
-    if (allocator != loader.id)
-        return fail(ALCOVE_ECLOSED, "the allocator handle %p is not valid: it was unloaded, or never was one",
-                    (const void *)allocator);
-    return ALCOVE_OK;
+    *code = ALCOVE_OK;
+    for EACH_ALLOCATOR(allocator)
+        if (allocator->id == id)
+            return allocator;
+    *code = id == NULL ? fail(ALCOVE_EINVAL, "the allocator handle is NULL; load() gives one")
+                       : fail(ALCOVE_ECLOSED, "the allocator handle %p is not valid: it was unloaded, or never was one",
+                              (const void *)id);
+    return NULL;
 }
 
 /* Append to a text that has `size` bytes and holds `used`; returns what it holds then. */
@@ -368,29 +388,39 @@ text_append(char *text, size_t size, size_t used, const char *format, ...)
     return length > 0 ? used + (size_t)length : used;
 }
 
+/* An allocator's modules, one after the other. */
+static const struct module *
+module_next(const struct allocator *allocator, const struct module *from)
+{
+    while (from != NULL && from->allocator != allocator)
+        from = from->next;
+    return from;
+}
+
 static int
-modules_open_fail(void)
+modules_open_fail(const struct allocator *allocator)
 {
     char text[512] = "";
     size_t used = 0;
     unsigned count = 0;
-    for (const struct module *module = loader.modules; module != NULL; module = module->next, count++)
+    for (const struct module *module = module_next(allocator, loader.modules); module != NULL;
+         module = module_next(allocator, module->next), count++)
         used = text_append(text, sizeof text, used, "%s%s", count != 0 ? ", " : "", module->name);
     return fail(ALCOVE_EBUSY, "%u module%s open: %s. Close %s first", count, count == 1 ? " is" : "s are", text,
                 count == 1 ? "it" : "them");
 }
 
 static int
-blocks_live_fail(const struct alcove_info *info)
+blocks_live_fail(const struct allocator *allocator, const struct alcove_info *info)
 {
     char text[512] = "";
     size_t used = 0;
     struct alcove_heap_stats stats;
     struct side side;
     for (uint32_t heap = 0; heap < ALCOVE_HEAP_MAX; heap++)
-        if (loader.table->heap_stats(heap, &stats) == 0 && stats.live_blocks != 0)
+        if (allocator->table->heap_stats(heap, &stats) == 0 && stats.live_blocks != 0)
             used = text_append(text, sizeof text, used, "%s%llu of %s", used != 0 ? ", " : "",
-                               (unsigned long long)stats.live_blocks, crossings_side(&side, heap));
+                               (unsigned long long)stats.live_blocks, crossings_side(&side, allocator, heap));
     bool one = info->live_blocks == 1;
     return fail(ALCOVE_EBUSY, "%llu block%s with %llu bytes %s live (%s). Free %s first, or pass ALCOVE_UNLOAD_RELEASE or ALCOVE_UNLOAD_LEAVE",
                 (unsigned long long)info->live_blocks, one ? "" : "s", (unsigned long long)info->live_bytes,
@@ -399,35 +429,33 @@ blocks_live_fail(const struct alcove_info *info)
 
 /* With the lock held: may it go? *live: with blocks that are. */
 static int
-unload_check(unsigned flags, bool *live)
+unload_check(const struct allocator *allocator, unsigned flags, bool *live)
 {
-    int code = modules_unstick();
-    if (code != ALCOVE_OK)
-        return code;
-    if (loader.modules != NULL)
-        return modules_open_fail();
-    if (loader.users != 0)
+    if (module_next(allocator, loader.modules) != NULL)
+        return modules_open_fail(allocator);
+    if (allocator->users != 0)
         return fail(ALCOVE_EBUSY, "another thread is opening a module. Let it finish first");
     struct alcove_info info;
-    loader.table->info(&info);
+    allocator->table->info(&info);
     *live = info.live_blocks != 0;
-    return *live && flags == 0 ? blocks_live_fail(&info) : ALCOVE_OK;
+    return *live && flags == 0 ? blocks_live_fail(allocator, &info) : ALCOVE_OK;
 }
 
 int
-ALCOVE_PUBLIC(unload)(alcove_allocator *allocator, unsigned flags)
+ALCOVE_PUBLIC(unload)(alcove_allocator *id, unsigned flags)
 {
     if (flags != 0 && flags != ALCOVE_UNLOAD_RELEASE && flags != ALCOVE_UNLOAD_LEAVE)
         return fail(ALCOVE_EINVAL, "unload: flags 0x%x: ALCOVE_UNLOAD_RELEASE or ALCOVE_UNLOAD_LEAVE are known, one or the other", flags);
     void *handle = NULL;
     bool live = false;
+    int code;
     loader_enter();
-    int code = allocator_check(allocator);
-    if (code == ALCOVE_OK && loader.references > 1) {
-        loader.references--;
-    } else if (code == ALCOVE_OK && (code = unload_check(flags, &live)) == ALCOVE_OK) {
-        handle = loader.handle;
-        code = allocator_detach(live && flags == ALCOVE_UNLOAD_LEAVE);
+    struct allocator *allocator = allocator_find(id, &code);
+    if (allocator != NULL && allocator->references > 1) {
+        allocator->references--;
+    } else if (allocator != NULL && (code = unload_check(allocator, flags, &live)) == ALCOVE_OK) {
+        handle = allocator->handle;
+        code = allocator_detach(allocator, live && flags == ALCOVE_UNLOAD_LEAVE);
         if (code == ALCOVE_OK) {
             loader.passing++;
             loader.draining = true;
@@ -445,10 +473,12 @@ ALCOVE_PUBLIC(unload)(alcove_allocator *allocator, unsigned flags)
 }
 
 const struct alcove_table *
-ALCOVE_PUBLIC(table_of)(alcove_allocator *allocator)
+ALCOVE_PUBLIC(table_of)(alcove_allocator *id)
 {
+    int code;
     loader_enter();
-    const struct alcove_table *table = allocator_check(allocator) == ALCOVE_OK ? loader.table : NULL;
+    struct allocator *allocator = allocator_find(id, &code);
+    const struct alcove_table *table = allocator != NULL ? allocator->table : NULL;
     loader_leave();
     return table;
 }

@@ -9,9 +9,10 @@
  *   object    anything the dynamic linker has mapped: the program, libc, a plugin (elf/imports.h)
  *   import    a word in an object that holds the address of a function of another one (elf/imports.h)
  *   route     a name of the malloc family, and where imports of it lead (keeper/routes.h)
- *   entry     the allocator's function for one name and one heap; a module's imports lead there
+ *   entry     the allocator's function for one name
+ *   thunk     what a module's imports lead to: it goes on to the entry with the module's heap (keeper/thunks.h)
  *   guard     the loader's function for a release (free, realloc ...); everyone else's imports of
- *             those names lead there, and it asks the page map whose the block is (keeper/guards.c)
+ *             those names lead there, and it asks the territory map whose the block is (keeper/guards.c)
  *   crossing  a block released by code that is not its owner (keeper/crossings.c)
  *   handle    what a caller holds: a serial number in a pointer's clothes, never dereferenced and
  *             never used twice, so a stale one is always recognised
@@ -47,46 +48,70 @@
 #define LIMIT_MOST ((uint64_t)1 << 47)   /* bytes; more than a process can map */
 #define NAME_BYTES 64                    /* of a module's name in reports, final 0 included */
 
-/* An open plugin. Lives from module_open to the end of module_close, or until it is not stuck any more; the name is lent to
- * callers. */
+/* An open plugin. Lives from module_open to the end of module_close; the name is lent to callers. */
 struct module {
     struct module *next;
     alcove_module *id;
+    struct allocator *allocator;
     void *handle;         /* dlopen's */
     const void *dynamic;  /* address of its dynamic section, which tells mapped objects apart */
-    uint32_t heap;        /* ALCOVE_HEAP_NONE when its policy is off */
+    uint32_t heap;        /* the allocator's number of it; ALCOVE_HEAP_NONE when its policy is off */
+    uint32_t thunks;      /* its thunks' number; 0 when it has none */
     uint32_t imports_routed;
     unsigned users;       /* calls that use `handle` without the lock */
     bool closing;
-    bool stuck;           /* closed, but its imports cannot be led back yet: until then its heap and the allocator stay */
-    void *entries[ALCOVE_ENTRY_COUNT]; /* NULL: the allocator does not know that name */
+    bool given_away;      /* somebody may have an address of its thunks for good */
+    void *entries[ALCOVE_ENTRY_COUNT]; /* its thunks; NULL: the allocator does not know that name */
     char name[NAME_BYTES];
 };
 
-/* The one allocator a loader has at a time, and what hangs on it. */
+#define ALLOCATORS_MAX 64 /* loaded at a time */
+
+/* A loaded allocator. Its place in loader.allocators is its number in the territory map. */
+struct allocator {
+    alcove_allocator *id;   /* NULL: this place is free */
+    void *handle;           /* dlopen's */
+    const struct alcove_table *table;  /* as long as ours: the allocator's own, or else `complete` */
+    const struct alcove_table *origin; /* in the allocator */
+    struct alcove_table complete;
+    struct record *records; /* of its heaps (keeper/crossings.c) */
+    uint32_t records_end;   /* none from this one on was written since it was loaded */
+    unsigned number;
+    unsigned references;    /* calls of load that unload has to match */
+    unsigned users;         /* calls that use the table without the lock */
+    bool detaching, leaving; /* it is being taken out of service: in what detach_leaving() does, or detach() */
+};
+
+/* What a loader has. */
 struct loader {
     pthread_mutex_t lock;
-    alcove_allocator *id;   /* NULL: none is loaded */
-    void *handle;           /* dlopen's */
-    const struct alcove_table *table;  /* as long as ours: the allocator's own, or else a copy (load.c) */
-    const struct alcove_table *origin; /* in the allocator */
-    unsigned references;    /* calls of load that unload has to match */
-    bool detaching, leaving; /* it is being taken out of service: in what detach_leaving() does, or detach() */
+    struct allocator allocators[ALLOCATORS_MAX]; /* number 0 is nobody's */
+    unsigned loaded;        /* how many */
     unsigned passing;       /* calls of load and unload with a dlopen reference of their own */
     bool draining;          /* a detached allocator is mapped until `passing` is 0 */
     unsigned drains;        /* how often that has been so */
-    unsigned users;         /* calls that use the table without the lock */
     struct module *modules;
     uintptr_t serial;       /* of the last handle */
 
-    /* A thread that ends calls into the allocator under the read side; unload takes the write side. */
+    /* A thread that ends calls into allocators under the read side; unload takes the write side. */
     pthread_rwlock_t lifetime;
-    _Atomic uintptr_t generation; /* of the allocator that is loaded; 0: none */
 };
 extern struct loader loader;
 
-/* The table, for guards and callbacks, which have no lock. */
-extern _Atomic(const struct alcove_table *) loader_table;
+/* Tables of the allocators that are loaded, by number, for guards and callbacks, which have no lock. */
+extern _Atomic(const struct alcove_table *) loader_tables[ALLOCATORS_MAX];
+
+/* The next allocator that is loaded, from this one on; NULL: none. */
+static inline struct allocator *
+allocator_next(struct allocator *from)
+{
+    for (; from < loader.allocators + ALLOCATORS_MAX; from++)
+        if (from->id != NULL)
+            return from;
+    return NULL;
+}
+
+#define EACH_ALLOCATOR(a) (struct allocator *a = allocator_next(loader.allocators); a != NULL; a = allocator_next(a + 1))
 
 /* --- error.c: the calling thread's message. Both return `code`. */
 int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -119,44 +144,47 @@ void guard_free(void *block);
 void *guard_realloc(void *block, size_t size);
 void *guard_reallocarray(void *block, size_t count, size_t size);
 size_t guard_usable_size(void *block);
+/* What modules of an allocator release that is not its own (struct alcove_services): as guards do, for any other. */
+void foreign_free(void *lender, void *block);
+void *foreign_realloc(void *lender, void *block, size_t size);
+size_t foreign_usable_size(void *lender, void *block);
 
 /* --- keeper/crossings.c: per heap, who released whose. Heaps are registered with the lock held. */
-void crossings_start(uint32_t heap, const char *name, enum alcove_policy policy);
-void crossings_read(uint32_t heap, uint64_t *outside, uint64_t *foreign);
+/* Have room for an allocator's heaps. 0 or an errno value. */
+int crossings_begin(struct allocator *allocator);
+void crossings_start(struct allocator *allocator, uint32_t heap, const char *name, enum alcove_policy policy);
+void crossings_read(const struct allocator *allocator, uint32_t heap, uint64_t *outside, uint64_t *foreign);
 /* The heap is no module's any more. By any thread, without a lock: the allocator calls it, too (struct alcove_services). */
-void crossings_end(uint32_t heap);
-void crossings_end_all(void); /* with the lock held */
+void crossings_end(void *allocator, uint32_t heap);
+void crossings_end_all(struct allocator *allocator); /* with the lock held */
 /* A heap as messages name it: by its module if it has one, else by its number. The text may be in *out. */
 struct side {
     char text[NAME_BYTES + 16];
 };
-const char *crossings_side(struct side *out, uint32_t heap);
-/* A block of `owner` is released by code that belongs to no module, which `caller` points into. */
-void crossing_outside(uint32_t owner, const void *block, const void *caller);
+const char *crossings_side(struct side *out, const struct allocator *allocator, uint32_t heap);
+/* A block of a heap is released by code that belongs to no module, which `caller` points into. */
+void crossing_outside(struct allocator *allocator, uint32_t owner, const void *block, const void *caller);
 /* The same by a module: the allocator's callback (struct alcove_services). */
-void crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usable);
+void crossing_by_module(void *allocator, uint32_t module, uint32_t owner, void *block, size_t usable);
 
-/* --- keeper/services.c: what the loader lends to the allocator. */
+/* --- keeper/services.c: what the loader lends to allocators. */
 /* Before the first load: keys, fork handler, staying mapped. 0 or a code with message, and then it may be called again. */
 int services_start(void);
-void services_fill(struct alcove_services *services);
-extern struct pagemap loader_pagemap;
-
-/* --- module.c */
-/* With the lock held: try again to lead back the imports of modules that are closed. 0, or a code with its message set. */
-int modules_unstick(void);
+void services_fill(struct alcove_services *services, struct allocator *allocator);
+/* The allocator is gone, and its slots in static TLS are null in every thread. */
+void services_return(const struct allocator *allocator);
 
 /* --- load.c */
 /* With the lock held: take the allocator out of service. Nothing but dlclose may follow. Where it was begun, it goes on. */
-int allocator_detach(bool leaving);
+int allocator_detach(struct allocator *allocator, bool leaving);
 /* Options of a caller that options_read() could not read. */
 int options_fail(const char *function, uint32_t size, size_t known);
-/* With the lock held: 0 if it is the loaded allocator, else ECLOSED with a message. */
-int allocator_check(const alcove_allocator *allocator);
+/* With the lock held: a loaded allocator. NULL: *code and a message: it is none. */
+struct allocator *allocator_find(const alcove_allocator *id, int *code);
 /* With the lock held: options for heaps that only we can end or destroy, and how. */
 struct alcove_heap_options heap_options(const char *name, uint64_t limit);
-void heap_give_up(uint32_t heap); /* it ends when nobody uses it any more */
-void heap_drop(uint32_t heap);    /* now */
+void heap_give_up(struct allocator *allocator, uint32_t heap); /* it ends when nobody uses it any more */
+void heap_drop(struct allocator *allocator, uint32_t heap);    /* now */
 
 #pragma GCC visibility pop
 #endif

@@ -8,7 +8,8 @@ libloadcore_la_SOURCES = \
 	loader/error.c loader/load.c loader/loader.h loader/module.c \
 	loader/elf/file.c loader/elf/imports.c loader/elf/imports.h \
 	loader/keeper/crossings.c loader/keeper/guards.c loader/keeper/routes.c loader/keeper/routes.h \
-	loader/keeper/scan.c loader/keeper/services.c
+	loader/keeper/scan.c loader/keeper/services.c loader/keeper/territory.c loader/keeper/territory.h \
+	loader/keeper/thunk_sizes.h loader/keeper/thunk_text.S loader/keeper/thunks.c loader/keeper/thunks.h
 
 libloadcore_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/loader -DALCOVE_LIBDIR_MODULE='"$(libdir)/libalcove@S@.so"'
 libloadcore_la_CFLAGS = $(AM_CFLAGS) -fvisibility=hidden -fno-semantic-interposition

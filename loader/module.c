@@ -2,7 +2,7 @@
  * Opens plugins as modules with heaps of their own, tells what they use, and closes them.
  * A module's record belongs to the list in struct loader, under the loader's lock.
  */
-#include "keeper/routes.h"
+#include "keeper/thunks.h"
 
 #include "ground/versions.h"
 
@@ -22,6 +22,7 @@ struct routing {
     const route_targets *to;
     const char *refusal; /* why it cannot be a module; NULL: it can */
     uint32_t count;
+    bool addresses; /* some are such as a plugin could have given away */
     int error;
     bool found;
 };
@@ -31,7 +32,7 @@ struct routing {
 static const char *
 module_refusal(const struct object *object)
 {
-    if (object_holds(object, (uintptr_t)loader.origin))
+    if (object_is_allocator(object))
         return "it is the allocator";
     if (object_holds(object, (uintptr_t)&loader))
         return "it holds the loader";
@@ -56,7 +57,7 @@ object_route(struct dl_phdr_info *info, size_t size, void *argument)
     } else {
         routing->refusal = module_refusal(&object);
         if (routing->refusal == NULL && routing->to != NULL)
-            routing->error = routes_claim(&object, *routing->to, &routing->count);
+            routing->error = routes_claim(&object, *routing->to, &routing->count, &routing->addresses);
     }
     return 1;
 }
@@ -68,25 +69,6 @@ module_unroute(const struct module *module)
     struct routing routing = {.dynamic = module->dynamic, .from = &module->entries, .to = &route_resting};
     objects_walk(object_route, &routing);
     return routing.error;
-}
-
-int
-modules_unstick(void)
-{
-    for (struct module **link = &loader.modules, *module; (module = *link) != NULL;) {
-        if (!module->stuck) {
-            link = &module->next;
-            continue;
-        }
-        int error = module_unroute(module);
-        if (error != 0)
-            return fail_errno(ALCOVE_ESYSTEM, error, "cannot lead the imports of module \"%s\" back, which is closed but still "
-                              "loaded, for others hold it open", module->name);
-        heap_give_up(module->heap);
-        *link = module->next;
-        free(module);
-    }
-    return ALCOVE_OK;
 }
 
 /* With the lock held: the module of a handle. NULL, *code and a message: it is none. */
@@ -121,13 +103,46 @@ heap_create_fail(const struct module *module, int error)
     return fail_errno(error == ENOMEM ? ALCOVE_ENOMEM : ALCOVE_EINVAL, error, "no heap for %s", module->name);
 }
 
-/* With the lock held: keep the record of a module that is not open, for its imports cannot be led back now. */
+/* With the lock held: lead the imports back where they led, and give the thunks up. Where an import cannot be led back now they are
+ * nobody's any more: they lead to libc for ever. */
 static void
-module_stick(struct module *module)
+module_thunks_end(struct module *module)
 {
-    module->closing = module->stuck = true;
-    module->next = loader.modules;
-    loader.modules = module;
+    if (module->thunks == THUNK_NONE)
+        return;
+    thunks_rest(module->thunks);
+    if (module_unroute(module) == 0)
+        thunks_give(module->thunks, module->given_away);
+    module->thunks = THUNK_NONE;
+}
+
+/* With the lock held: have thunks that lead to the module's heap. */
+static int
+module_thunks_begin(struct module *module)
+{
+    module->thunks = thunks_take();
+    if (module->thunks == THUNK_NONE)
+        return fail(ALCOVE_ENOMEM, "no thunks for %s: %d modules are open, and that is the most. Close one", module->name, THUNKS - 1);
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
+        void *entry = module->allocator->table->entry((enum alcove_entry)which);
+        if (entry == NULL)
+            continue;
+        thunk_lead((enum alcove_entry)which, module->thunks, entry, module->heap);
+        module->entries[which] = thunk_of((enum alcove_entry)which, module->thunks);
+    }
+    return ALCOVE_OK;
+}
+
+/* With the lock held: lead the module's imports to its thunks. */
+static int
+module_lead(struct module *module)
+{
+    struct routing routing = {.dynamic = module->dynamic, .to = &module->entries};
+    objects_walk(object_route, &routing);
+    module->imports_routed = routing.count;
+    module->given_away = routing.addresses;
+    return routing.error == 0 ? ALCOVE_OK
+                              : fail_errno(ALCOVE_ESYSTEM, routing.error, "cannot rewrite the imports of %s", module->name);
 }
 
 /* With the lock held: make a heap, and lead the module's imports to it. */
@@ -135,36 +150,29 @@ static int
 module_route(struct module *module, const struct alcove_module_options *options)
 {
     struct alcove_heap_options heap = heap_options(module->name, options->limit);
-    int error = loader.table->heap_create(&heap, &module->heap);
+    int error = module->allocator->table->heap_create(&heap, &module->heap);
     if (error != 0) {
         module->heap = ALCOVE_HEAP_NONE;
         return heap_create_fail(module, error);
     }
-    crossings_start(module->heap, module->name, options->policy);
-
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
-        module->entries[which] = loader.table->entry((enum alcove_entry)which, module->heap);
-    struct routing routing = {.dynamic = module->dynamic, .to = &module->entries};
-    objects_walk(object_route, &routing);
-    module->imports_routed = routing.count;
-    if (routing.error == 0)
-        return ALCOVE_OK;
-    if (module_unroute(module) == 0)
-        heap_give_up(module->heap); /* threads of a library that was mapped before may have come in */
-    else
-        module_stick(module);
-    return fail_errno(ALCOVE_ESYSTEM, routing.error, "cannot rewrite the imports of %s", module->name);
+    crossings_start(module->allocator, module->heap, module->name, options->policy);
+    int code = module_thunks_begin(module);
+    if (code == ALCOVE_OK)
+        code = module_lead(module);
+    if (code != ALCOVE_OK) {
+        module_thunks_end(module);
+        heap_give_up(module->allocator, module->heap); /* threads of a library that was mapped before may have come in */
+    }
+    return code;
 }
 
 /* With the lock held: may this object become a module? */
 static int
 module_check(const struct module *module, const char *path)
 {
-    int code = modules_unstick();
     for (const struct module *other = loader.modules; other != NULL; other = other->next)
         if (other->dynamic == module->dynamic)
-            return other->stuck ? code : fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\". Close that one first", path,
-                                              other->name);
+            return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\". Close that one first", path, other->name);
     struct routing routing = {.dynamic = module->dynamic};
     objects_walk(object_route, &routing);
     if (!routing.found)
@@ -212,7 +220,7 @@ module_wait_enter(const struct module *module)
     for (int wait = 0;; wait++) {
         int code = loader_enter();
         const struct module *other = loader.modules;
-        while (other != NULL && !(other->closing && !other->stuck && other->dynamic == module->dynamic))
+        while (other != NULL && !(other->closing && other->dynamic == module->dynamic))
             other = other->next;
         if (other == NULL || wait == CLOSE_WAITS)
             return code;
@@ -254,7 +262,7 @@ module_enter(struct module *module, const char *path, const struct alcove_module
 }
 
 int
-ALCOVE_PUBLIC(module_open)(alcove_allocator *allocator, const char *path, const struct alcove_module_options *given,
+ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct alcove_module_options *given,
                            alcove_module **out)
 {
     struct alcove_module_options options;
@@ -267,39 +275,37 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *allocator, const char *path, const 
         return code;
 
     loader_enter();
-    code = allocator_check(allocator);
-    if (code == ALCOVE_OK)
-        loader.users++; /* it cannot be unloaded while we are without the lock */
+    struct allocator *allocator = allocator_find(id, &code);
+    if (allocator != NULL)
+        allocator->users++; /* it cannot be unloaded while we are without the lock */
     loader_leave();
-    if (code != ALCOVE_OK)
+    if (allocator == NULL)
         return code;
 
     struct module *module = calloc(1, sizeof *module);
     if (module == NULL) {
         code = fail(ALCOVE_ENOMEM, "no memory for the record of %s", path);
     } else {
+        module->allocator = allocator;
         module->heap = ALCOVE_HEAP_NONE;
         module_name(module, path, options.name);
         code = module_load(module, path, options.dlopen_flags);
     }
     bool loaded = code == ALCOVE_OK;
-    alcove_module *id = NULL;
+    alcove_module *opened = NULL;
     int guard_code = loaded ? module_wait_enter(module) : loader_enter();
     if (loaded)
         code = guard_code != ALCOVE_OK ? guard_code : module_enter(module, path, &options);
     if (code == ALCOVE_OK)
-        id = module->id;
-    loader.users--;
-    void *handle = module != NULL ? module->handle : NULL;
-    if (module != NULL && module->stuck)
-        module = NULL; /* it is in the list */
+        opened = module->id;
+    allocator->users--;
     loader_leave();
     if (code == ALCOVE_OK) {
-        *out = id;
+        *out = opened;
         return ALCOVE_OK;
     }
     if (loaded)
-        dlclose(handle);
+        dlclose(module->handle);
     free(module);
     return code;
 }
@@ -345,8 +351,8 @@ ALCOVE_PUBLIC(module_stats)(alcove_module *id, struct alcove_module_stats *out)
         out->name = module->name;
         out->imports_routed = module->imports_routed;
         if (module->heap != ALCOVE_HEAP_NONE)
-            loader.table->heap_stats(module->heap, &out->heap);
-        crossings_read(module->heap, &out->released_outside, &out->released_foreign);
+            module->allocator->table->heap_stats(module->heap, &out->heap);
+        crossings_read(module->allocator, module->heap, &out->released_outside, &out->released_foreign);
     }
     loader_leave();
     return code;
@@ -373,7 +379,7 @@ ALCOVE_PUBLIC(module_limit)(alcove_module *id, uint64_t limit)
     struct module *module = module_find(id, &code);
     if (module != NULL && module->heap == ALCOVE_HEAP_NONE)
         code = fail(ALCOVE_EINVAL, "module \"%s\" has no heap to limit: its policy is off", module->name);
-    else if (module != NULL && loader.table->heap_limit(module->heap, limit) != 0)
+    else if (module != NULL && module->allocator->table->heap_limit(module->heap, limit) != 0)
         code = fail(ALCOVE_EINVAL, "the allocator does not accept a limit of %llu bytes for module \"%s\"",
                     (unsigned long long)limit, module->name);
     loader_leave();
@@ -387,15 +393,14 @@ module_settle(struct module *module, unsigned flags, struct alcove_report *repor
     snprintf(report->name, sizeof report->name, "%s", module->name);
     if (module->heap == ALCOVE_HEAP_NONE)
         return;
-    module->stuck = module_unroute(module) != 0;
-    loader.table->heap_stats(module->heap, &report->heap);
-    crossings_read(module->heap, &report->released_outside, &report->released_foreign);
-    if (module->stuck) {
-        report->kept = report->heap.live_blocks != 0;
-    } else if (flags & ALCOVE_CLOSE_DROP) {
-        heap_drop(module->heap);
+    struct allocator *allocator = module->allocator;
+    module_thunks_end(module);
+    allocator->table->heap_stats(module->heap, &report->heap);
+    crossings_read(allocator, module->heap, &report->released_outside, &report->released_foreign);
+    if (flags & ALCOVE_CLOSE_DROP) {
+        heap_drop(allocator, module->heap);
     } else {
-        heap_give_up(module->heap); /* an empty one may have a thread inside, too */
+        heap_give_up(allocator, module->heap); /* an empty one may have a thread inside, too */
         report->kept = report->heap.live_blocks != 0;
     }
 }
@@ -431,10 +436,7 @@ ALCOVE_PUBLIC(module_close)(alcove_module *id, unsigned flags, struct alcove_rep
     struct module **link = &loader.modules;
     while (*link != module)
         link = &(*link)->next;
-    if (module->stuck)
-        module = NULL; /* it stays in the list */
-    else
-        *link = module->next;
+    *link = module->next;
     loader_leave();
     free(module);
     return ALCOVE_OK;

@@ -15,7 +15,7 @@ libalcore_la_SOURCES = \
 	src/pages/base.h src/pages/base.c src/pages/decay.h src/pages/decay.c \
 	src/pages/giants.h src/pages/giants.c src/pages/hooks.c src/pages/huge.c src/pages/purge.c \
 	src/pages/pagemap.h src/pages/pagemap.c src/pages/free_runs.h src/pages/free_runs.c \
-	src/pages/pool.h src/pages/pool.c src/pages/run.h src/pages/unmap.h src/pages/unmap.c \
+	src/pages/pool.h src/pages/pool.c src/pages/run.h src/pages/unmap.h src/pages/territory.c src/pages/territory.h src/pages/unmap.c \
 	src/heap/heap.h src/heap/large.h src/heap/large.c src/heap/slab.h src/heap/slab.c \
 	src/thread/arrays.h src/thread/arrays.c src/thread/cache.h src/thread/cache.c src/thread/cache_set.h src/thread/cache_set.c \
 	src/thread/fork.h src/thread/fork.c \
@@ -26,7 +26,7 @@ libalcore_la_SOURCES = \
 	src/stats/stats.h src/stats/stats.c \
 	src/api/aligned.c src/api/calloc.c src/api/heaps.c src/api/hot.h \
 	src/api/internal.h src/api/life.c src/api/life.h src/api/malloc.c src/api/origin.c src/api/origin.h src/api/realloc.c \
-	src/api/slow.c src/api/spare.h src/api/strdup.c src/api/table.c src/api/thunks.S \
+	src/api/slow.c src/api/spare.h src/api/strdup.c src/api/table.c \
 	src/api/usable_size.c \
 	src/heap/heap.c
 

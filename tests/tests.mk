@@ -25,7 +25,10 @@
 
 unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_conf tests/unit/test_decay tests/unit/test_fork_locks \
 	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_peak tests/unit/test_pool tests/unit/test_records \
-	tests/unit/test_sizeclass tests/unit/test_slab tests/unit/test_tls
+	tests/unit/test_sizeclass tests/unit/test_slab tests/unit/test_territory tests/unit/test_tls
+
+# Of the loader.
+tests_unit_test_territory_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/loader
 
 module_tests = tests/module/test_decay_purge tests/module/test_ended_threads \
 	tests/module/test_exhaustion tests/module/test_figures tests/module/test_fork tests/module/test_fork_amid_locks \

@@ -16,14 +16,16 @@
  *                  did not know reads as zero. The caller need not clear anything
  *   lists          have a stride, the size that the caller knows of one element
  *   entries        that the allocator does not know are NULL, and imports of that name are left alone
+ * ABI version 3 began when page maps became the allocators' own, and thunks the loader's. What is earlier does not work with it.
  *
  * Glossary
  *   allocator  a loaded copy of libalcove.so
  *   heap       slabs, statistics and limit of their own; heap 0 is the default
  *   owner      the heap that a block belongs to, found from its address
- *   entry      a function with the signature of a libc allocation function that
- *              works on one given heap (a thunk); what a module's imports are
- *              rewritten to
+ *   entry      the allocator's function for a libc allocation function: the same arguments, and
+ *              behind them the number of a heap. A loader leads a module's imports to it
+ *   territory  the addresses that are an allocator's, in units of ALCOVE_TERRITORY bytes: a
+ *              loader's guards ask whose a block is by them
  *   services   what a loader, which stays, lends to an allocator, which may go
  */
 #ifndef ALCOVE_TABLE_H
@@ -36,13 +38,16 @@
 extern "C" {
 #endif
 
-#define ALCOVE_ABI_VERSION 2u
+#define ALCOVE_ABI_VERSION 3u
 
 /* Heap numbers run from 0 to ALCOVE_HEAP_MAX - 1. */
-#define ALCOVE_HEAP_MAX 4096u
+#define ALCOVE_HEAP_MAX 16384u
 #define ALCOVE_HEAP_DEFAULT 0u
 /* Not a heap: code that belongs to no module (the host, libc), or a foreign block. */
 #define ALCOVE_HEAP_NONE 0xffffu
+
+/* Bytes that the territory is told in, and aligned to. */
+#define ALCOVE_TERRITORY ((size_t)1 << 22)
 
 /* Functions that can be routed. The order is part of the ABI: add at the end. */
 #define ALCOVE_ENTRIES(X) \
@@ -141,13 +146,12 @@ struct alcove_info {
 };
 
 /* What the loader lends. It must outlive the allocator. Each member may be zero, or lie beyond `size`: the
- * allocator then does without. */
+ * allocator then does without. Functions get `lender` back. Those of the territory and heap_gone are called with locks held: they must
+ * not wait for long, nor call the allocator. */
 struct alcove_services {
-    uint32_t abi_version; /* ALCOVE_ABI_VERSION. Version 1 had the same services, and is accepted too */
+    uint32_t abi_version; /* ALCOVE_ABI_VERSION */
     uint32_t size;        /* sizeof(struct alcove_services), at least ALCOVE_SERVICES_FIRST */
-
-    /* --with-lg-page and --with-lg-vaddr of the lender: the page map's shape. The allocator's must be the same. */
-    uint32_t lg_page, lg_vaddr;
+    void *lender;
 
     /* Offset from the thread pointer of a pointer in static TLS, null in every thread. */
     intptr_t tls_offset;
@@ -155,25 +159,31 @@ struct alcove_services {
     /* Called by a thread when it gets a record. The lender arranges for table->thread_exit() to be
      * called in that thread when it ends. Returns 0, or an errno value: the thread then does
      * without caches. */
-    int (*thread_started)(void);
+    int (*thread_started)(void *lender);
 
-    /* An empty page map (see src/pages/pagemap.h), whose tables stay mapped after the allocator has gone. */
-    struct pagemap *pagemap;
+    /* The allocator is about to have blocks in these addresses. Returns 0, or ENOMEM: it then does without them. */
+    int (*territory_reserve)(void *lender, uintptr_t base, size_t bytes);
+    /* They are the allocator's from now on. Of a mapping larger than 1 GiB only the beginning may be told. All were reserved. */
+    void (*territory_enter)(void *lender, uintptr_t base, size_t bytes);
+    /* They are not any more, and may be somebody else's next. */
+    void (*territory_leave)(void *lender, uintptr_t base, size_t bytes);
+    /* Pages, not all of a unit, that stay mapped for ever when the allocator goes, because blocks in them are live. The rest of the unit
+     * is somebody else's next. */
+    void (*territory_abandon)(void *lender, uintptr_t base, size_t bytes);
 
-    /* Where a release of a foreign block goes. */
-    void (*libc_free)(void *);
-    void *(*libc_realloc)(void *, size_t);
-    size_t (*libc_usable_size)(void *);
+    /* Where the release of a foreign block by a module goes. */
+    void (*foreign_free)(void *lender, void *block);
+    void *(*foreign_realloc)(void *lender, void *block, size_t size);
+    size_t (*foreign_usable_size)(void *lender, void *block);
 
     /* A module released what is not its own, before it is released.
      * caller: the heap of the module; owner: the block's heap, or ALCOVE_HEAP_NONE if foreign. */
-    void (*crossed)(uint32_t caller, uint32_t owner, void *block, size_t usable);
+    void (*crossed)(void *lender, uint32_t caller, uint32_t owner, void *block, size_t usable);
 
-    /* A heap has gone that was told to end, or was destroyed: its number may be another heap's next. Called with locks held, so it must not wait,
-     * nor call the allocator. */
-    void (*heap_gone)(uint32_t heap);
+    /* A heap has gone that was told to end, or was destroyed: its number may be another heap's next. */
+    void (*heap_gone)(void *lender, uint32_t heap);
 };
-#define ALCOVE_SERVICES_FIRST 16u /* up to the page map's shape */
+#define ALCOVE_SERVICES_FIRST 16u /* up to the lender */
 
 /* The functions may be called by any thread, but attach and detach, and none by a signal handler. */
 struct alcove_table {
@@ -181,7 +191,7 @@ struct alcove_table {
     uint32_t size;        /* sizeof(struct alcove_table), at least ALCOVE_TABLE_FIRST */
 
     /* Take over a loader's services. Must be the first call into a freshly loaded allocator; the
-     * struct is copied. Returns 0; EINVAL: a later ABI version, too short, or a page map of another shape; EBUSY: the allocator
+     * struct is copied. Returns 0; EINVAL: another ABI version, or too short; EBUSY: the allocator
      * is in use already. */
     int (*attach)(const struct alcove_services *services);
 
@@ -227,9 +237,9 @@ struct alcove_table {
     /* A block for realloc(NULL) comes from `heap`; an existing one stays with its owner. */
     void *(*heap_realloc)(uint32_t heap, void *block, size_t size);
 
-    /* The function, of the signature of libc's `which`, that works on `heap`. NULL: no such heap, or an entry that this
-     * allocator does not know: then imports of that name are left alone. */
-    void *(*entry)(enum alcove_entry which, uint32_t heap);
+    /* The entry for libc's `which`: the same arguments, and the heap's number (as a size_t) behind them. With the number of a heap that
+     * does not exist it works on the default one. NULL: this allocator does not know it: then imports of that name are left alone. */
+    void *(*entry)(enum alcove_entry which);
 
     /* Whose is this address? Never touches it. Fills *out and returns 1 if it is the allocator's, else 0. */
     int (*owner)(const void *address, struct alcove_owner *out);
@@ -238,15 +248,13 @@ struct alcove_table {
     void (*purge)(void);
 
     /* As detach, but blocks that are live stay mapped and readable for ever, with the rest of their pages. Nobody can
-     * free them; a lent page map keeps in mind where they are. */
+     * free them; the loader is told where they are. */
     int (*detach_leaving)(void);
-
-    /* What follows came after the first table of this ABI version. */
 
     /* Let a heap end as soon as it can: when its last block has been released and no thread can be inside of it any more. Its pages
      * go back to the system as they become free. Blocks that are live stay valid, and count for it; one for which
-     * realloc takes another is the default heap's from then on. Functions of entry() that somebody still has go on to work: what
-     * they allocate is the default heap's, until the number is given to another heap; numbers that were given up longest ago are
+     * realloc takes another is the default heap's from then on. Entries go on to work with its number: what they
+     * allocate is the default heap's, until the number is given to another heap; numbers that were given up longest ago are
      * given first. A thread that used the heap and sleeps since keeps it until its
      * caches are looked through again, once in hundreds of its calls or by tick(), or until it ends. 0; EINVAL: no such heap,
      * heap 0, or it is ending already; EPERM: it is sealed. */
@@ -272,8 +280,11 @@ struct alcove_table {
     /* Take the seal away that a heap was made with, so that it can be ended or destroyed. 0; EINVAL: no such heap; EPERM: it has
      * another seal, or none. */
     int (*heap_unseal)(uint32_t heap, const void *seal);
+
+    /* The heap of a block; ALCOVE_HEAP_NONE if it is not a live one. */
+    uint32_t (*heap_of)(const void *block);
 };
-#define ALCOVE_TABLE_FIRST 192u /* up to detach_leaving */
+#define ALCOVE_TABLE_FIRST 240u /* up to heap_of */
 
 #ifdef __cplusplus
 }

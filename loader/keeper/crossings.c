@@ -7,9 +7,11 @@
 #include "loader.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 struct record {
@@ -20,52 +22,66 @@ struct record {
     char name[NAME_BYTES];
 };
 
-static struct record records[ALCOVE_HEAP_MAX];
-static uint32_t records_end; /* no record from this one on was written since the allocator was loaded */
+#define RECORDS_BYTES (ALCOVE_HEAP_MAX * sizeof(struct record)) /* of which few are ever touched */
+
+/* Kept when the allocator goes, for the next one at its place. */
+int
+crossings_begin(struct allocator *allocator)
+{
+    if (allocator->records == NULL) {
+        void *p = mmap(NULL, RECORDS_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED)
+            return errno;
+        allocator->records = p;
+    }
+    return 0;
+}
 
 void
-crossings_start(uint32_t heap, const char *name, enum alcove_policy policy)
+crossings_start(struct allocator *allocator, uint32_t heap, const char *name, enum alcove_policy policy)
 {
-    struct record *record = &records[heap];
+    struct record *record = &allocator->records[heap];
     record->outside = 0;
     record->foreign = 0;
     record->strict = policy == ALCOVE_POLICY_STRICT;
     snprintf(record->name, sizeof record->name, "%s", name);
     record->named = true;
-    if (heap >= records_end)
-        records_end = heap + 1;
+    if (heap >= allocator->records_end)
+        allocator->records_end = heap + 1;
+}
+
+/* What was never written is not to become resident. */
+void
+crossings_end(void *lender, uint32_t heap)
+{
+    struct record *record = &((struct allocator *)lender)->records[heap];
+    if (record->named)
+        record->strict = record->named = false;
 }
 
 void
-crossings_end(uint32_t heap)
+crossings_end_all(struct allocator *allocator)
 {
-    records[heap].strict = false;
-    records[heap].named = false;
+    while (allocator->records_end > 0)
+        crossings_end(allocator, --allocator->records_end);
 }
 
 void
-crossings_end_all(void)
+crossings_read(const struct allocator *allocator, uint32_t heap, uint64_t *outside, uint64_t *foreign)
 {
-    while (records_end > 0)
-        crossings_end(--records_end);
-}
-
-void
-crossings_read(uint32_t heap, uint64_t *outside, uint64_t *foreign)
-{
-    *outside = heap < ALCOVE_HEAP_MAX ? records[heap].outside : 0;
-    *foreign = heap < ALCOVE_HEAP_MAX ? records[heap].foreign : 0;
+    *outside = heap < ALCOVE_HEAP_MAX ? allocator->records[heap].outside : 0;
+    *foreign = heap < ALCOVE_HEAP_MAX ? allocator->records[heap].foreign : 0;
 }
 
 const char *
-crossings_side(struct side *out, uint32_t heap)
+crossings_side(struct side *out, const struct allocator *allocator, uint32_t heap)
 {
     if (heap >= ALCOVE_HEAP_MAX)
         return "libc";
     if (heap == ALCOVE_HEAP_DEFAULT)
         return "the default heap";
-    if (records[heap].named)
-        snprintf(out->text, sizeof out->text, "module \"%s\"", records[heap].name);
+    if (allocator->records[heap].named)
+        snprintf(out->text, sizeof out->text, "module \"%s\"", allocator->records[heap].name);
     else
         snprintf(out->text, sizeof out->text, "heap %u", (unsigned)heap);
     return out->text;
@@ -73,35 +89,37 @@ crossings_side(struct side *out, uint32_t heap)
 
 /* In the middle of anyone's release: writes to the terminal itself, takes no memory. */
 static void __attribute__((noreturn, cold))
-strict_abort(const char *releaser, uint32_t owner, const void *block, size_t usable)
+strict_abort(const char *releaser, const struct allocator *allocator, uint32_t owner, const void *block, size_t usable)
 {
     struct side side;
     char text[512];
     int length = snprintf(text, sizeof text,
                           ALCOVE_PREFIX "loader: strict policy: %s released a block of %zu bytes at %p that belongs to %s\n",
-                          releaser, usable, block, crossings_side(&side, owner));
+                          releaser, usable, block, crossings_side(&side, allocator, owner));
     ssize_t ignored = write(STDERR_FILENO, text, (size_t)length < sizeof text ? (size_t)length : sizeof text - 1);
     (void)ignored;
     abort();
 }
 
 void
-crossing_outside(uint32_t owner, const void *block, const void *caller)
+crossing_outside(struct allocator *allocator, uint32_t owner, const void *block, const void *caller)
 {
     if (owner == ALCOVE_HEAP_DEFAULT || owner >= ALCOVE_HEAP_MAX)
         return;
-    atomic_fetch_add_explicit(&records[owner].outside, 1, memory_order_relaxed);
-    if (!atomic_load_explicit(&records[owner].strict, memory_order_relaxed))
+    struct record *record = &allocator->records[owner];
+    atomic_fetch_add_explicit(&record->outside, 1, memory_order_relaxed);
+    if (!atomic_load_explicit(&record->strict, memory_order_relaxed))
         return;
     Dl_info found;
     const char *object = dladdr(caller, &found) != 0 && found.dli_fname != NULL ? found.dli_fname : "code of no library";
-    const struct alcove_table *table = atomic_load(&loader_table);
-    strict_abort(object, owner, block, table != NULL ? table->malloc_usable_size((void *)block) : 0);
+    strict_abort(object, allocator, owner, block, allocator->table->malloc_usable_size((void *)block));
 }
 
 void
-crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usable)
+crossing_by_module(void *lender, uint32_t module, uint32_t owner, void *block, size_t usable)
 {
+    struct allocator *allocator = lender;
+    struct record *records = allocator->records;
     if (module >= ALCOVE_HEAP_MAX)
         return;
     atomic_fetch_add_explicit(&records[module].foreign, 1, memory_order_relaxed);
@@ -112,6 +130,6 @@ crossing_by_module(uint32_t module, uint32_t owner, void *block, size_t usable)
     }
     if (strict) {
         struct side side;
-        strict_abort(crossings_side(&side, module), owner, block, usable);
+        strict_abort(crossings_side(&side, allocator, module), allocator, owner, block, usable);
     }
 }

@@ -1,7 +1,7 @@
 /*
  * The table of routed names. Filled once, before the first load, and read-only afterwards.
  */
-#include "keeper/routes.h"
+#include "keeper/thunks.h"
 
 #include <dlfcn.h>
 #include <string.h>
@@ -99,14 +99,15 @@ routes_start(void)
     return ALCOVE_OK;
 }
 
-/* May this import be rewritten? */
+/* May this import be rewritten? `module`: it is to be a module's, so what thunk it leads to is of an earlier one, whose imports could
+ * not be led back. */
 static bool
-claimable(const struct object *object, const struct import *import, int which)
+claimable(const struct object *object, const struct import *import, int which, bool module)
 {
     void *value = import_value(import);
     if (value == NULL || route_original[which] == NULL)
         return false;
-    if (value == route_original[which] || value == route_guard[which] || value == stub[which])
+    if (value == route_original[which] || value == route_guard[which] || value == stub[which] || (module && thunk_is(value)))
         return true;
     /* Not bound yet: it leads into the object's own PLT, and not to a function of its own. libc's
      * call of its own realloc is one such. */
@@ -115,18 +116,19 @@ claimable(const struct object *object, const struct import *import, int which)
 }
 
 int
-routes_claim(const struct object *object, const route_targets to, uint32_t *count)
+routes_claim(const struct object *object, const route_targets to, uint32_t *count, bool *addresses)
 {
     struct import_cursor cursor = imports_of(object);
     struct import import;
     while (import_next(&cursor, &import)) {
         int which = route_find(import.name);
-        if (which < 0 || to[which] == NULL || import_value(&import) == to[which] || !claimable(object, &import, which))
+        if (which < 0 || to[which] == NULL || import_value(&import) == to[which] || !claimable(object, &import, which, to != route_guard))
             continue;
         int error = import_store(object, &import, to[which]);
         if (error != 0)
             return error;
         ++*count;
+        *addresses |= import.kind != IMPORT_CALL;
     }
     return 0;
 }

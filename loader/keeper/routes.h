@@ -21,12 +21,15 @@ extern route_targets route_resting;  /* guard, or original where there is none *
 /* An address in the C library, which may not be where malloc is. */
 extern uintptr_t route_libc;
 
+/* Is an allocator in this object? With the loader's lock held. */
+bool object_is_allocator(const struct object *object);
+
 /* Find the originals. Once, before anything is rewritten, without the lock. 0 or a code. */
 int routes_start(void);
 
-/* Lead the object's imports to `to`. *count is raised by the number of slots that do now.
- * 0 or an errno value; some may have been rewritten then. */
-int routes_claim(const struct object *object, const route_targets to, uint32_t *count);
+/* Lead the object's imports to `to`. *count is raised by the number of slots that do now; *addresses is set if one is such that code
+ * reads it as an address. 0 or an errno value; some may have been rewritten then. */
+int routes_claim(const struct object *object, const route_targets to, uint32_t *count, bool *addresses);
 
 /* Lead back those that lead to `from`. 0 or an errno value. */
 int routes_return(const struct object *object, const route_targets from, const route_targets to);

@@ -9,8 +9,7 @@
  * then scan, and only what was listed. An object that comes later shows in the number.
  */
 #include "keeper/routes.h"
-
-#include "pages/pagemap.h"
+#include "keeper/territory.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -170,6 +169,15 @@ struct scan {
     int code;
 };
 
+bool
+object_is_allocator(const struct object *object)
+{
+    for EACH_ALLOCATOR(allocator)
+        if (object_holds(object, (uintptr_t)allocator->origin))
+            return true;
+    return false;
+}
+
 static int
 object_guard(struct dl_phdr_info *info, size_t size, void *argument)
 {
@@ -183,10 +191,11 @@ object_guard(struct dl_phdr_info *info, size_t size, void *argument)
     }
     if (!object_read(&object, info) || !snapshot_has(scan->snapshot, object.dynamic))
         return ITERATE_AGAIN;
-    if (object_holds(&object, (uintptr_t)loader.origin)) /* the allocator may call what it is lent */
+    if (object_is_allocator(&object)) /* it may call what it is lent */
         return ITERATE_AGAIN;
     uint32_t count = 0;
-    int error = routes_claim(&object, route_guard, &count);
+    bool addresses;
+    int error = routes_claim(&object, route_guard, &count, &addresses);
     if (error != 0 && scan->code == ALCOVE_OK)
         scan->code = fail_errno(ALCOVE_ESYSTEM, error, "cannot guard the releases in %s",
                                 object.name[0] != 0 ? object.name : "the program");
@@ -197,7 +206,7 @@ object_guard(struct dl_phdr_info *info, size_t size, void *argument)
 static bool
 guards_wanted(void)
 {
-    return loader.table != NULL || atomic_load(&loader_pagemap.left);
+    return loader.loaded != 0 || territory_has_left();
 }
 
 int
@@ -205,10 +214,12 @@ loader_enter(void)
 {
     for (;;) {
         pthread_mutex_lock(&loader.lock);
-        if (loader.detaching) /* by a thread that is not in this child of a fork */
-            allocator_detach(loader.leaving);
-        if (loader.table != NULL && loader.table->tick != NULL)
-            loader.table->tick();
+        for EACH_ALLOCATOR(allocator) {
+            if (allocator->detaching) /* by a thread that is not in this child of a fork */
+                allocator_detach(allocator, allocator->leaving);
+            else
+                allocator->table->tick();
+        }
         if (!guards_wanted() || !objects_added())
             return ALCOVE_OK;
         pthread_mutex_unlock(&loader.lock);

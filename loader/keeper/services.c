@@ -1,57 +1,108 @@
 /*
- * What the loader lends to the allocator, because it stays and the allocator may go: a slot in
- * static TLS, the callback at a thread's end, the page map, and the process' own functions.
+ * What the loader lends to allocators, because it stays and they may go: slots in
+ * static TLS, the callback at a thread's end, the territory map, and the process' own functions.
  */
-#include "keeper/routes.h"
+#include "keeper/territory.h"
+#include "keeper/thunks.h"
 
-#include "pages/pagemap.h"
 #include "ground/static_tls.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <unistd.h>
 
-/* Lent to one allocator at a time, which leaves it null in every thread when it detaches. Not
- * static: the assembler text below names it. */
-__thread void *alcove_loader_tls_slot __attribute__((visibility("hidden"), used));
+/* Each is lent to one allocator at a time, which leaves it null in every thread when it detaches. Those that come when all are lent
+ * have their own. Not static: the assembler text below names them. */
+#define SLOTS 8
+__thread void *alcove_loader_tls_slots[SLOTS] __attribute__((visibility("hidden"), used));
+static unsigned slot_users[SLOTS]; /* numbers of allocators; 0: free */
 
-/* In .bss and untouched until an allocator writes it: address space, not memory. */
-struct pagemap loader_pagemap;
+static pthread_key_t key; /* of a thread that some allocator has a record of: STARTED, or ENDED */
 
-static pthread_key_t key; /* value: generation of the allocator that the thread has a record of, or ENDED */
-
-/* The thread has given its record back. Destructors of other keys that run later, or again, may
+/* The thread has given its records back. Destructors of other keys that run later, or again, may
  * allocate: they do without a record, whose end nobody would notice. */
-#define ENDED ((void *)UINTPTR_MAX)
+#define STARTED ((void *)1)
+#define ENDED ((void *)2)
 
-/* The slot's offset from the thread pointer if it is the same in every thread, else 0. */
+/* The slots' offset from the thread pointer if it is the same in every thread, else 0. */
 static intptr_t
 tls_offset(void)
 {
     intptr_t descriptor;
-    TLS_DESCRIPTOR(alcove_loader_tls_slot, descriptor);
-    return static_tls_offset(descriptor, &alcove_loader_tls_slot);
+    TLS_DESCRIPTOR(alcove_loader_tls_slots, descriptor);
+    return static_tls_offset(descriptor, alcove_loader_tls_slots);
+}
+
+/* With the lock held. 0: the allocator must do with its own. */
+static intptr_t
+slot_lend(unsigned number)
+{
+    intptr_t offset = tls_offset();
+    for (unsigned i = 0; offset != 0 && i < SLOTS; i++)
+        if (slot_users[i] == 0) {
+            slot_users[i] = number;
+            return offset + (intptr_t)(i * sizeof(void *));
+        }
+    return 0;
+}
+
+void
+services_return(const struct allocator *allocator)
+{
+    for (unsigned i = 0; i < SLOTS; i++)
+        if (slot_users[i] == allocator->number)
+            slot_users[i] = 0;
 }
 
 static void
-thread_ended(void *generation)
+thread_ended(void *before)
 {
     pthread_setspecific(key, ENDED); /* libc has cleared it, and calls this once more */
-    if (generation == ENDED)
+    if (before == ENDED)
         return;
     pthread_rwlock_rdlock(&loader.lifetime);
-    const struct alcove_table *table = atomic_load(&loader_table);
-    if (table != NULL && (uintptr_t)generation == atomic_load(&loader.generation))
-        table->thread_exit();
+    for (unsigned number = 0; number < ALLOCATORS_MAX; number++) {
+        const struct alcove_table *table = atomic_load(&loader_tables[number]);
+        if (table != NULL)
+            table->thread_exit(); /* of an allocator that knows the thread */
+    }
     pthread_rwlock_unlock(&loader.lifetime);
 }
 
 static int
-thread_started(void)
+thread_started(void *lender)
 {
+    (void)lender;
     if (pthread_getspecific(key) == ENDED)
         return ESRCH;
-    return pthread_setspecific(key, (void *)atomic_load(&loader.generation));
+    return pthread_setspecific(key, STARTED);
+}
+
+static int
+reserve(void *lender, uintptr_t base, size_t bytes)
+{
+    (void)lender;
+    return territory_reserve(base, bytes);
+}
+
+static void
+enter(void *lender, uintptr_t base, size_t bytes)
+{
+    territory_enter(((struct allocator *)lender)->number, base, bytes);
+}
+
+static void
+leave(void *lender, uintptr_t base, size_t bytes)
+{
+    (void)lender;
+    territory_leave(base, bytes);
+}
+
+static void
+abandon(void *lender, uintptr_t base, size_t bytes)
+{
+    (void)lender;
+    territory_abandon(base, bytes);
 }
 
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER; /* of what is done before the first load */
@@ -65,7 +116,8 @@ child_started(void)
     start_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     loader.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     loader.lifetime = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
-    loader.users = 0;
+    for EACH_ALLOCATOR(allocator)
+        allocator->users = 0;
     loader.passing = 0;
     loader.draining = false;
     for (struct module *module = loader.modules; module != NULL; module = module->next)
@@ -80,7 +132,7 @@ static void
 stay_mapped(void)
 {
     Dl_info self;
-    if (dladdr((void *)&loader_pagemap, &self) != 0 && self.dli_fname != NULL)
+    if (dladdr((void *)&key, &self) != 0 && self.dli_fname != NULL)
         dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
     dlerror();
 }
@@ -113,6 +165,7 @@ start(void)
                               "Delete one (pthread_key_delete) and load again");
         have_key = true;
         stay_mapped();
+        thunks_forget_pages();
     }
     int code = routes_start();
     started = code == ALCOVE_OK;
@@ -122,10 +175,10 @@ start(void)
 int
 services_start(void)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    if (page > PAGE_SIZE)
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), most = (size_t)1 << ALCOVE_LG_PAGE;
+    if (page > most)
         return fail(ALCOVE_ESYSTEM, "alcove is configured for pages of %zu KiB, this system has %zu KiB. Configure it with "
-                                    "--with-lg-page=%d", PAGE_SIZE >> 10, page >> 10, __builtin_ctzl(page));
+                                    "--with-lg-page=%d", most >> 10, page >> 10, __builtin_ctzl(page));
     int code = watch_forks();
     if (code != ALCOVE_OK)
         return code;
@@ -136,19 +189,21 @@ services_start(void)
 }
 
 void
-services_fill(struct alcove_services *services)
+services_fill(struct alcove_services *services, struct allocator *allocator)
 {
     *services = (struct alcove_services){
         .abi_version = ALCOVE_ABI_VERSION,
         .size = sizeof *services,
-        .lg_page = ALCOVE_LG_PAGE,
-        .lg_vaddr = ALCOVE_LG_VADDR,
-        .tls_offset = tls_offset(),
+        .lender = allocator,
+        .tls_offset = slot_lend(allocator->number),
         .thread_started = thread_started,
-        .pagemap = &loader_pagemap,
-        .libc_free = (void (*)(void *))route_original[ALCOVE_ENTRY_free],
-        .libc_realloc = (void *(*)(void *, size_t))route_original[ALCOVE_ENTRY_realloc],
-        .libc_usable_size = (size_t(*)(void *))route_original[ALCOVE_ENTRY_malloc_usable_size],
+        .territory_reserve = reserve,
+        .territory_enter = enter,
+        .territory_leave = leave,
+        .territory_abandon = abandon,
+        .foreign_free = foreign_free,
+        .foreign_realloc = foreign_realloc,
+        .foreign_usable_size = foreign_usable_size,
         .crossed = crossing_by_module,
         .heap_gone = crossings_end,
     };

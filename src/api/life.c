@@ -21,28 +21,20 @@
 
 struct alcove_services services;
 
-/* Code of all thunks (api/thunks.S). */
-extern HIDDEN const char thunks_begin[], thunks_end[];
-
 _Static_assert(offsetof(struct alcove_services, tls_offset) == ALCOVE_SERVICES_FIRST, "the first version of the services stays");
 
 int
 life_attach(const struct alcove_services *lent)
 {
-    if (lent == NULL || lent->abi_version == 0 || lent->abi_version > ALCOVE_ABI_VERSION || lent->size < ALCOVE_SERVICES_FIRST ||
-        lent->size % 8 != 0)
+    if (lent == NULL || lent->abi_version != ALCOVE_ABI_VERSION || lent->size < ALCOVE_SERVICES_FIRST || lent->size % 8 != 0)
         return EINVAL;
     struct alcove_services known = { 0 };
     memcpy(&known, lent, lent->size < sizeof known ? lent->size : sizeof known);
-    if (known.pagemap != NULL && (known.lg_page != ALCOVE_LG_PAGE || known.lg_vaddr != ALCOVE_LG_VADDR))
-        return EINVAL;
     if (heap_count() != 0)
         return EBUSY;
     services = known;
     if (services.tls_offset != 0 && services.thread_started != NULL)
         tls_lend(services.tls_offset);
-    if (services.pagemap != NULL)
-        pagemap_lend(services.pagemap);
     return 0;
 }
 
@@ -144,7 +136,5 @@ load(void)
     conf_read();
     pool_init(conf.dirty_decay_ms);
     fork_init();
-    /* The system maps what lies near a page that is touched, and so most thunks near this code. */
-    os_forget(thunks_begin, thunks_end);
 }
 

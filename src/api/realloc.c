@@ -202,18 +202,14 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
 {
     if (block == NULL)
         return entry_malloc(size, heap);
-    if (pool_was_left(block)) {
-        errno = EINVAL; /* how large it is went with its allocator */
-        return NULL;
-    }
     struct run *r = pool_find(block);
     uint32_t owner = r != NULL ? r->heap : ALCOVE_HEAP_NONE;
     /* To resize a block is no crossing, for getline and asprintf's friends do it; to release it is. */
     if (size == 0 && caller != ALCOVE_HEAP_NONE && owner != caller && services.crossed != NULL)
-        services.crossed(caller, owner, block, entry_malloc_usable_size(block, caller));
+        services.crossed(services.lender, caller, owner, block, entry_malloc_usable_size(block, caller));
     if (unlikely(r == NULL)) {
-        if (caller != ALCOVE_HEAP_NONE && services.libc_realloc != NULL && !pool_holds(block))
-            return services.libc_realloc(block, size);
+        if (caller != ALCOVE_HEAP_NONE && services.foreign_realloc != NULL && !pool_holds(block))
+            return services.foreign_realloc(services.lender, block, size);
         message_misuse("realloc of %p, which is not a live block of this allocator", block);
         errno = EINVAL;
         return NULL;

@@ -420,8 +420,8 @@ free_foreign(void *block, uint32_t caller)
 {
     if (pool_holds(block))
         message_misuse("double free of %p, whose pages are free already", block);
-    else if (caller != ALCOVE_HEAP_NONE && services.libc_free != NULL)
-        services.libc_free(block);
+    else if (caller != ALCOVE_HEAP_NONE && services.foreign_free != NULL)
+        services.foreign_free(services.lender, block);
     else
         message_misuse("free of %p, which is not a block of this allocator; give it to the one that made it",
                        block);
@@ -494,7 +494,7 @@ release(void *block, uint32_t caller)
     struct run *r = pool_find(block);
     uint32_t owner = r != NULL ? r->heap : ALCOVE_HEAP_NONE;
     if (caller != ALCOVE_HEAP_NONE && owner != caller && services.crossed != NULL)
-        services.crossed(caller, owner, block, r != NULL ? block_usable(block) : 0);
+        services.crossed(services.lender, caller, owner, block, r != NULL ? block_usable(block) : 0);
     struct thread *t = r != NULL ? thread_get() : NULL;
     if (r != NULL) {
         thread_tick(t);
@@ -526,7 +526,7 @@ release(void *block, uint32_t caller)
 void
 free_slow(void *block, uint32_t caller)
 {
-    if (push_lent(block, caller) || push_guarded(block, caller) || block == NULL || pool_was_left(block))
+    if (push_lent(block, caller) || push_guarded(block, caller) || block == NULL)
         return;
     int saved = errno;
     release(block, caller);

@@ -3,33 +3,35 @@
 
 #include "api/internal.h"
 #include "api/life.h"
+#include "pages/pool.h"
 #include "stats/stats.h"
 
 /* Whoever was built with an earlier table or struct finds everything where it was. */
 #define STAYS(type, member, offset) _Static_assert(offsetof(type, member) == (offset), #member " stays where it is")
 #define SIZE_STAYS(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " never becomes longer")
 
-STAYS(struct alcove_table, heap_end, ALCOVE_TABLE_FIRST);
+_Static_assert(sizeof(struct alcove_table) >= ALCOVE_TABLE_FIRST, "the first table stays");
 STAYS(struct alcove_heap_options, seal, ALCOVE_HEAP_OPTIONS_FIRST);
 SIZE_STAYS(struct alcove_heap_stats, 256);
 SIZE_STAYS(struct alcove_info, 256);
 SIZE_STAYS(struct alcove_owner, 64);
 
-/* Code of the thunks: for each entry ALCOVE_HEAP_MAX of them, one behind the other. */
-#define THUNKS(name) extern const char thunks_##name[] __attribute__((visibility("hidden")));
-ALCOVE_ENTRIES(THUNKS)
-#define THUNK_BYTES 16 /* as in thunks.S */
-
 static void *
-entry(enum alcove_entry which, uint32_t heap)
+entry(enum alcove_entry which)
 {
-    static const char *const thunks[ALCOVE_ENTRY_COUNT] = {
-#define THUNKS_OF(name) thunks_##name,
-        ALCOVE_ENTRIES(THUNKS_OF)
+    static void *const entries[ALCOVE_ENTRY_COUNT] = {
+#define ENTRY(name) (void *)entry_##name,
+        ALCOVE_ENTRIES(ENTRY)
+#undef ENTRY
     };
-    if ((unsigned)which >= ALCOVE_ENTRY_COUNT || heap_of(heap) == NULL)
-        return NULL;
-    return (void *)(uintptr_t)(thunks[which] + heap * THUNK_BYTES);
+    return (unsigned)which < ALCOVE_ENTRY_COUNT ? entries[which] : NULL;
+}
+
+static uint32_t
+heap_of_block(const void *block)
+{
+    const struct run *r = pool_find(block);
+    return r != NULL ? r->heap : ALCOVE_HEAP_NONE;
 }
 
 API const struct alcove_table ALCOVE_PUBLIC(table) = {
@@ -63,4 +65,5 @@ API const struct alcove_table ALCOVE_PUBLIC(table) = {
     .heap_bins = ALCOVE_PUBLIC(heap_bins),
     .heap_peak_reset = ALCOVE_PUBLIC(heap_peak_reset),
     .heap_unseal = ALCOVE_PUBLIC(heap_unseal),
+    .heap_of = heap_of_block,
 };

@@ -9,7 +9,7 @@ API size_t
 ALCOVE_PUBLIC(malloc_usable_size)(void *block)
 {
     size_t usable = block_usable(block);
-    if (unlikely(usable == 0 && block != NULL && !pool_was_left(block)))
+    if (unlikely(usable == 0 && block != NULL))
         message_misuse("malloc_usable_size of %p, which is not a live block of this allocator", block);
     return usable;
 }
@@ -19,6 +19,6 @@ entry_malloc_usable_size(void *block, size_t heap)
 {
     (void)heap;
     size_t usable = block_usable(block);
-    bool foreign = usable == 0 && block != NULL && !pool_holds(block) && !pool_was_left(block);
-    return foreign && services.libc_usable_size != NULL ? services.libc_usable_size(block) : usable;
+    bool foreign = usable == 0 && block != NULL && !pool_holds(block);
+    return foreign && services.foreign_usable_size != NULL ? services.foreign_usable_size(services.lender, block) : usable;
 }

@@ -184,7 +184,7 @@ static void
 forget(struct heap *h)
 {
     if (services.heap_gone != NULL)
-        services.heap_gone(h->index); /* before the number is another's */
+        services.heap_gone(services.lender, h->index); /* before the number is another's */
     atomic_store_explicit(&heaps[h->index], NULL, memory_order_release);
     heaps_made--;
     if (lock_forks())

@@ -30,13 +30,6 @@ size_t os_refused_bytes(void);
  * were. */
 bool os_purge(void *address, size_t size);
 
-/* The same, but what cannot be dropped is set to zero, and stays resident. */
-void os_clear(void *address, size_t size);
-
-/* Drop pages of a file's mapping, from begin to end, until they are used: they count as resident
- * though nobody asked for them. */
-void os_forget(const void *begin, const void *end);
-
 /* Let huge pages be used (true) or not (false) in a range. A hint. */
 void os_huge_pages(void *address, size_t size, bool use);
 

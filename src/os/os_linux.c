@@ -220,27 +220,6 @@ os_purge(void *address, size_t size)
 }
 
 void
-os_clear(void *address, size_t size)
-{
-    if (os_purge(address, size))
-        return;
-    /* Pages that were never written to are not to become resident. */
-    for (uint64_t *word = address; (char *)word < (char *)address + size; word++)
-        if (*word != 0)
-            *word = 0;
-}
-
-void
-os_forget(const void *begin, const void *end)
-{
-    int saved = errno;
-    uintptr_t from = ((uintptr_t)begin + PAGE_MASK) & ~PAGE_MASK, to = (uintptr_t)end & ~PAGE_MASK;
-    if (from < to)
-        call_advise(FAULT_HINT, (void *)from, to - from, MADV_DONTNEED);
-    errno = saved;
-}
-
-void
 os_huge_pages(void *address, size_t size, bool use)
 {
     int saved = errno;

@@ -9,7 +9,7 @@
 #include "os/os.h"
 #include "ground/lock.h"
 
-#define BASE_BLOCK ((size_t)256 << 10) /* untouched pages cost address space only */
+#define BASE_BLOCK ((size_t)512 << 10) /* untouched pages cost address space only */
 #define BASE_ALIGN ((size_t)64)
 #define BASE_HEADER ((size_t)128)
 

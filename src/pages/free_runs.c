@@ -95,7 +95,7 @@ void
 span_clear(const struct run *r)
 {
     for (size_t i = 0; i < r->pages && (i == 0 || !run_is_giant(r)); i += CHUNK_PAGES)
-        if (pagemap_get(pagemap, (void *)(r->base + (i << PAGE_LG))) != 0)
+        if (pagemap_get((void *)(r->base + (i << PAGE_LG))) != 0)
             pagemap_set(r->base + (i << PAGE_LG), 1, 0);
 }
 
@@ -195,7 +195,7 @@ free_runs_remove(struct free_runs *f, struct run *r)
 struct run *
 run_beside(uintptr_t address, uint8_t kind)
 {
-    uint64_t word = pagemap_get(pagemap, (void *)address);
+    uint64_t word = pagemap_get((void *)address);
     struct run *r = word_run(word);
     return r != NULL && r->kind == kind ? r : NULL;
 }
@@ -218,7 +218,7 @@ absorb(struct free_runs *f, struct run *r, struct run *other)
 __attribute__((no_sanitize("thread"))) struct run *
 span_at(const struct free_runs *f, uintptr_t address, uint8_t kind)
 {
-    struct run *r = word_run(pagemap_get(pagemap, (void *)address));
+    struct run *r = word_run(pagemap_get((void *)address));
     bool ours = r != NULL && __atomic_load_n(&r->kind, __ATOMIC_RELAXED) == kind && __atomic_load_n(&r->owner, __ATOMIC_RELAXED) == f;
     return ours && address - r->base < r->pages << PAGE_LG ? r : NULL;
 }
@@ -279,7 +279,7 @@ free_chunk_is_whole(const struct run *r)
 {
     uintptr_t chunk = r->base & ~CHUNK_MASK;
     for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
-        const struct run *each = word_run(pagemap_get(pagemap, (void *)a));
+        const struct run *each = word_run(pagemap_get((void *)a));
         if (each->kind != RUN_CLEAN && each->kind != RUN_DIRTY)
             return false;
         a += each->pages << PAGE_LG;
@@ -293,7 +293,7 @@ free_chunk_join(struct free_runs *f, struct run *r)
     uintptr_t chunk = r->base & ~CHUNK_MASK;
     size_t touched = 0;
     for (uintptr_t a = chunk; a - chunk < CHUNK_SIZE;) {
-        struct run *each = word_run(pagemap_get(pagemap, (void *)a));
+        struct run *each = word_run(pagemap_get((void *)a));
         a += each->pages << PAGE_LG;
         touched += dirty_pages(each);
         free_runs_remove(f, each);

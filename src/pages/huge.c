@@ -3,6 +3,7 @@
 
 #include "os/os.h"
 #include "pages/giants.h"
+#include "pages/territory.h"
 
 static uintptr_t
 end_of_chunks(const struct run *r)
@@ -156,6 +157,7 @@ reserve_behind(struct pool *pool, const struct run *r, size_t chunks)
         run_record_free(&pool->free, span);
         return false;
     }
+    chunks_enter(end, chunks * CHUNK_PAGES);
     pool->mapped += chunks << CHUNK_LG;
     *span = (struct run){ .base = end, .pages = chunks * CHUNK_PAGES, .kind = SPAN_CLEAN, .hooked = r->hooked };
     free_spans_add(&pool->free, span, 0);
@@ -197,6 +199,7 @@ grow(struct pool *pool, struct run *r, size_t pages, bool *movable)
         return false;
     if (chunks != 0 && !extend(pool, r, chunks, pages - all, &dirty, movable))
         return false;
+    chunks_enter(r->base, chunks_of(pages) * CHUNK_PAGES);
     size_t rest = dirty ? chunks_of(pages) * CHUNK_PAGES - pages : r->rest > more ? r->rest - more : 0;
     r->zeroed = !dirty && r->rest == 0;
     set_pages(r, pages);
@@ -214,7 +217,9 @@ move(struct pool *pool, struct run *r, size_t pages)
     if (to == NULL)
         return false;
     span_clear(to);
-    leave(r); /* before its old addresses can become somebody else's */
+    leave(r); /* before its old addresses can become somebody else's; so may the new ones, if it fails */
+    chunks_leave(r->base, old >> PAGE_LG);
+    chunks_leave(to->base, bytes >> PAGE_LG);
     pagemap_purge(r->base, old >> PAGE_LG);
     bool done = os_move((void *)r->base, old, (void *)to->base, bytes);
     if (done) {
@@ -223,6 +228,7 @@ move(struct pool *pool, struct run *r, size_t pages)
         r->pages = pages;
     }
     enter(r);
+    chunks_enter(r->base, chunks_of(r->pages) * CHUNK_PAGES);
     pool->mapped -= done ? old : bytes;
     run_record_free(&pool->free, to);
     return done;
@@ -250,6 +256,10 @@ shrink(struct pool *pool, struct run *r, size_t pages)
         tail->touched = touched - keep; /* the block had them all */
     }
     bool was_giant = run_is_giant(r);
+    if (was_giant) {
+        chunks_enter(r->base, keep);
+        chunks_enter(cut, all - keep);
+    }
     set_pages(r, pages);
     set_rest(pool, r, (touched < keep ? touched : keep) - pages);
     if (tail != NULL && was_giant)

@@ -8,20 +8,12 @@
 
 static struct lock tables = LOCK_INITIAL(LOCK_PAGEMAP);
 
-/* Untouched, hence not resident, when a loader lends one. It begins a page, so that it parts other variables in two, and no
- * page more is touched. */
-static struct pagemap own __attribute__((aligned(4096)));
-struct pagemap *pagemap = &own;
+/* It begins a page, so that it parts other variables in two, and no page more is touched. */
+struct pagemap pagemap __attribute__((aligned(4096)));
 
 /* Of an address that is odd and in no machine's address space, and so are those that follow, for longer than a leaf is. */
 #define NOWHERE ((size_t)0x7080000000000000)
 struct pagemap_first pagemap_first = { NOWHERE, NULL };
-
-void
-pagemap_lend(struct pagemap *map)
-{
-    pagemap = map;
-}
 
 /* Whoever sees the granule sees the leaf. */
 static void
@@ -35,7 +27,7 @@ first_set(size_t granule, pagemap_word *leaf)
 static pagemap_word *
 leaf_of(uintptr_t address)
 {
-    return atomic_load_explicit(&pagemap->root[address >> PAGEMAP_ROOT_SHIFT], memory_order_relaxed);
+    return atomic_load_explicit(&pagemap.root[address >> PAGEMAP_ROOT_SHIFT], memory_order_relaxed);
 }
 
 static size_t
@@ -48,14 +40,14 @@ leaf_index(uintptr_t address)
 static pagemap_word *
 leaf_make(size_t i)
 {
-    pagemap_word *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
+    pagemap_word *leaf = atomic_load_explicit(&pagemap.root[i], memory_order_relaxed);
     if (leaf == NULL) {
         leaf = os_map(PAGEMAP_LEAF_BYTES, PAGE_SIZE);
         if (leaf == NULL)
             return NULL;
         os_huge_pages(leaf, PAGEMAP_LEAF_BYTES, false); /* a word would make all of it resident */
-        atomic_store_explicit(&pagemap->root[i], leaf, memory_order_release);
-        atomic_fetch_add_explicit(&pagemap->leaves, 1, memory_order_relaxed);
+        atomic_store_explicit(&pagemap.root[i], leaf, memory_order_release);
+        atomic_fetch_add_explicit(&pagemap.leaves, 1, memory_order_relaxed);
     }
     if (pagemap_first.granule == NOWHERE)
         first_set(pagemap_granule(i << PAGEMAP_ROOT_SHIFT), leaf);
@@ -70,7 +62,7 @@ pagemap_reserve(uintptr_t base, size_t pages)
         return ENOMEM; /* the system gave an address beyond --with-lg-vaddr */
     bool all = pagemap_first.granule != NOWHERE;
     for (uintptr_t i = base >> PAGEMAP_ROOT_SHIFT; all && i <= last >> PAGEMAP_ROOT_SHIFT; i++)
-        all = atomic_load_explicit(&pagemap->root[i], memory_order_acquire) != NULL;
+        all = atomic_load_explicit(&pagemap.root[i], memory_order_acquire) != NULL;
     if (all)
         return 0;
     pagemap_lock_take();
@@ -84,7 +76,7 @@ pagemap_reserve(uintptr_t base, size_t pages)
 size_t
 pagemap_bytes(void)
 {
-    return atomic_load_explicit(&pagemap->leaves, memory_order_relaxed) * PAGEMAP_LEAF_BYTES;
+    return atomic_load_explicit(&pagemap.leaves, memory_order_relaxed) * PAGEMAP_LEAF_BYTES;
 }
 
 void
@@ -124,16 +116,11 @@ pagemap_release(void)
 {
     first_set(NOWHERE, NULL);
     for (size_t i = 0; i < PAGEMAP_ROOT_COUNT; i++) {
-        pagemap_word *leaf = atomic_load_explicit(&pagemap->root[i], memory_order_relaxed);
+        pagemap_word *leaf = atomic_load_explicit(&pagemap.root[i], memory_order_relaxed);
         if (leaf == NULL)
             continue;
-        if (pagemap != &own) {
-            if (atomic_load_explicit(&pagemap->left, memory_order_relaxed) == 0)
-                os_clear(leaf, PAGEMAP_LEAF_BYTES);
-            continue;
-        }
-        atomic_store_explicit(&pagemap->root[i], NULL, memory_order_relaxed);
-        atomic_fetch_sub_explicit(&pagemap->leaves, 1, memory_order_relaxed);
+        atomic_store_explicit(&pagemap.root[i], NULL, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&pagemap.leaves, 1, memory_order_relaxed);
         os_give_up(leaf, PAGEMAP_LEAF_BYTES);
     }
 }

@@ -9,8 +9,7 @@
  *   root    a leaf's address for each part of the address space
  *
  * A word is written under the lock of the pool whose page it is, or by who has the block that begins there; tables are made
- * under a lock of the map's own. Both are read by anyone without a lock. The loader includes this header too, and lends the
- * map, so that its guards can read it whether an allocator is loaded or not.
+ * under a lock of the map's own. Both are read by anyone without a lock.
  */
 #ifndef PAGES_PAGEMAP_H
 #define PAGES_PAGEMAP_H
@@ -34,11 +33,10 @@
 
 typedef _Atomic uint64_t pagemap_word;
 
-struct pagemap {
+extern HIDDEN struct pagemap {
     _Atomic(pagemap_word *) root[PAGEMAP_ROOT_COUNT];
-    _Atomic uint32_t left;   /* 1: it has words that are WORD_LEFT, which must stay */
-    _Atomic uint32_t leaves; /* how many there are: in a map that was lent, those of allocators before us too */
-};
+    _Atomic uint32_t leaves; /* how many there are */
+} pagemap;
 
 /* A word: heap number in the top 16 bits; in the middle the address of the run's record, which is a multiple
  * of 128; in bits 5 to 11 the bin of the thread cache, so that one mask gives the bin's place in a cache. The
@@ -51,27 +49,20 @@ struct pagemap {
 #define WORD_LOW_SHIFT 7 /* up, to where they belong in the record's address */
 #define WORD_RUN_MASK (((uint64_t)1 << WORD_HEAP_SHIFT) - 1 - (WORD_BIN_MASK | WORD_LOW_MASK))
 
-/* Pages that an allocator left behind because blocks in them were live: of no run, and of a heap that never is. */
-#define WORD_LEFT ((uint64_t)ALCOVE_HEAP_MAX << WORD_HEAP_SHIFT)
-
 /* The word of an address; 0 if there is none. Safe for any address. */
 static inline uint64_t
-pagemap_get(struct pagemap *map, const void *address)
+pagemap_get(const void *address)
 {
     uintptr_t a = (uintptr_t)address;
     size_t i = a >> PAGEMAP_ROOT_SHIFT;
     if (__builtin_expect(i >= PAGEMAP_ROOT_COUNT, 0))
         return 0;
-    pagemap_word *leaf = atomic_load_explicit(&map->root[i], memory_order_acquire);
+    pagemap_word *leaf = atomic_load_explicit(&pagemap.root[i], memory_order_acquire);
     if (__builtin_expect(leaf == NULL, 0))
         return 0;
     return atomic_load_explicit(&leaf[(a >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1)],
                                 memory_order_relaxed);
 }
-
-/* Below: for the allocator only (pages/pagemap.c). */
-
-extern __attribute__((visibility("hidden"))) struct pagemap *pagemap; /* the one in use: its own, or one that a loader lent */
 
 /* Blocks begin at multiples of 16. An address in such units, and what is not a multiple is far away from all that are. */
 #define GRANULE_LG 4
@@ -85,7 +76,7 @@ pagemap_granule(uintptr_t address)
 
 /* The leaf that was made first. Most programs never need another, so the hot path looks here before it asks
  * the root. Before there is one, `granule` is of no address. */
-extern __attribute__((visibility("hidden"))) struct pagemap_first {
+extern HIDDEN struct pagemap_first {
     size_t granule;     /* the first that the leaf speaks of; written after `leaf` */
     pagemap_word *leaf;
 } pagemap_first;
@@ -111,11 +102,8 @@ pagemap_get_hot(const void *address)
     size_t distance = pagemap_first_distance(pagemap_granule((uintptr_t)address));
     if (__builtin_expect(distance < PAGEMAP_LEAF_COUNT << GRANULE_PAGE_LG, 1))
         return atomic_load_explicit(&pagemap_first.leaf[distance >> GRANULE_PAGE_LG], memory_order_relaxed);
-    return ((uintptr_t)address & (((size_t)1 << GRANULE_LG) - 1)) == 0 ? pagemap_get(pagemap, address) : 0;
+    return ((uintptr_t)address & (((size_t)1 << GRANULE_LG) - 1)) == 0 ? pagemap_get(address) : 0;
 }
-
-/* Use another map, before anything was entered in the present one. */
-void pagemap_lend(struct pagemap *map);
 
 /* Make sure that the tables for a range exist. 0 or ENOMEM. */
 int pagemap_reserve(uintptr_t base, size_t pages);
@@ -129,7 +117,7 @@ void pagemap_set(uintptr_t base, size_t pages, uint64_t word);
 /* Give back what words took that are 0 again, of addresses that are about to be unmapped. */
 void pagemap_purge(uintptr_t base, size_t pages);
 
-/* Give the map up: unmap its tables, or hand them back to whoever lent them, with nothing in them but WORD_LEFT. */
+/* Give the map up: unmap its tables. */
 void pagemap_release(void);
 
 /* The lock of tables and giants, for pages/ only. */

@@ -5,6 +5,7 @@
 #include "ground/system.h"
 #include "os/os.h"
 #include "pages/giants.h"
+#include "pages/territory.h"
 #include "pages/unmap.h"
 
 struct pool pool_default; /* made by pool_init(): what is not touched of it is not resident */
@@ -18,7 +19,8 @@ static _Atomic uint32_t lookers;
 int
 span_reserve_words(uintptr_t base, size_t pages)
 {
-    return pagemap_reserve(base, pages > GIANT_PAGES ? 1 : pages);
+    int error = pagemap_reserve(base, pages > GIANT_PAGES ? 1 : pages);
+    return error != 0 ? error : chunks_reserve(base, pages);
 }
 
 static struct run *
@@ -36,8 +38,10 @@ reserve(struct pool *pool, size_t bytes, size_t alignment)
     size_t pages = bytes >> PAGE_LG;
     pool->mapped += bytes;
     *r = (struct run){ .base = (uintptr_t)p, .pages = pages, .kind = SPAN_CLEAN, .zeroed = 1, .hooked = pool_is_hooked(pool) };
-    if (span_reserve_words(r->base, pages) == 0)
+    if (span_reserve_words(r->base, pages) == 0) {
+        chunks_enter(r->base, pages);
         return r;
+    }
     span_release(pool, r, 0);
     return NULL;
 }
@@ -62,14 +66,22 @@ span_reserve(struct pool *pool, size_t bytes, size_t alignment)
     return r;
 }
 
-/* Make sure that tables are there for all that comes of a free span when so many pages are cut out of it. */
+/* Make sure that tables are there for all that comes of a free span when so many pages are cut out of it. Of a giant only the
+ * first chunk was known. */
 static bool
 span_may_be_cut(const struct run *r, size_t head, size_t pages)
 {
     uintptr_t cut = r->base + (head << PAGE_LG), tail = cut + (pages << PAGE_LG);
     size_t left = r->pages - head - pages;
-    return !run_is_giant(r) || ((head == 0 || span_reserve_words(r->base, head) == 0) && span_reserve_words(cut, pages) == 0 &&
-                                (left == 0 || span_reserve_words(tail, left) == 0));
+    if (!run_is_giant(r))
+        return true;
+    if ((head != 0 && span_reserve_words(r->base, head) != 0) || span_reserve_words(cut, pages) != 0 ||
+        (left != 0 && span_reserve_words(tail, left) != 0))
+        return false;
+    chunks_enter(r->base, head);
+    chunks_enter(cut, pages);
+    chunks_enter(tail, left);
+    return true;
 }
 
 /* What can fail for want of memory comes before the hooks are told. What they agreed to is so, whatever they refuse next. */
@@ -422,14 +434,14 @@ pool_purge(void)
 static struct run *
 run_of_chunk(uintptr_t address)
 {
-    struct run *r = word_run(pagemap_get(pagemap, (void *)(address & ~CHUNK_MASK)));
+    struct run *r = word_run(pagemap_get((void *)(address & ~CHUNK_MASK)));
     return r != NULL ? r : giant_find(address);
 }
 
 struct run *
 pool_find(const void *address)
 {
-    struct run *r = word_run(pagemap_get(pagemap, address));
+    struct run *r = word_run(pagemap_get(address));
     if (r != NULL)
         return r->kind >= RUN_SLAB ? r : NULL;
     uintptr_t a = (uintptr_t)address;
@@ -441,12 +453,6 @@ bool
 pool_holds(const void *address)
 {
     return run_of_chunk((uintptr_t)address) != NULL;
-}
-
-bool
-pool_was_left(const void *address)
-{
-    return pagemap_get(pagemap, address) == WORD_LEFT;
 }
 
 static bool
@@ -476,6 +482,7 @@ static void
 span_end(struct pool *pool, struct run *r)
 {
     span_clear(r);
+    chunks_leave(r->base, r->pages);
     pagemap_purge(r->base, r->pages);
     pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG);
     pool->mapped -= r->pages << PAGE_LG;

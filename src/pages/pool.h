@@ -133,8 +133,6 @@ void pool_init(int64_t dirty_decay_ms);
 void pool_figures_get(struct pool_figures *out);
 /* Dirty pages of one, without its lock. */
 size_t pool_dirty_seen(const struct pool *pool);
-/* Is the address in pages that an allocator before us left behind, for a block in them was live? */
-bool pool_was_left(const void *address);
 
 /* Unmap everything that is the system's, and forget all pools. What came from their hooks is these' own. */
 void pool_release(void);

@@ -6,6 +6,7 @@
 #include "os/os.h"
 #include "pages/giants.h"
 #include "pages/pool.h"
+#include "pages/territory.h"
 
 /* Clean chunks that stay mapped, for what comes next. */
 #define SPARE_CHUNKS 1
@@ -70,6 +71,7 @@ bool
 span_release(struct pool *pool, struct run *r, size_t touched)
 {
     span_clear(r);
+    chunks_leave(r->base, r->pages);
     pagemap_purge(r->base, r->pages);
     if (pool->hooks->release(pool->context, (void *)r->base, r->pages << PAGE_LG)) {
         pool->mapped -= r->pages << PAGE_LG;
@@ -77,6 +79,7 @@ span_release(struct pool *pool, struct run *r, size_t touched)
         return true;
     }
     if (span_reserve_words(r->base, r->pages) == 0) {
+        chunks_enter(r->base, r->pages);
         free_spans_add(&pool->free, r, touched);
     } else {
         r->touched = touched;

@@ -8,7 +8,7 @@
 /* Unmap all chunks. */
 void unmap_all(void);
 
-/* Unmap what is free, and leave the rest mapped for ever: the page map says so of it (WORD_LEFT). */
+/* Unmap what is free, and leave the rest mapped for ever: the loader is told. */
 void unmap_free_runs(void);
 
 #endif

@@ -21,7 +21,7 @@
 #include "ground/lock.h"
 #include "thread/cache.h"
 
-#define CACHE_SET_HEAPS (ALCOVE_HEAP_MAX + 1) /* one more than there are: of WORD_LEFT, and always null */
+#define CACHE_SET_HEAPS ALCOVE_HEAP_MAX
 
 struct cache_set {
     struct cache first; /* of heap 0; first, so that finding it from the set is adding nothing */

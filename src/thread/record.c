@@ -123,7 +123,7 @@ thread_start(void)
     int id = os_thread_id();
     records_find_ended_young(id);
     struct record_head *head = record_free();
-    if (head != NULL && services.thread_started != NULL && services.thread_started() != 0)
+    if (head != NULL && services.thread_started != NULL && services.thread_started(services.lender) != 0)
         head = NULL;
     if (head != NULL) {
         if (head->state == THREAD_BARE)

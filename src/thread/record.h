@@ -49,7 +49,7 @@ struct thread {
     char arrays[]; /* the set's, up to THREAD_RECORD_BYTES */
 };
 
-#define THREAD_RECORD_BYTES ((size_t)64 << 10)
+#define THREAD_RECORD_BYTES ((size_t)160 << 10)
 
 /* This thread's cache for a heap where TLS is static and all is made already; else NULL: take the slow path. Every record
  * has one of the default heap, so where it is known that this is asked for, there is nothing more to look at. */

@@ -209,8 +209,8 @@ other_module_frees_strict_block(void)
 static void
 realloc_to_nothing(alcove_module *by, void *block)
 {
-    void *(*by_realloc)(void *, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc, alcove_module_heap(by));
-    void *left = by_realloc(block, 0);
+    void *(*by_realloc)(void *, size_t, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc);
+    void *left = by_realloc(block, 0, alcove_module_heap(by));
     assert_null(left);
 }
 

@@ -136,8 +136,8 @@ test_module_reallocs_a_block_of_the_host(void **state)
     (void)state;
     void *block = malloc(10);
     /* realloc of an existing block stays with its owner: libc */
-    void *(*module_realloc)(void *, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc, heap);
-    block = module_realloc(block, 5000);
+    void *(*module_realloc)(void *, size_t, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc);
+    block = module_realloc(block, 5000, heap);
     assert_non_null(block);
     assert_int_equal(heap_of(allocator, block), ALCOVE_HEAP_NONE);
     free(block);
@@ -149,25 +149,26 @@ test_module_reallocs_blocks_of_others_to_nothing(void **state)
 {
     (void)state;
     alcove_module *other = plugin_open(allocator, "blocks_two", NULL);
-    void *(*module_realloc)(void *, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc, heap);
-    void *(*module_reallocarray)(void *, size_t, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_reallocarray, heap);
+    void *(*module_realloc)(void *, size_t, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc);
+    void *(*module_reallocarray)(void *, size_t, size_t, size_t) =
+        alcove_table_of(allocator)->entry(ALCOVE_ENTRY_reallocarray);
     for (unsigned i = 0; i < 2; i++) {
         void *own = CALL(module, blocks_make)(BLOCKS_MALLOC, 100), *its = CALL(other, blocks_make)(BLOCKS_MALLOC, 100);
-        own = module_realloc(own, 1000);
-        its = i == 0 ? module_realloc(its, 1000) : module_reallocarray(its, 10, 100);
+        own = module_realloc(own, 1000, heap);
+        its = i == 0 ? module_realloc(its, 1000, heap) : module_reallocarray(its, 10, 100, heap);
         assert_int_equal(heap_of(allocator, its), alcove_module_heap(other));
         assert_int_equal(stats_of(module).released_foreign, i * 2);
         assert_int_equal(stats_of(other).released_outside, i);
         errno = 0;
-        assert_null(i == 0 ? module_realloc(own, 0) : module_reallocarray(own, 0, 8));
+        assert_null(i == 0 ? module_realloc(own, 0, heap) : module_reallocarray(own, 0, 8, heap));
         assert_int_equal(errno, EINVAL);
         assert_int_equal(stats_of(module).released_foreign, i * 2);
         errno = 0;
-        assert_null(i == 0 ? module_realloc(its, 0) : module_reallocarray(its, 0, 8));
+        assert_null(i == 0 ? module_realloc(its, 0, heap) : module_reallocarray(its, 0, 8, heap));
         assert_int_equal(errno, EINVAL);
         assert_int_equal(stats_of(module).released_foreign, i * 2 + 1);
         void *hosts = malloc(100);
-        free(i == 0 ? module_realloc(hosts, 0) : module_reallocarray(hosts, 8, 0)); /* what libc made of it */
+        free(i == 0 ? module_realloc(hosts, 0, heap) : module_reallocarray(hosts, 8, 0, heap)); /* what libc made of it */
         assert_int_equal(stats_of(module).released_foreign, i * 2 + 2);
         assert_int_equal(stats_of(other).released_outside, i + 1);
     }

@@ -60,32 +60,32 @@ test_end_of_no_heap_or_the_default_one_is_refused(void **unused)
     assert_int_equal(table->heap_end(ALCOVE_HEAP_NONE), EINVAL);
 }
 
-/* Somebody kept the address of a closed module's malloc and free. */
+/* A thread was in a thunk of a module that is closed meanwhile. */
 static void
-test_functions_of_an_ended_heap_go_on_to_work(void **unused)
+test_entries_go_on_to_work_with_an_ended_heap(void **unused)
 {
     (void)unused;
     uint32_t heap = heap_new(0);
-    void *(*allocate)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, heap);
-    void (*release)(void *) = (void (*)(void *))table->entry(ALCOVE_ENTRY_free, heap);
-    void *kept = allocate(100);
+    void *(*allocate)(size_t, size_t) = (void *(*)(size_t, size_t))table->entry(ALCOVE_ENTRY_malloc);
+    void (*release)(void *, size_t) = (void (*)(void *, size_t))table->entry(ALCOVE_ENTRY_free);
+    void *kept = allocate(100, heap);
     assert_int_equal(owner_of(kept).heap, heap);
     assert_int_equal(table->heap_end(heap), 0);
     for (int round = 0; round < 2; round++) { /* it is ending; it has ended */
         for (size_t size = 10; size < 10000000; size *= 7) {
-            void *block = allocate(size);
+            void *block = allocate(size, heap);
             assert_non_null(block);
             assert_int_equal(owner_of(block).heap, ALCOVE_HEAP_DEFAULT);
             memset(block, 1, size);
-            release(block);
+            release(block, heap);
         }
-        release(round == 0 ? kept : NULL);
+        release(round == 0 ? kept : NULL, heap);
         table->tick();
     }
     uint32_t next = heap_new(0);
-    void *block = allocate(100);
+    void *block = allocate(100, heap);
     assert_int_equal(stats_of(next).live_blocks, 0);
-    release(block);
+    release(block, heap);
     heap_end(next);
 }
 
@@ -187,14 +187,14 @@ test_next_turn_of_a_thread_leaves_an_ending_heap(void **unused)
     pthread_t thread;
     void *refused;
     uint32_t heap = heap_new(0);
-    void *(*allocate)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, heap);
-    void *kept = allocate(100);
+    void *(*allocate)(size_t, size_t) = (void *(*)(size_t, size_t))table->entry(ALCOVE_ENTRY_malloc);
+    void *kept = allocate(100, heap);
     for (int i = 0; i < 4; i++)
-        table->free(allocate(16000));
+        table->free(allocate(16000, heap));
     assert_int_equal(pthread_create(&thread, NULL, end_elsewhere, &heap), 0);
     pthread_join(thread, &refused);
     assert_null(refused);
-    void *block = allocate(16000);
+    void *block = allocate(16000, heap);
     assert_int_equal(owner_of(block).heap, ALCOVE_HEAP_DEFAULT);
     table->free(block);
     table->free(kept);
@@ -268,13 +268,13 @@ static void *
 churn(void *unused)
 {
     (void)unused;
-    void *(*allocate)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, stopped_heap);
-    void (*release)(void *) = (void (*)(void *))table->entry(ALCOVE_ENTRY_free, stopped_heap);
+    void *(*allocate)(size_t, size_t) = (void *(*)(size_t, size_t))table->entry(ALCOVE_ENTRY_malloc);
+    void (*release)(void *, size_t) = (void (*)(void *, size_t))table->entry(ALCOVE_ENTRY_free);
     for (unsigned n = 1; !finish; n++) {
-        unsigned *block = allocate(n % 8 == 0 ? 50000 : 64);
+        unsigned *block = allocate(n % 8 == 0 ? 50000 : 64, stopped_heap);
         block[0] = block[15] = n;
         damaged += block[0] != n || block[15] != n;
-        release(block);
+        release(block, stopped_heap);
         rounds_done = n;
     }
     return NULL;
@@ -386,7 +386,7 @@ main(void)
         cmocka_unit_test(test_heap_without_blocks_ends_at_once),
         cmocka_unit_test(test_heap_ends_with_its_last_block),
         cmocka_unit_test(test_end_of_no_heap_or_the_default_one_is_refused),
-        cmocka_unit_test(test_functions_of_an_ended_heap_go_on_to_work),
+        cmocka_unit_test(test_entries_go_on_to_work_with_an_ended_heap),
         cmocka_unit_test(test_realloc_takes_no_new_block_of_an_ending_heap),
         cmocka_unit_test(test_growing_block_leaves_an_ending_heap),
         cmocka_unit_test(test_pages_go_back_as_blocks_of_an_ending_heap_are_freed),

@@ -58,7 +58,6 @@ test_heap_that_does_not_exist_is_refused(void **unused)
         assert_int_equal(table->heap_destroy(numbers[i]), EINVAL);
         assert_int_equal(table->heap_limit(numbers[i], 0), EINVAL);
         assert_int_equal(table->heap_stats(numbers[i], &s), EINVAL);
-        assert_null(table->entry(ALCOVE_ENTRY_malloc, numbers[i]));
     }
     assert_int_equal(table->heap_stats(0, NULL), EINVAL);
 }
@@ -484,58 +483,51 @@ test_heap_aligned_alloc(void **unused)
 }
 
 static void
-test_entries_work_on_their_heap(void **unused)
+test_entries_work_on_the_heap_they_are_given(void **unused)
 {
     (void)unused;
     uint32_t heap = heap_new(0);
-#define ENTRY(name, result, parameters) \
-    result(*do_##name) parameters = (result(*) parameters)table->entry(ALCOVE_ENTRY_##name, heap); \
+#define ENTRY(name, result, ...) \
+    result(*do_##name)(__VA_ARGS__, size_t) = (result(*)(__VA_ARGS__, size_t))table->entry(ALCOVE_ENTRY_##name); \
     assert_non_null(do_##name)
-    ENTRY(malloc, void *, (size_t));
-    ENTRY(calloc, void *, (size_t, size_t));
-    ENTRY(realloc, void *, (void *, size_t));
-    ENTRY(reallocarray, void *, (void *, size_t, size_t));
-    ENTRY(aligned_alloc, void *, (size_t, size_t));
-    ENTRY(memalign, void *, (size_t, size_t));
-    ENTRY(posix_memalign, int, (void **, size_t, size_t));
-    ENTRY(valloc, void *, (size_t));
-    ENTRY(pvalloc, void *, (size_t));
-    ENTRY(strdup, char *, (const char *));
-    ENTRY(strndup, char *, (const char *, size_t));
-    ENTRY(free, void, (void *));
-    ENTRY(malloc_usable_size, size_t, (void *));
+    ENTRY(malloc, void *, size_t);
+    ENTRY(calloc, void *, size_t, size_t);
+    ENTRY(realloc, void *, void *, size_t);
+    ENTRY(reallocarray, void *, void *, size_t, size_t);
+    ENTRY(aligned_alloc, void *, size_t, size_t);
+    ENTRY(memalign, void *, size_t, size_t);
+    ENTRY(posix_memalign, int, void **, size_t, size_t);
+    ENTRY(valloc, void *, size_t);
+    ENTRY(pvalloc, void *, size_t);
+    ENTRY(strdup, char *, const char *);
+    ENTRY(strndup, char *, const char *, size_t);
+    ENTRY(free, void, void *);
+    ENTRY(malloc_usable_size, size_t, void *);
 #undef ENTRY
     void *aligned = NULL;
-    assert_int_equal(do_posix_memalign(&aligned, 256, 100), 0);
-    void *blocks[] = { do_malloc(100),           do_calloc(3, 100),   do_realloc(NULL, 100), do_reallocarray(NULL, 3, 100),
-                       do_aligned_alloc(64, 100), do_memalign(64, 100), aligned,               do_valloc(100),
-                       do_pvalloc(100),          do_strdup("a text"), do_strndup("a text", 3) };
+    assert_int_equal(do_posix_memalign(&aligned, 256, 100, heap), 0);
+    void *blocks[] = { do_malloc(100, heap),           do_calloc(3, 100, heap),   do_realloc(NULL, 100, heap), do_reallocarray(NULL, 3, 100, heap),
+                       do_aligned_alloc(64, 100, heap), do_memalign(64, 100, heap), aligned,               do_valloc(100, heap),
+                       do_pvalloc(100, heap),          do_strdup("a text", heap), do_strndup("a text", 3, heap) };
     for (unsigned i = 0; i < sizeof blocks / sizeof blocks[0]; i++) {
         assert_non_null(blocks[i]);
         assert_int_equal(owner_of(blocks[i]).heap, heap);
-        assert_int_equal(do_malloc_usable_size(blocks[i]), table->malloc_usable_size(blocks[i]));
+        assert_int_equal(do_malloc_usable_size(blocks[i], heap), table->malloc_usable_size(blocks[i]));
     }
     assert_string_equal(blocks[9], "a text");
     assert_string_equal(blocks[10], "a t");
     assert_int_equal(stats_of(heap).live_blocks, 11);
     for (unsigned i = 0; i < 11; i++)
-        do_free(blocks[i]);
+        do_free(blocks[i], heap);
     assert_int_equal(stats_of(heap).live_blocks, 0);
     heap_end(heap);
 }
 
 static void
-test_each_heap_has_its_own_entries(void **unused)
+test_entry_that_does_not_exist_is_null(void **unused)
 {
     (void)unused;
-    uint32_t one = heap_new(0), two = heap_new(0);
-    void *(*malloc_one)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, one);
-    void *(*malloc_two)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, two);
-    assert_int_equal(owner_of(malloc_one(1)).heap, one);
-    assert_int_equal(owner_of(malloc_two(1)).heap, two);
-    assert_null(table->entry(ALCOVE_ENTRY_COUNT, one));
-    heap_end(one);
-    heap_end(two);
+    assert_null(table->entry(ALCOVE_ENTRY_COUNT));
 }
 
 static void *
@@ -654,8 +646,8 @@ main(void)
         cmocka_unit_test(test_all_numbers_can_be_taken_and_one_more_is_refused),
         cmocka_unit_test(test_heap_calloc_is_zero_and_refuses_overflow),
         cmocka_unit_test(test_heap_aligned_alloc),
-        cmocka_unit_test(test_entries_work_on_their_heap),
-        cmocka_unit_test(test_each_heap_has_its_own_entries),
+        cmocka_unit_test(test_entries_work_on_the_heap_they_are_given),
+        cmocka_unit_test(test_entry_that_does_not_exist_is_null),
         cmocka_unit_test(test_heap_that_ended_threads_used_can_be_destroyed),
         cmocka_unit_test(test_living_threads_forget_a_destroyed_heap),
         cmocka_unit_test(test_ten_thousand_heaps_one_after_the_other_do_not_grow),

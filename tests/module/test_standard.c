@@ -237,8 +237,8 @@ test_other_reallocs_to_zero_free(void **unused)
     (void)unused;
     uint32_t heap;
     assert_int_equal(table->heap_create(NULL, &heap), 0);
-    void *(*routed)(void *, size_t);
-    *(void **)&routed = table->entry(ALCOVE_ENTRY_realloc, heap);
+    void *(*routed)(void *, size_t, size_t);
+    *(void **)&routed = table->entry(ALCOVE_ENTRY_realloc);
     for (unsigned i = 0; i < SIZES; i++) {
         uint64_t before = stats_of(0).live_blocks;
         errno = 0;
@@ -249,7 +249,7 @@ test_other_reallocs_to_zero_free(void **unused)
         assert_int_equal(errno, EINVAL);
         assert_int_equal(stats_of(0).live_blocks, before);
         errno = 0;
-        assert_null(routed(table->heap_malloc(heap, sizes[i]), 0));
+        assert_null(routed(table->heap_malloc(heap, sizes[i]), 0, heap));
         assert_int_equal(errno, EINVAL);
         assert_int_equal(stats_of(heap).live_blocks, 0);
     }

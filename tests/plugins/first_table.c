@@ -1,5 +1,5 @@
 /*
- * An allocator of the first table of ABI version 2, and one that does not know strndup. What is behind its face is today's.
+ * An allocator of the first table of the ABI version, and one that does not know strndup. What is behind its face is today's.
  */
 #include "first_table.h"
 
@@ -11,7 +11,7 @@ static int
 attach(const struct first_services *lent)
 {
     struct alcove_services known = {0};
-    if (lent->size < 16)
+    if (lent->abi_version != FIRST_ABI_VERSION || lent->size < 16)
         return EINVAL;
     memcpy(&known, lent, lent->size < sizeof *lent ? lent->size : sizeof *lent);
     known.size = sizeof known;
@@ -48,7 +48,8 @@ heap_create(const struct first_heap_options *options, uint32_t *heap)
 {
     if (options == NULL)
         return alcove_heap_create(NULL, heap);
-    struct alcove_heap_options known = {.flags = options->flags, .limit = options->limit, .name = options->name};
+    struct alcove_heap_options known = {.size = sizeof known, .flags = options->flags, .limit = options->limit,
+                                        .name = options->name, .seal = options->seal};
     for (size_t i = sizeof *options; i < options->size; i++)
         if (((const char *)options)[i] != 0)
             return EINVAL;
@@ -62,9 +63,21 @@ heap_stats(uint32_t heap, struct first_heap_stats *out)
 }
 
 static void *
-entry(int which, uint32_t heap)
+entry(int which)
 {
-    return which == FIRST_ENTRY_STRNDUP || which >= FIRST_ENTRIES ? NULL : alcove_table.entry((enum alcove_entry)which, heap);
+    return which == FIRST_ENTRY_STRNDUP || which >= FIRST_ENTRIES ? NULL : alcove_table.entry((enum alcove_entry)which);
+}
+
+static int
+heap_bins(uint32_t heap, struct first_bin_stats *bins, uint32_t stride, uint32_t *count)
+{
+    return alcove_heap_bins(heap, (struct alcove_bin_stats *)bins, stride, count);
+}
+
+static uint32_t
+heap_of(const void *block)
+{
+    return alcove_table.heap_of(block);
 }
 
 static int
@@ -100,4 +113,10 @@ const struct first_table first_table = {
     .owner = owner,
     .purge = alcove_purge,
     .detach_leaving = detach_leaving,
+    .heap_end = alcove_heap_end,
+    .tick = alcove_tick,
+    .heap_bins = heap_bins,
+    .heap_peak_reset = alcove_heap_peak_reset,
+    .heap_unseal = alcove_heap_unseal,
+    .heap_of = heap_of,
 };

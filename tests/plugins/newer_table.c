@@ -38,9 +38,9 @@ heap_stats(uint32_t heap, struct alcove_heap_stats *out)
 }
 
 static void *
-entry(enum alcove_entry which, uint32_t heap)
+entry(enum alcove_entry which)
 {
-    return (unsigned)which == ALCOVE_ENTRY_COUNT ? (void *)(uintptr_t)abort : alcove_table.entry(which, heap);
+    return (unsigned)which == ALCOVE_ENTRY_COUNT ? (void *)(uintptr_t)abort : alcove_table.entry(which);
 }
 
 extern struct newer_table newer_table;

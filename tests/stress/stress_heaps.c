@@ -153,12 +153,13 @@ test_purging_while_heaps_come_and_go(void **unused)
 #define NUMBERS_GIVEN 100000 /* in a round; without a second look 1 of 60,000 finds the moment */
 
 static void *
-use_function_of_ended_heap(void *function)
+use_number_of_ended_heap(void *number)
 {
-    void *(*allocate)(size_t) = *(void *(**)(size_t))function;
+    const uint32_t heap = *(const uint32_t *)number;
+    void *(*allocate)(size_t, size_t) = (void *(*)(size_t, size_t))table->entry(ALCOVE_ENTRY_malloc);
     unsigned refused = 0;
     while (!stop) {
-        void *block = allocate(64);
+        void *block = allocate(64, heap);
         refused += block == NULL;
         table->free(block);
     }
@@ -166,18 +167,17 @@ use_function_of_ended_heap(void *function)
 }
 
 static void
-test_functions_of_ended_heaps_work_while_numbers_are_given_again(void **unused)
+test_entries_work_with_ended_heaps_while_numbers_are_given_again(void **unused)
 {
     (void)unused;
-    uint32_t heap;
+    uint32_t ended, heap;
     void *result;
     pthread_t users[2];
-    assert_int_equal(table->heap_create(NULL, &heap), 0);
-    void *(*allocate)(size_t) = (void *(*)(size_t))table->entry(ALCOVE_ENTRY_malloc, heap);
-    assert_int_equal(table->heap_end(heap), 0);
+    assert_int_equal(table->heap_create(NULL, &ended), 0);
+    assert_int_equal(table->heap_end(ended), 0);
     stop = false;
     for (unsigned i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&users[i], NULL, use_function_of_ended_heap, &allocate), 0);
+        assert_int_equal(pthread_create(&users[i], NULL, use_number_of_ended_heap, &ended), 0);
     for (unsigned i = 0; i < rounds * NUMBERS_GIVEN; i++)
         if (table->heap_create(NULL, &heap) == 0) /* some that have ended may not be forgotten yet */
             table->heap_end(heap);
@@ -381,7 +381,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_heaps_are_made_shared_and_destroyed),
         cmocka_unit_test(test_figures_are_read_while_heaps_come_and_go),
         cmocka_unit_test(test_purging_while_heaps_come_and_go),
-        cmocka_unit_test(test_functions_of_ended_heaps_work_while_numbers_are_given_again),
+        cmocka_unit_test(test_entries_work_with_ended_heaps_while_numbers_are_given_again),
         cmocka_unit_test(test_heaps_are_destroyed_while_threads_look_at_their_caches),
         cmocka_unit_test(test_every_allocation_at_the_limit_counts_once),
         cmocka_unit_test(test_default_heap_has_its_first_limit_while_its_caches_are_looked_at),

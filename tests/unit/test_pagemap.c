@@ -31,7 +31,7 @@ stop(void **unused)
 static uint64_t
 get(uintptr_t address)
 {
-    return pagemap_get(pagemap, (void *)address);
+    return pagemap_get((void *)address);
 }
 
 #define map_test(function) cmocka_unit_test_setup_teardown(function, start, stop)
@@ -146,38 +146,10 @@ test_release_empties_the_map(void **unused)
     (void)unused;
     assert_int_equal(pagemap_reserve(SOMEWHERE, 1), 0);
     pagemap_set(SOMEWHERE, 1, 0x80);
+    assert_int_equal(pagemap_bytes(), PAGEMAP_LEAF_BYTES);
     pagemap_release();
     assert_int_equal(get(SOMEWHERE), 0);
-}
-
-static void
-test_lent_map_is_used_and_handed_back_empty(void **unused)
-{
-    (void)unused;
-    struct pagemap *own = pagemap, *lent = os_map(sizeof *lent, PAGE_SIZE);
-    assert_non_null(lent);
-    pagemap_lend(lent);
-    assert_ptr_equal(pagemap, lent);
-    assert_int_equal(pagemap_reserve(SOMEWHERE, 2), 0);
-    pagemap_set(SOMEWHERE, 2, 0x80);
-    assert_int_equal(pagemap_get(lent, (void *)SOMEWHERE), 0x80);
-    assert_int_equal(pagemap_get(own, (void *)SOMEWHERE), 0);
-    pagemap_release();
-    assert_int_equal(pagemap_get(lent, (void *)SOMEWHERE), 0);
-    /* Its tables stay mapped: whoever lent it may be reading. */
-    pagemap_word *leaf = atomic_load(&lent->root[SOMEWHERE >> PAGEMAP_ROOT_SHIFT]);
-    assert_non_null(leaf);
-    assert_int_equal(leaf[0], 0);
-    /* They count for the next one that it is lent to. */
-    pagemap_lend(own);
     assert_int_equal(pagemap_bytes(), 0);
-    pagemap_lend(lent);
-    assert_int_equal(pagemap_bytes(), PAGEMAP_LEAF_BYTES);
-    assert_int_equal(pagemap_reserve(SOMEWHERE, 2), 0);
-    assert_int_equal(pagemap_bytes(), PAGEMAP_LEAF_BYTES);
-    munmap((void *)leaf, PAGEMAP_LEAF_BYTES);
-    munmap(lent, sizeof *lent);
-    pagemap_lend(own);
 }
 
 int
@@ -194,7 +166,6 @@ main(void)
         map_test(test_range_beyond_the_known_addresses_is_refused),
         map_test(test_last_page_of_the_known_addresses_can_be_entered),
         map_test(test_release_empties_the_map),
-        map_test(test_lent_map_is_used_and_handed_back_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

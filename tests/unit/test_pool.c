@@ -19,7 +19,7 @@ static const struct run_use slab_use = { RUN_SLAB, 3, 7 }, large_use = { RUN_LAR
 static uint64_t
 word_at(uintptr_t address)
 {
-    return pagemap_get(pagemap, (void *)address);
+    return pagemap_get((void *)address);
 }
 
 static struct run *
@@ -640,7 +640,7 @@ test_huge_run_that_moves_leaves_nothing(void **unused)
         skip();
     struct run *r = pool_take_huge(&pool_default, CHUNK_SIZE, PAGE_SIZE, huge_use);
     uintptr_t old = r->base;
-    const pagemap_word *leaf = pagemap->root[old >> PAGEMAP_ROOT_SHIFT];
+    const pagemap_word *leaf = pagemap.root[old >> PAGEMAP_ROOT_SHIFT];
     uintptr_t word = (uintptr_t)&leaf[(old >> PAGE_LG) & (PAGEMAP_LEAF_COUNT - 1)];
     bool has_pages = CHUNK_PAGES * sizeof *leaf >= PAGE_SIZE; /* else it shares one with other chunks */
     if (has_pages)
@@ -792,7 +792,7 @@ leaves(void)
 {
     unsigned n = 0;
     for (size_t i = 0; i < PAGEMAP_ROOT_COUNT; i++)
-        n += atomic_load(&pagemap->root[i]) != NULL;
+        n += atomic_load(&pagemap.root[i]) != NULL;
     return n;
 }
 
@@ -1175,67 +1175,6 @@ test_all_that_is_left_of_a_giant_is_known(void **unused)
     pool_purge();
     pool_end(&hooked);
     assert_int_equal(hooks_seen.reserved, 0);
-}
-
-/* Bytes of memory that the process has. mincore tells of pages, too, that were only read and are one. */
-static size_t
-resident_memory(void)
-{
-    size_t kib = 0;
-    char line[256];
-    FILE *f = fopen("/proc/self/smaps_rollup", "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL && sscanf(line, "Rss: %zu kB", &kib) != 1)
-        ;
-    if (f != NULL)
-        fclose(f);
-    return kib << 10;
-}
-
-/* A map that was lent, and that has to tell of blocks that an allocator left, is not emptied: what speaks of what is unmapped
- * is given back all the same. */
-static void
-go_and_hand_map_back(void (*go)(void), unsigned given)
-{
-    enum { CHUNKS = 256 };
-    struct pagemap *lent = os_map(sizeof *lent, PAGE_SIZE);
-    static struct run *r[CHUNKS];
-    CHECK(lent != NULL);
-    lent->left = 1;
-    pagemap_lend(lent);
-    give(take(1));
-    size_t before = resident_memory();
-    for (unsigned i = 0; i < CHUNKS; i++)
-        CHECK((r[i] = i % 8 == 0 ? pool_take_huge(&pool_default, CHUNK_SIZE, PAGE_SIZE, huge_use) : take(CHUNK_PAGES)) != NULL);
-    for (unsigned i = 0; i < given; i++)
-        give(r[i]);
-    go();
-    size_t now = resident_memory(), most = (CHUNKS - given) * CHUNK_PAGES * sizeof(uint64_t) + ((size_t)1 << 20);
-    if (now > before + most) {
-        fprintf(stderr, "%zu KiB are resident more, of %zu\n", (now - before) >> 10, most >> 10);
-        _exit(1);
-    }
-}
-
-static void
-release_and_hand_map_back(void)
-{
-    go_and_hand_map_back(pool_release, 256);
-}
-
-static void
-leave_and_hand_map_back(void)
-{
-    go_and_hand_map_back(pool_leave, 250);
-}
-
-static void
-test_map_that_was_lent_is_handed_back_purged(void **unused)
-{
-    (void)unused;
-    if (in_emulator())
-        skip();
-    in_child(release_and_hand_map_back);
-    in_child(leave_and_hand_map_back);
 }
 
 /* A pool of other memory that is still there when the allocator goes: that memory stays as it is. */
@@ -1802,7 +1741,6 @@ main(void)
         fresh_test(test_giant_costs_one_word),
         fresh_test(test_hook_that_refuses_loses_nothing),
         fresh_test(test_all_that_is_left_of_a_giant_is_known),
-        fresh_test(test_map_that_was_lent_is_handed_back_purged),
         fresh_test(test_memory_of_hooks_stays_when_the_allocator_goes),
         fresh_test(test_pages_are_committed_before_they_are_used),
         fresh_test(test_pool_that_ended_has_left_nothing),
