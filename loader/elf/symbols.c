@@ -38,8 +38,6 @@ gnu_hash_end(const struct object *object)
     for (size_t i = 0; i < object->gnu_hash.bucket_count; i++)
         if (object->gnu_hash.buckets[i] > last)
             last = object->gnu_hash.buckets[i];
-    if (last < first || last == 0)
-        return 0;
     while (last - first < object->gnu_hash.chain_count && (object->gnu_hash.chains[last - first] & 1) == 0)
         last++;
     return last + 1;
@@ -89,7 +87,7 @@ candidate_next(struct symbol_cursor *cursor)
         cursor->next = object->hash.chains[index];
         return index;
     case SYMBOLS_BY_GNU_HASH:
-        while (index != 0 && index >= object->gnu_hash.first && index - object->gnu_hash.first < object->gnu_hash.chain_count) {
+        while (index != 0 && index - object->gnu_hash.first < object->gnu_hash.chain_count) { /* one before the first is far beyond the last */
             uint32_t chain = object->gnu_hash.chains[index - object->gnu_hash.first];
             cursor->next = (chain & 1) != 0 ? 0 : index + 1;
             if ((chain | 1) == (cursor->hash | 1))

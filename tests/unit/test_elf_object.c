@@ -108,6 +108,29 @@ test_symbols_end_where_another_table_begins(void **state)
 }
 
 static void
+test_there_are_as_many_symbols_as_the_hash_table_has(void **state)
+{
+    (void)state;
+    fake.tables->hash[1] = FAKE_VARIABLE;
+    struct told told = tell();
+    assert_int_equal(told.imports[IMPORT_CALL], 1);
+    assert_int_equal(told.imports[IMPORT_COPY], 0);
+}
+
+static void
+test_tables_that_are_not_aligned_are_none(void **state)
+{
+    (void)state;
+    fake.data->dynamic[DYN_JMPREL].d_un.d_ptr -= 4;
+    struct told told = tell();
+    assert_int_equal(told.imports[IMPORT_CALL], 0);
+    assert_int_equal(told.imports[IMPORT_DATA], 1);
+    fake.headers[HEADER_DYNAMIC].p_vaddr += 4;
+    assert_int_equal(tell().symbols, 0);
+    assert_int_equal(object.strings_bytes, 0);
+}
+
+static void
 test_name_beyond_the_strings_is_no_import(void **state)
 {
     (void)state;
@@ -184,6 +207,7 @@ test_segment_that_wraps_around_holds_nothing(void **state)
     assert_int_equal(told.imports[IMPORT_CALL] + told.symbols, 0);
     assert_false(object_holds(&object, (uintptr_t)fake.tables));
     assert_true(object_holds(&object, (uintptr_t)fake.data));
+    assert_int_equal(object.start, (uintptr_t)fake.area + 3 * page());
 }
 
 static void
@@ -336,6 +360,8 @@ main(void)
         TEST(test_import_tells_the_version_that_it_wants),
         TEST(test_index_beyond_the_symbols_is_no_import),
         TEST(test_symbols_end_where_another_table_begins),
+        TEST(test_there_are_as_many_symbols_as_the_hash_table_has),
+        TEST(test_tables_that_are_not_aligned_are_none),
         TEST(test_name_beyond_the_strings_is_no_import),
         TEST(test_name_without_an_end_is_no_import),
         TEST(test_relocations_beyond_their_segment_are_none),

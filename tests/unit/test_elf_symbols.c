@@ -145,6 +145,16 @@ test_list_of_versions_that_leads_away_names_none(void **state)
     assert_null(symbol_version(&object, FAKE_SYMBOLS + 100));
 }
 
+static void
+test_objects_own_version_has_no_name(void **state)
+{
+    (void)state;
+    fake.tables->defined[0].vd_ndx = 1;
+    assert_true(object_read(&object, &fake.info));
+    assert_int_equal(fake.tables->versions[FAKE_FREE], 1);
+    assert_null(symbol_version(&object, FAKE_FREE));
+}
+
 /* Whoever has a hash table finds by name all that is in the table. */
 static int
 found_again(struct dl_phdr_info *info, size_t size, void *out)
@@ -219,6 +229,7 @@ main(void)
         TEST(test_chain_without_an_end_ends_with_its_segment),
         TEST(test_hash_table_that_does_not_fit_is_none),
         TEST(test_list_of_versions_that_leads_away_names_none),
+        TEST(test_objects_own_version_has_no_name),
         TEST(test_all_symbols_of_this_process_are_found_by_name),
         TEST(test_functions_of_libc_are_where_dlsym_finds_them),
     };

@@ -3,6 +3,11 @@
 
 #include "elf/writer.h"
 
+#include "tests/child.h"
+
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -14,10 +19,13 @@ static struct object object;
 
 /* The writer calls this one for the system's. */
 static unsigned calls, calls_allowed;
+static int first_protection;
 
 int
 mprotect(void *address, size_t bytes, int protection)
 {
+    if (calls == 0)
+        first_protection = protection;
     if (calls++ < calls_allowed)
         return (int)syscall(SYS_mprotect, address, bytes, protection);
     errno = ENOMEM;
@@ -110,10 +118,12 @@ test_program_headers_are_asked_where_proc_is_not_there(void **state)
     object.relro_start = (uintptr_t)fake.area + 3 * page();
     object.relro_end = object.relro_start + page();
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    errno = 77;
     int relro = protection_of(NULL, &object, object.relro_start + 8);
     int tables = protection_of(NULL, &object, (uintptr_t)fake.tables);
     int data = protection_of(NULL, &object, (uintptr_t)fake.area + 4 * page());
     int nobody = protection_of(NULL, NULL, (uintptr_t)fake.tables);
+    assert_int_equal(errno, 77);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &saved), 0);
     assert_int_equal(relro, PROT_READ);
     assert_int_equal(tables, PROT_READ);
@@ -169,6 +179,7 @@ test_symbol_of_an_executable_segment_is_written(void **state)
     ElfW(Sym) *symbol = &fake.tables->symbols[FAKE_WORK];
     assert_int_equal(word_store(&object, &symbol->st_value, (void *)(uintptr_t)FAKE_WORK_OFFSET, NEW), 0);
     assert_int_equal(symbol->st_value, (uintptr_t)NEW);
+    assert_int_equal(first_protection, PROT_READ | PROT_WRITE | PROT_EXEC); /* another thread may be in there */
     assert_int_equal(protection_now(1), PROT_READ | PROT_EXEC);
 }
 
@@ -217,6 +228,65 @@ test_stores_into_a_page_share_its_opening(void **state)
     assert_int_equal(writer_end(&writer), 0);
     assert_int_equal(calls, 4);
     assert_int_equal(protection_now(1), PROT_READ);
+}
+
+static void
+test_page_is_opened_again_after_another(void **state)
+{
+    (void)state;
+    protect(1, PROT_READ);
+    protect(3, PROT_READ);
+    struct writer writer = writer_of(&object);
+    ElfW(Addr) *value = &fake.tables->symbols[FAKE_WORK].st_value;
+    assert_int_equal(writer_store(&writer, &fake.data->slots[0], OLD, NEW), 0);
+    assert_int_equal(writer_store(&writer, &fake.data->slots[1], OLD, NEW), 0);
+    assert_int_equal(writer_store(&writer, value, (void *)(uintptr_t)FAKE_WORK_OFFSET, NEW), 0);
+    assert_int_equal(writer_store(&writer, &fake.data->slots[2], OLD, NEW), 0);
+    assert_int_equal(writer_end(&writer), 0);
+    assert_int_equal(protection_now(3), PROT_READ);
+}
+
+static void
+system_calls_refuse(unsigned number)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &(struct sock_fprog){sizeof filter / sizeof filter[0], filter}, 0, 0) != 0)
+        _exit(0); /* an emulator */
+}
+
+static void
+work_without_futex(void)
+{
+    system_calls_refuse(SYS_futex);
+    static const int each[] = {PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_EXEC};
+    for (size_t i = 0; i < sizeof each / sizeof each[0]; i++) {
+        protect(3, PROT_READ | PROT_WRITE);
+        fake.data->slots[0] = OLD;
+        protect(3, each[i]);
+        CHECK(word_store(&object, &fake.data->slots[0], OLD, NEW) == 0);
+        CHECK(fake.data->slots[0] == NEW);
+        CHECK(protection_now(3) == each[i]);
+    }
+    const uintptr_t value = (uintptr_t)NEW;
+    void **word;
+    struct word_cursor cursor = words_of(&object, &value, 1);
+    CHECK(word_next(&cursor, &word) && word == &fake.data->slots[0]);
+    protect(3, PROT_NONE);
+    cursor = words_of(&object, &value, 1);
+    CHECK(!word_next(&cursor, &word));
+}
+
+static void
+test_protections_are_read_where_futex_is_refused(void **state)
+{
+    (void)state;
+    in_child(work_without_futex);
 }
 
 static void
@@ -286,6 +356,8 @@ main(void)
         TEST(test_word_that_changed_is_left_alone),
         TEST(test_word_across_two_pages_is_stored),
         TEST(test_stores_into_a_page_share_its_opening),
+        TEST(test_page_is_opened_again_after_another),
+        TEST(test_protections_are_read_where_futex_is_refused),
         TEST(test_refused_protection_is_told),
         TEST(test_word_that_is_not_mapped_is_an_error),
         TEST(test_errno_is_left_as_it_was),
