@@ -6,7 +6,7 @@
  *   .        the public functions
  *
  * Glossary
- *   object    anything the dynamic linker has mapped: the program, libc, a plugin (elf/imports.h)
+ *   object    anything the dynamic linker has mapped: the program, libc, a plugin (elf/object.h)
  *   import    a word in an object that holds the address of a function of another one (elf/imports.h)
  *   route     a name of the malloc family, and where imports of it lead (keeper/routes.h)
  *   entry     the allocator's function for one name

@@ -23,12 +23,19 @@
 #   ALCOVE_TEST_LOADS     if set, how often a test loads and unloads: dev/check --matrix wants 10,000 times
 #   ALCOVE_TEST_VALGRIND  set when valgrind runs it, which knows some 30,000 mappings only
 
-unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_conf tests/unit/test_decay tests/unit/test_fork_locks \
+unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_conf tests/unit/test_decay \
+	tests/unit/test_elf_object tests/unit/test_elf_symbols tests/unit/test_elf_words tests/unit/test_elf_writer tests/unit/test_fork_locks \
 	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_peak tests/unit/test_pool tests/unit/test_records \
 	tests/unit/test_sizeclass tests/unit/test_slab tests/unit/test_territory tests/unit/test_tls
 
 # Of the loader.
 tests_unit_test_territory_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/loader
+
+elf_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/loader
+tests_unit_test_elf_object_CPPFLAGS = $(elf_cppflags)
+tests_unit_test_elf_symbols_CPPFLAGS = $(elf_cppflags)
+tests_unit_test_elf_words_CPPFLAGS = $(elf_cppflags)
+tests_unit_test_elf_writer_CPPFLAGS = $(elf_cppflags)
 
 module_tests = tests/module/test_decay_purge tests/module/test_ended_threads \
 	tests/module/test_exhaustion tests/module/test_figures tests/module/test_fork tests/module/test_fork_amid_locks \
@@ -171,7 +178,7 @@ EXTRA_tests_plugins_static_two_la_DEPENDENCIES = archives.stamp
 endif
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
-	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/unit.h \
+	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/elf.h tests/unit/unit.h \
 	tests/plugins/allocating.h tests/plugins/first_table.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h tests/module/system_calls.h
 

@@ -4,28 +4,34 @@
  */
 #include "elf/imports.h"
 
-#include <errno.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include "elf/writer.h"
 
-/* The three relocations that put a function's plain address into a word, by machine. */
+/* By machine: the three relocations that put a function's plain address into a word, the one that copies a variable, and the one that puts
+ * what a function returns into a word. */
 #if defined(__x86_64__)
 #define RELOCATION_CALL R_X86_64_JUMP_SLOT
 #define RELOCATION_ADDRESS R_X86_64_GLOB_DAT
 #define RELOCATION_DATA R_X86_64_64
+#define RELOCATION_COPY R_X86_64_COPY
+#define RELOCATION_CHOSEN R_X86_64_IRELATIVE
 #elif defined(__aarch64__)
 #define RELOCATION_CALL R_AARCH64_JUMP_SLOT
 #define RELOCATION_ADDRESS R_AARCH64_GLOB_DAT
 #define RELOCATION_DATA R_AARCH64_ABS64
+#define RELOCATION_COPY R_AARCH64_COPY
+#define RELOCATION_CHOSEN 1032 /* R_AARCH64_IRELATIVE, which musl doesn't name */
 #elif defined(__powerpc64__) && _CALL_ELF == 2 /* the first ABI's function pointers point to descriptors */
 #define RELOCATION_CALL R_PPC64_JMP_SLOT
 #define RELOCATION_ADDRESS R_PPC64_GLOB_DAT
 #define RELOCATION_DATA R_PPC64_ADDR64
+#define RELOCATION_COPY R_PPC64_COPY
+#define RELOCATION_CHOSEN 248 /* R_PPC64_IRELATIVE, which musl doesn't name */
 #elif defined(__riscv) && __riscv_xlen == 64
 #define RELOCATION_CALL R_RISCV_JUMP_SLOT
 #define RELOCATION_ADDRESS R_RISCV_64 /* RISC-V has no kind of its own for this */
 #define RELOCATION_DATA R_RISCV_64
+#define RELOCATION_COPY R_RISCV_COPY
+#define RELOCATION_CHOSEN 58 /* R_RISCV_IRELATIVE, which not every libc names */
 #else
 #error "name this machine's relocations"
 #endif
@@ -34,84 +40,16 @@
 #define RELOCATION_SYMBOL(info) ELF64_R_SYM(info)
 #define RELOCATION_TYPE(info) ELF64_R_TYPE(info)
 
-static uintptr_t
-page_mask(void)
+struct import_cursor
+imports_of_kinds(const struct object *object, unsigned kinds)
 {
-    return (uintptr_t)sysconf(_SC_PAGESIZE) - 1;
-}
-
-/* glibc adds the base to the pointers of the dynamic section when it loads an object; musl does
- * not, nor does glibc on machines where the section is read-only. */
-static const void *
-dynamic_pointer(const struct object *object, uintptr_t value)
-{
-    if (object_holds(object, value))
-        return (const void *)value;
-    if (object_holds(object, object->base + value))
-        return (const void *)(object->base + value);
-    return NULL;
-}
-
-static void
-segments_read(struct object *object)
-{
-    for (size_t i = 0; i < object->segment_count; i++) {
-        const ElfW(Phdr) *segment = &object->segments[i];
-        uintptr_t start = object->base + segment->p_vaddr, end = start + segment->p_memsz;
-        switch (segment->p_type) {
-        case PT_LOAD:
-            if (object->end == 0 || start < object->start)
-                object->start = start;
-            if (end > object->end)
-                object->end = end;
-            break;
-        case PT_DYNAMIC:
-            object->dynamic = (const ElfW(Dyn) *)start;
-            break;
-        case PT_GNU_RELRO: /* rounded as the dynamic linkers do: a last page in part stays writable */
-            object->relro_start = start & ~page_mask();
-            object->relro_end = end & ~page_mask();
-            break;
-        }
-    }
-}
-
-bool
-object_read(struct object *object, const struct dl_phdr_info *info)
-{
-    memset(object, 0, sizeof *object);
-    object->name = info->dlpi_name != NULL ? info->dlpi_name : "";
-    object->base = info->dlpi_addr;
-    object->segments = info->dlpi_phdr;
-    object->segment_count = info->dlpi_phnum;
-    segments_read(object);
-    if (object->dynamic == NULL)
-        return false;
-
-    size_t bytes[2] = {0, 0};
-    for (const ElfW(Dyn) *d = object->dynamic; d->d_tag != DT_NULL; d++) {
-        uintptr_t value = d->d_un.d_ptr;
-        switch (d->d_tag) {
-        case DT_SYMTAB: object->symbols = dynamic_pointer(object, value); break;
-        case DT_STRTAB: object->strings = dynamic_pointer(object, value); break;
-        case DT_RELA: object->tables[0].first = dynamic_pointer(object, value); break;
-        case DT_RELASZ: bytes[0] = value; break;
-        case DT_JMPREL: object->tables[1].first = dynamic_pointer(object, value); break;
-        case DT_PLTRELSZ: bytes[1] = value; break;
-        }
-    }
-    if (object->symbols == NULL || object->strings == NULL)
-        return true; /* nothing to look names up in: no imports */
-    for (int t = 0; t < 2; t++)
-        if (object->tables[t].first != NULL)
-            object->tables[t].count = bytes[t] / sizeof(ElfW(Rela));
-    return true;
+    return (struct import_cursor){.object = object, .kinds = kinds};
 }
 
 struct import_cursor
 imports_of(const struct object *object)
 {
-    return (struct import_cursor){.object = object};
+    return imports_of_kinds(object, IMPORTS_NAMED);
 }
 
 static bool
@@ -123,8 +61,46 @@ kind_of(const ElfW(Rela) *relocation, enum import_kind *kind)
     case RELOCATION_ADDRESS: *kind = IMPORT_ADDRESS; return true;
 #endif
     case RELOCATION_DATA: *kind = IMPORT_DATA; return relocation->r_addend == 0;
+    case RELOCATION_COPY: *kind = IMPORT_COPY; return true;
+    case RELOCATION_CHOSEN: *kind = IMPORT_CHOSEN; return true;
     default: return false;
     }
+}
+
+/* What the symbol of a relocation tells. False: it can't be read. */
+static bool
+symbol_read(const struct object *object, size_t index, struct import *out)
+{
+    if (index == 0 || index >= object->symbol_count)
+        return false;
+    const ElfW(Sym) *s = &object->symbols[index];
+    out->name = object_string(object, s->st_name);
+    if (out->name == NULL)
+        return false;
+    uintptr_t value = s->st_value != 0 ? object->base + s->st_value : 0;
+    out->symbol = index;
+    out->definition = s->st_shndx != SHN_UNDEF ? value : 0;
+    out->stub = s->st_shndx == SHN_UNDEF ? value : 0;
+    if (out->kind == IMPORT_COPY)
+        out->bytes = s->st_size;
+    return true;
+}
+
+static bool
+relocation_read(const struct object *object, const ElfW(Rela) *relocation, struct import *out)
+{
+    out->slot = (void **)(object->base + relocation->r_offset);
+    out->bytes = sizeof *out->slot;
+    if (out->kind == IMPORT_CHOSEN) {
+        out->name = "";
+        out->symbol = 0;
+        out->definition = object->base + (uintptr_t)relocation->r_addend;
+        out->stub = 0;
+    } else if (!symbol_read(object, RELOCATION_SYMBOL(relocation->r_info), out)) {
+        return false;
+    }
+    const unsigned flags = object->text_relocations ? PF_R : PF_R | PF_W;
+    return out->bytes != 0 && object_room(object, (uintptr_t)out->slot, flags) >= out->bytes;
 }
 
 bool
@@ -134,50 +110,20 @@ import_next(struct import_cursor *cursor, struct import *out)
     for (; cursor->table < 2; cursor->table++, cursor->index = 0) {
         while (cursor->index < object->tables[cursor->table].count) {
             const ElfW(Rela) *relocation = &object->tables[cursor->table].first[cursor->index++];
-            size_t symbol = RELOCATION_SYMBOL(relocation->r_info);
-            uintptr_t slot = object->base + relocation->r_offset;
-            if (symbol == 0 || !kind_of(relocation, &out->kind) || !object_holds(object, slot))
-                continue;
-            const ElfW(Sym) *s = &object->symbols[symbol];
-            out->name = object->strings + s->st_name;
-            out->slot = (void **)slot;
-            uintptr_t value = s->st_value != 0 ? object->base + s->st_value : 0;
-            out->definition = s->st_shndx != SHN_UNDEF ? value : 0;
-            out->stub = s->st_shndx == SHN_UNDEF ? value : 0;
-            return true;
+            if (kind_of(relocation, &out->kind) && (cursor->kinds & IMPORTS_OF(out->kind)) != 0 &&
+                relocation_read(object, relocation, out))
+                return true;
         }
     }
     return false;
 }
 
-/* The protection that a slot's page has, now that its object is relocated. */
-static int
-slot_protection(const struct object *object, uintptr_t slot)
-{
-    if (slot >= object->relro_start && slot < object->relro_end)
-        return PROT_READ;
-    for (size_t i = 0; i < object->segment_count; i++) {
-        const ElfW(Phdr) *segment = &object->segments[i];
-        if (segment->p_type == PT_LOAD && slot - (object->base + segment->p_vaddr) < segment->p_memsz)
-            return ((segment->p_flags & PF_R) ? PROT_READ : 0) | ((segment->p_flags & PF_W) ? PROT_WRITE : 0) |
-                   ((segment->p_flags & PF_X) ? PROT_EXEC : 0);
-    }
-    return PROT_READ | PROT_WRITE;
-}
-
 int
 import_store(const struct object *object, const struct import *import, void *value)
 {
-    uintptr_t slot = (uintptr_t)import->slot;
-    int protection = slot_protection(object, slot);
-    if (protection & PROT_WRITE) {
-        __atomic_store_n(import->slot, value, __ATOMIC_RELEASE);
-        return 0;
-    }
-    void *page = (void *)(slot & ~page_mask());
-    size_t bytes = ((slot + sizeof value - 1) | page_mask()) + 1 - (uintptr_t)page; /* two pages if it straddles */
-    if (mprotect(page, bytes, (protection & PROT_EXEC) ? protection | PROT_WRITE : PROT_READ | PROT_WRITE) != 0)
-        return errno;
-    __atomic_store_n(import->slot, value, __ATOMIC_RELEASE);
-    return mprotect(page, bytes, protection) != 0 ? errno : 0;
+    int error;
+    do
+        error = word_store(object, import->slot, import_value(import), value);
+    while (error == WORD_CHANGED);
+    return error < 0 ? -error : error;
 }

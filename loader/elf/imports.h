@@ -1,20 +1,13 @@
 /*
  * The imports of one mapped object: found, read, and rewritten one by one. What they are rewritten
  * to is keeper/routes.c's affair.
- *
- * Glossary
- *   object      what dl_iterate_phdr reports: segments at a base address, and a dynamic section
- *   relocation  an order of the static linker to the dynamic one: put the address of this symbol
- *               into that word
- *   slot        that word
- *   RELRO       pages with slots that the dynamic linker makes read-only once they are filled
  */
-#ifndef LOADER_IMPORTS_H
-#define LOADER_IMPORTS_H
+#ifndef LOADER_ELF_IMPORTS_H
+#define LOADER_ELF_IMPORTS_H
 
-#include "loader.h"
+#include "elf/object.h"
 
-#include <link.h>
+#include <string.h>
 
 #pragma GCC visibility push(hidden)
 
@@ -22,59 +15,50 @@
 enum import_kind {
     IMPORT_CALL,    /* JUMP_SLOT: calls through the procedure linkage table; may be bound lazily */
     IMPORT_ADDRESS, /* GLOB_DAT: the address as code takes it, and calls built with -fno-plt */
-    IMPORT_DATA     /* absolute, pointer-sized: a function pointer in initialised data */
+    IMPORT_DATA,    /* absolute, pointer-sized: a function pointer in initialised data, or in a thread's initial data */
+    IMPORT_COPY,    /* COPY: a program's copy of a library's variable. `bytes` long; any word of it may be an address */
+    IMPORT_CHOSEN   /* IRELATIVE: what a function of the object's own chose; `definition` is that function, and there is no name */
 };
 
-struct object {
-    const char *name; /* "" for the program */
-    uintptr_t base;   /* what is added to the file's addresses */
-    uintptr_t start, end; /* of all its segments */
-    uintptr_t relro_start, relro_end;
-    const ElfW(Phdr) *segments;
-    size_t segment_count;
-    const ElfW(Dyn) *dynamic;
-    const ElfW(Sym) *symbols;
-    const char *strings;
-    struct {
-        const ElfW(Rela) *first;
-        size_t count;
-    } tables[2]; /* DT_RELA and DT_JMPREL */
-};
+/* Sets of kinds. */
+#define IMPORTS_OF(kind) (1u << (kind))
+#define IMPORTS_NAMED (IMPORTS_OF(IMPORT_CALL) | IMPORTS_OF(IMPORT_ADDRESS) | IMPORTS_OF(IMPORT_DATA))
+#define IMPORTS_ALL (IMPORTS_NAMED | IMPORTS_OF(IMPORT_COPY) | IMPORTS_OF(IMPORT_CHOSEN))
 
 struct import {
-    const char *name;
-    void **slot;
+    const char *name; /* "" if it has none */
+    void **slot;      /* in memory that the object may write. It need not be aligned, as in packed structs */
+    size_t bytes;     /* from there on */
     enum import_kind kind;
-    uintptr_t definition; /* the object's own function of that name; 0: it has none */
+    size_t symbol;        /* its index, for symbol_version(); 0: it has none */
+    uintptr_t definition; /* the object's own function of that name, as the symbol table says now; 0: it has none */
     uintptr_t stub; /* what a program shows as the address of a function that is not its own; or 0 */
 };
 
 struct import_cursor {
     const struct object *object;
+    unsigned kinds;
     unsigned table;
     size_t index;
 };
 
-/* Read an object's headers. False: it has no dynamic section. */
-bool object_read(struct object *object, const struct dl_phdr_info *info);
-
-static inline bool
-object_holds(const struct object *object, uintptr_t address)
-{
-    return address >= object->start && address < object->end;
-}
-
-/* The imports, one after the other. A slot may come up twice. False: no more. */
+/* The imports of IMPORTS_NAMED, one after the other, or of the kinds asked for. A slot may come up twice. False: no more. */
 struct import_cursor imports_of(const struct object *object);
+struct import_cursor imports_of_kinds(const struct object *object, unsigned kinds);
 bool import_next(struct import_cursor *cursor, struct import *out);
 
 static inline void *
 import_value(const struct import *import)
 {
-    return __atomic_load_n(import->slot, __ATOMIC_RELAXED);
+    void *value;
+    if ((uintptr_t)import->slot % sizeof value == 0)
+        return __atomic_load_n(import->slot, __ATOMIC_RELAXED);
+    memcpy(&value, (const void *)import->slot, sizeof value);
+    return value;
 }
 
-/* Store into a slot. Pages that are not writable are so for the store only. 0 or an errno value. */
+/* Store into a slot, whatever it holds. Pages that are not writable are so for the store only. 0 or an errno value. Under the lock that
+ * elf/writer.h asks for. */
 int import_store(const struct object *object, const struct import *import, void *value);
 
 #pragma GCC visibility pop

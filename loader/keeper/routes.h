@@ -7,6 +7,8 @@
 #ifndef LOADER_ROUTES_H
 #define LOADER_ROUTES_H
 
+#include "loader.h"
+
 #include "elf/imports.h"
 
 #pragma GCC visibility push(hidden)
