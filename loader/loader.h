@@ -57,10 +57,17 @@ struct module {
     const void *dynamic;  /* address of its dynamic section, which tells mapped objects apart */
     uint32_t heap;        /* the allocator's number of it; ALCOVE_HEAP_NONE when its policy is off */
     uint32_t thunks;      /* its thunks' number; 0 when it has none */
-    uint32_t imports_routed;
+    /* Imports of routed names: that lead to what we know; of those, that lead to its thunks; that lead to nothing we know; and imports of C++'s
+     * operator new, which go by way of another library. */
+    uint32_t imports_found, imports_routed, imports_lost, imports_new;
+    uint32_t unbound, known; /* a bit for each name: is an import of it not bound yet; would it lead to what we know */
+    uint8_t variant[ALCOVE_ENTRY_COUNT]; /* of the original that its imports led to */
     unsigned users;       /* calls that use `handle` without the lock */
+    const struct alcove_module_options *options; /* while it is being opened */
     bool closing;
+    bool failed_early;    /* it could not be routed before its constructors ran */
     bool given_away;      /* somebody may have an address of its thunks for good */
+    bool copied;          /* the program has copies of its variables, with addresses of thunks in them */
     void *entries[ALCOVE_ENTRY_COUNT]; /* its thunks; NULL: the allocator does not know that name */
     char name[NAME_BYTES];
 };
@@ -139,11 +146,7 @@ void walks_fork_child(void);
 /* In a forked child, whose one thread need not wait for others' dlopen. */
 void guards_forked(void);
 
-/* --- keeper/guards.c: the functions that imports of releases lead to. */
-void guard_free(void *block);
-void *guard_realloc(void *block, size_t size);
-void *guard_reallocarray(void *block, size_t count, size_t size);
-size_t guard_usable_size(void *block);
+/* --- keeper/guards.c */
 /* What modules of an allocator release that is not its own (struct alcove_services): as guards do, for any other. */
 void foreign_free(void *lender, void *block);
 void *foreign_realloc(void *lender, void *block, size_t size);

@@ -2,7 +2,9 @@
  * Opens plugins as modules with heaps of their own, tells what they use, and closes them.
  * A module's record belongs to the list in struct loader, under the loader's lock.
  */
+#include "keeper/dispatch.h"
 #include "keeper/thunks.h"
+#include "module.h"
 
 #include "ground/versions.h"
 
@@ -14,62 +16,6 @@
 #include <time.h>
 
 #define CLOSE_WAITS 5000 /* times 1 ms for another thread's module_close */
-
-/* What a mapped object is found again by, and what is to be done to its imports. */
-struct routing {
-    const void *dynamic;
-    const route_targets *from; /* NULL: claim */
-    const route_targets *to;
-    const char *refusal; /* why it cannot be a module; NULL: it can */
-    uint32_t count;
-    bool addresses; /* some are such as a plugin could have given away */
-    int error;
-    bool found;
-};
-
-/* Routing these would lead the allocator, the loader or malloc itself in circles. libc is among
- * them even where a preloaded library has taken malloc over. */
-static const char *
-module_refusal(const struct object *object)
-{
-    if (object_is_allocator(object))
-        return "it is the allocator";
-    if (object_holds(object, (uintptr_t)&loader))
-        return "it holds the loader";
-    if (object_holds(object, (uintptr_t)route_original[ALCOVE_ENTRY_malloc]))
-        return "it holds the malloc of this process";
-    if (object_holds(object, route_libc))
-        return "it is the C library";
-    return NULL;
-}
-
-static int
-object_route(struct dl_phdr_info *info, size_t size, void *argument)
-{
-    (void)size;
-    struct routing *routing = argument;
-    struct object object;
-    if (!object_read(&object, info) || object.dynamic != routing->dynamic)
-        return 0;
-    routing->found = true;
-    if (routing->from != NULL) {
-        routing->error = routes_return(&object, *routing->from, *routing->to);
-    } else {
-        routing->refusal = module_refusal(&object);
-        if (routing->refusal == NULL && routing->to != NULL)
-            routing->error = routes_claim(&object, *routing->to, &routing->count, &routing->addresses);
-    }
-    return 1;
-}
-
-/* Lead a module's imports back to where everyone's lead, if its object is still mapped. 0 or an errno value. */
-static int
-module_unroute(const struct module *module)
-{
-    struct routing routing = {.dynamic = module->dynamic, .from = &module->entries, .to = &route_resting};
-    objects_walk(object_route, &routing);
-    return routing.error;
-}
 
 /* With the lock held: the module of a handle. NULL, *code and a message: it is none. */
 static struct module *
@@ -110,9 +56,11 @@ module_thunks_end(struct module *module)
 {
     if (module->thunks == THUNK_NONE)
         return;
-    thunks_rest(module->thunks);
-    if (module_unroute(module) == 0)
-        thunks_give(module->thunks, module->given_away);
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
+        if (module->entries[which] != NULL)
+            thunk_rest((enum alcove_entry)which, module->thunks, module->variant[which]);
+    if (module_unlead(module) == 0)
+        thunks_give(module->thunks, module->given_away || module->copied);
     module->thunks = THUNK_NONE;
 }
 
@@ -125,7 +73,7 @@ module_thunks_begin(struct module *module)
         return fail(ALCOVE_ENOMEM, "no thunks for %s: %d modules are open, and that is the most. Close one", module->name, THUNKS - 1);
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
         void *entry = module->allocator->table->entry((enum alcove_entry)which);
-        if (entry == NULL)
+        if (entry == NULL || routes.variants[which] == 0)
             continue;
         thunk_lead((enum alcove_entry)which, module->thunks, entry, module->heap);
         module->entries[which] = thunk_of((enum alcove_entry)which, module->thunks);
@@ -133,53 +81,57 @@ module_thunks_begin(struct module *module)
     return ALCOVE_OK;
 }
 
-/* With the lock held: lead the module's imports to its thunks. */
+/* With the lock held: make a heap and thunks, and lead the module's imports to them. What was done early is gone through again: while
+ * constructors run others may have bound what was not bound before. */
 static int
-module_lead(struct module *module)
+module_route(struct module *module)
 {
-    struct routing routing = {.dynamic = module->dynamic, .to = &module->entries};
-    objects_walk(object_route, &routing);
-    module->imports_routed = routing.count;
-    module->given_away = routing.addresses;
-    return routing.error == 0 ? ALCOVE_OK
-                              : fail_errno(ALCOVE_ESYSTEM, routing.error, "cannot rewrite the imports of %s", module->name);
+    int code = ALCOVE_OK;
+    if (module->heap == ALCOVE_HEAP_NONE) {
+        struct alcove_heap_options heap = heap_options(module->name, module->options->limit);
+        int error = module->allocator->table->heap_create(&heap, &module->heap);
+        if (error != 0) {
+            module->heap = ALCOVE_HEAP_NONE;
+            return heap_create_fail(module, error);
+        }
+        crossings_start(module->allocator, module->heap, module->name, module->options->policy);
+        code = module_thunks_begin(module);
+    }
+    return code == ALCOVE_OK ? module_lead(module, (module->options->flags & ALCOVE_OPEN_PARTIAL) != 0) : code;
 }
 
-/* With the lock held: make a heap, and lead the module's imports to it. */
-static int
-module_route(struct module *module, const struct alcove_module_options *options)
+/* What module_route() began, and what may have been allocated since. */
+static void
+module_route_undo(struct module *module)
 {
-    struct alcove_heap_options heap = heap_options(module->name, options->limit);
-    int error = module->allocator->table->heap_create(&heap, &module->heap);
-    if (error != 0) {
-        module->heap = ALCOVE_HEAP_NONE;
-        return heap_create_fail(module, error);
-    }
-    crossings_start(module->allocator, module->heap, module->name, options->policy);
-    int code = module_thunks_begin(module);
-    if (code == ALCOVE_OK)
-        code = module_lead(module);
-    if (code != ALCOVE_OK) {
-        module_thunks_end(module);
-        heap_give_up(module->allocator, module->heap); /* threads of a library that was mapped before may have come in */
-    }
-    return code;
+    if (module->heap == ALCOVE_HEAP_NONE)
+        return;
+    module_thunks_end(module);
+    heap_give_up(module->allocator, module->heap); /* threads of a library that was mapped before may have come in */
+    module->heap = ALCOVE_HEAP_NONE;
+}
+
+bool
+module_route_early(struct module *module)
+{
+    if (module->options->policy == ALCOVE_POLICY_OFF || module->failed_early)
+        return false;
+    if (module->heap != ALCOVE_HEAP_NONE)
+        return true;
+    module->failed_early = module_check(module, module->name) != ALCOVE_OK || module_route(module) != ALCOVE_OK;
+    if (module->failed_early)
+        module_route_undo(module);
+    return !module->failed_early;
 }
 
 /* With the lock held: may this object become a module? */
 static int
-module_check(const struct module *module, const char *path)
+module_may_open(struct module *module, const char *path)
 {
     for (const struct module *other = loader.modules; other != NULL; other = other->next)
         if (other->dynamic == module->dynamic)
             return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\". Close that one first", path, other->name);
-    struct routing routing = {.dynamic = module->dynamic};
-    objects_walk(object_route, &routing);
-    if (!routing.found)
-        return fail(ALCOVE_ELOAD, "%s was opened, but is not among the loaded objects", path);
-    if (routing.refusal != NULL)
-        return fail(ALCOVE_EINVAL, "%s cannot be a module: %s", path, routing.refusal);
-    return ALCOVE_OK;
+    return module_check(module, path);
 }
 
 static void
@@ -238,8 +190,8 @@ module_options_read(struct alcove_module_options *options, const struct alcove_m
         given = &defaults;
     if (!options_read(options, sizeof *options, given, given->size, ALCOVE_MODULE_OPTIONS_FIRST))
         return options_fail("module_open", given->size, sizeof *options);
-    if (options->flags != 0)
-        return fail(ALCOVE_EINVAL, "module_open: the options have flags 0x%x; none are known", (unsigned)options->flags);
+    if ((options->flags & ~ALCOVE_OPEN_PARTIAL) != 0)
+        return fail(ALCOVE_EINVAL, "module_open: the options have flags 0x%x; only ALCOVE_OPEN_PARTIAL is known", (unsigned)options->flags);
     if ((unsigned)options->policy > ALCOVE_POLICY_OFF)
         return fail(ALCOVE_EINVAL, "there is no policy %u: 0 guards, 1 is strict, 2 is off", (unsigned)options->policy);
     return limit_check(options->limit);
@@ -247,13 +199,15 @@ module_options_read(struct alcove_module_options *options, const struct alcove_m
 
 /* The part of module_open that is done with the lock held. */
 static int
-module_enter(struct module *module, const char *path, const struct alcove_module_options *options)
+module_enter(struct module *module, const char *path)
 {
-    int code = module_check(module, path);
-    if (code == ALCOVE_OK && options->policy != ALCOVE_POLICY_OFF)
-        code = module_route(module, options);
-    if (code != ALCOVE_OK)
+    int code = module_may_open(module, path);
+    if (code == ALCOVE_OK && module->options->policy != ALCOVE_POLICY_OFF)
+        code = module_route(module);
+    if (code != ALCOVE_OK) {
+        module_route_undo(module);
         return code;
+    }
     loader.serial++;
     module->id = (alcove_module *)(loader.serial << 4 | 2);
     module->next = loader.modules;
@@ -288,16 +242,25 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
     } else {
         module->allocator = allocator;
         module->heap = ALCOVE_HEAP_NONE;
+        module->options = &options;
         module_name(module, path, options.name);
+        struct opening *opening = opening_begin(module, path);
         code = module_load(module, path, options.dlopen_flags);
+        opening_end(opening);
+        if (code == ALCOVE_OK)
+            module_look(module);
     }
     bool loaded = code == ALCOVE_OK;
     alcove_module *opened = NULL;
     int guard_code = loaded ? module_wait_enter(module) : loader_enter();
     if (loaded)
-        code = guard_code != ALCOVE_OK ? guard_code : module_enter(module, path, &options);
+        code = guard_code != ALCOVE_OK ? guard_code : module_enter(module, path);
     if (code == ALCOVE_OK)
         opened = module->id;
+    else if (module != NULL)
+        module_route_undo(module); /* what its constructors began */
+    if (module != NULL)
+        module->options = NULL;
     allocator->users--;
     loader_leave();
     if (code == ALCOVE_OK) {
@@ -350,6 +313,9 @@ ALCOVE_PUBLIC(module_stats)(alcove_module *id, struct alcove_module_stats *out)
         out->size = FIGURES_SIZE(struct alcove_module_stats);
         out->name = module->name;
         out->imports_routed = module->imports_routed;
+        out->imports_found = module->imports_found;
+        out->imports_lost = module->imports_lost;
+        out->imports_new = module->imports_new;
         if (module->heap != ALCOVE_HEAP_NONE)
             module->allocator->table->heap_stats(module->heap, &out->heap);
         crossings_read(module->allocator, module->heap, &out->released_outside, &out->released_foreign);

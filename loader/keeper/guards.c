@@ -15,9 +15,10 @@
  * address is the caller's. */
 #define SLOW __attribute__((noinline, cold))
 
-#define ORIGINAL(name, type) ((type)route_original[ALCOVE_ENTRY_##name])
+#define ORIGINAL(name, type, variant) ((type)routes.original[ALCOVE_ENTRY_##name][variant])
 
-typedef void (*free_function)(void *);
+/* Other names of free have up to two arguments more: what they are is passed on. */
+typedef void (*free_function)(void *, uintptr_t, uintptr_t);
 typedef void *(*realloc_function)(void *, size_t);
 typedef void *(*reallocarray_function)(void *, size_t, size_t);
 typedef size_t (*usable_size_function)(void *);
@@ -55,35 +56,26 @@ release_count(const struct owned *owned, const void *block, const void *caller)
 }
 
 SLOW static void
-owned_free(void *block, const void *caller)
+owned_free(void *block, uintptr_t second, uintptr_t third, unsigned variant, const void *caller)
 {
     struct owned owned = owner_of(block);
     if (owned.owner == OWNER_FOREIGN) {
-        ORIGINAL(free, free_function)(block);
+        ORIGINAL(free, free_function, variant)(block, second, third);
     } else if (owned.owner == OWNER_ALLOCATOR) {
         release_count(&owned, block, caller);
         owned.table->free(block);
     }
 }
 
-void
-guard_free(void *block)
-{
-    if (__builtin_expect(territory_of(block) != 0, 0))
-        owned_free(block, __builtin_return_address(0));
-    else
-        ORIGINAL(free, free_function)(block);
-}
-
 /* A block that grows stays with its owner: that is no crossing, so getline may grow a module's buffer.
  * To size 0 it is a release. */
 SLOW static void *
-owned_realloc(void *block, size_t size, const void *caller)
+owned_realloc(void *block, size_t size, unsigned variant, const void *caller)
 {
     struct owned owned = owner_of(block);
     switch (owned.owner) {
     case OWNER_FOREIGN:
-        return ORIGINAL(realloc, realloc_function)(block, size);
+        return ORIGINAL(realloc, realloc_function, variant)(block, size);
     case OWNER_LEFT:
         errno = EINVAL; /* how large it is went with its allocator */
         return NULL;
@@ -94,51 +86,85 @@ owned_realloc(void *block, size_t size, const void *caller)
     }
 }
 
-void *
-guard_realloc(void *block, size_t size)
-{
-    if (__builtin_expect(territory_of(block) != 0, 0))
-        return owned_realloc(block, size, __builtin_return_address(0));
-    return ORIGINAL(realloc, realloc_function)(block, size);
-}
-
 SLOW static void *
-owned_reallocarray(void *block, size_t count, size_t size, const void *caller)
+owned_reallocarray(void *block, size_t count, size_t size, unsigned variant, const void *caller)
 {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes)) {
         errno = ENOMEM;
         return NULL;
     }
-    return owned_realloc(block, bytes, caller);
-}
-
-void *
-guard_reallocarray(void *block, size_t count, size_t size)
-{
-    if (__builtin_expect(territory_of(block) != 0, 0))
-        return owned_reallocarray(block, count, size, __builtin_return_address(0));
-    return ORIGINAL(reallocarray, reallocarray_function)(block, count, size);
+    return owned_realloc(block, bytes, variant, caller);
 }
 
 SLOW static size_t
-owned_usable_size(void *block)
+owned_usable_size(void *block, unsigned variant)
 {
     struct owned owned = owner_of(block);
     if (owned.owner == OWNER_FOREIGN)
-        return ORIGINAL(malloc_usable_size, usable_size_function)(block);
+        return ORIGINAL(malloc_usable_size, usable_size_function, variant)(block);
     return owned.owner == OWNER_LEFT ? 0 : owned.table->malloc_usable_size(block);
 }
 
-size_t
-guard_usable_size(void *block)
+#define IS_OURS(block) __builtin_expect(territory_of(block) != 0, 0)
+
+/* A guard for each variant: it goes on to that one's original. */
+#define GUARD_FREE(variant)                                                                   \
+    static void guard_free_##variant(void *block, uintptr_t second, uintptr_t third)          \
+    {                                                                                         \
+        if (IS_OURS(block))                                                                   \
+            owned_free(block, second, third, variant, __builtin_return_address(0));           \
+        else                                                                                  \
+            ORIGINAL(free, free_function, variant)(block, second, third);                     \
+    }
+#define GUARD_OTHERS(variant)                                                                 \
+    static void *guard_realloc_##variant(void *block, size_t size)                            \
+    {                                                                                         \
+        if (IS_OURS(block))                                                                   \
+            return owned_realloc(block, size, variant, __builtin_return_address(0));          \
+        return ORIGINAL(realloc, realloc_function, variant)(block, size);                     \
+    }                                                                                         \
+    static void *guard_reallocarray_##variant(void *block, size_t count, size_t size)         \
+    {                                                                                         \
+        if (IS_OURS(block))                                                                   \
+            return owned_reallocarray(block, count, size, variant, __builtin_return_address(0)); \
+        return ORIGINAL(reallocarray, reallocarray_function, variant)(block, count, size);    \
+    }                                                                                         \
+    static size_t guard_usable_size_##variant(void *block)                                    \
+    {                                                                                         \
+        if (IS_OURS(block))                                                                   \
+            return owned_usable_size(block, variant);                                         \
+        return ORIGINAL(malloc_usable_size, usable_size_function, variant)(block);            \
+    }
+
+EACH_DISPATCHED(GUARD_FREE)
+EACH_UNDISPATCHED(GUARD_FREE)
+EACH_DISPATCHED(GUARD_OTHERS)
+
+void *
+guard_of(enum alcove_entry which, unsigned variant)
 {
-    if (__builtin_expect(territory_of(block) != 0, 0))
-        return owned_usable_size(block);
-    return ORIGINAL(malloc_usable_size, usable_size_function)(block);
+#define FREE(variant) HIDDEN_AS(guard_free_##variant),
+#define REALLOC(variant) HIDDEN_AS(guard_realloc_##variant),
+#define REALLOCARRAY(variant) HIDDEN_AS(guard_reallocarray_##variant),
+#define USABLE_SIZE(variant) HIDDEN_AS(guard_usable_size_##variant),
+    static char *const frees[VARIANTS] = {EACH_DISPATCHED(FREE) EACH_UNDISPATCHED(FREE)};
+    static char *const reallocs[DISPATCHED] = {EACH_DISPATCHED(REALLOC)};
+    static char *const reallocarrays[DISPATCHED] = {EACH_DISPATCHED(REALLOCARRAY)};
+    static char *const usable_sizes[DISPATCHED] = {EACH_DISPATCHED(USABLE_SIZE)};
+    if (which == ALCOVE_ENTRY_free)
+        return variant < VARIANTS ? HIDDEN_FUNCTION(frees[variant]) : NULL;
+    if (variant >= DISPATCHED)
+        return NULL;
+    switch (which) {
+    case ALCOVE_ENTRY_realloc: return HIDDEN_FUNCTION(reallocs[variant]);
+    case ALCOVE_ENTRY_reallocarray: return HIDDEN_FUNCTION(reallocarrays[variant]);
+    case ALCOVE_ENTRY_malloc_usable_size: return HIDDEN_FUNCTION(usable_sizes[variant]);
+    default: return NULL;
+    }
 }
 
-/* Is it in territory of the very allocator that says it is not its own? Then nobody else's guard is to be asked again. */
+/* Is it in territory of the very allocator that says it is not its own? Then nobody else is to be asked again. */
 static bool
 is_lenders(const struct allocator *lender, const void *block)
 {
@@ -149,19 +175,19 @@ void
 foreign_free(void *lender, void *block)
 {
     if (!is_lenders(lender, block))
-        guard_free(block);
+        guard_free_0(block, 0, 0);
     else
-        ORIGINAL(free, free_function)(block);
+        ORIGINAL(free, free_function, 0)(block, 0, 0);
 }
 
 void *
 foreign_realloc(void *lender, void *block, size_t size)
 {
-    return is_lenders(lender, block) ? ORIGINAL(realloc, realloc_function)(block, size) : guard_realloc(block, size);
+    return is_lenders(lender, block) ? ORIGINAL(realloc, realloc_function, 0)(block, size) : guard_realloc_0(block, size);
 }
 
 size_t
 foreign_usable_size(void *lender, void *block)
 {
-    return is_lenders(lender, block) ? ORIGINAL(malloc_usable_size, usable_size_function)(block) : guard_usable_size(block);
+    return is_lenders(lender, block) ? ORIGINAL(malloc_usable_size, usable_size_function, 0)(block) : guard_usable_size_0(block);
 }

@@ -1,33 +1,83 @@
-/*
- * The table of routed names. Filled once, before the first load, and read-only afterwards.
- */
+/* Finds the originals, and tells what an address is. */
 #include "keeper/thunks.h"
+
+#include "elf/symbols.h"
 
 #include <dlfcn.h>
 #include <string.h>
 
-route_targets route_original, route_guard, route_resting;
-uintptr_t route_libc;
+struct routes routes;
 
-/* A program built without -fPIE that takes the address of free makes every object see that of its
- * own PLT stub, which jumps where the program's import leads. As a value it stands for the
- * original; as an original it would send a guard round in circles. */
-static route_targets stub;
-
-static const char *const names[ALCOVE_ENTRY_COUNT] = {
-#define NAME(name) [ALCOVE_ENTRY_##name] = #name,
+/* Other names of a function, that libraries import or define. What follows the block among the arguments of a release is passed on. */
+static const struct {
+    const char *name;
+    enum alcove_entry which;
+} names[] = {
+#define NAME(name) {#name, ALCOVE_ENTRY_##name},
     ALCOVE_ENTRIES(NAME)
 #undef NAME
+    {"cfree", ALCOVE_ENTRY_free},
+    {"free_sized", ALCOVE_ENTRY_free},
+    {"free_aligned_sized", ALCOVE_ENTRY_free},
+    {"__libc_free", ALCOVE_ENTRY_free},
+    {"__libc_malloc", ALCOVE_ENTRY_malloc},
+    {"__libc_calloc", ALCOVE_ENTRY_calloc},
+    {"__libc_realloc", ALCOVE_ENTRY_realloc},
+    {"__libc_reallocarray", ALCOVE_ENTRY_reallocarray},
+    {"__libc_memalign", ALCOVE_ENTRY_memalign},
+    {"__libc_valloc", ALCOVE_ENTRY_valloc},
+    {"__libc_pvalloc", ALCOVE_ENTRY_pvalloc},
+    {"__posix_memalign", ALCOVE_ENTRY_posix_memalign},
+    {"__strdup", ALCOVE_ENTRY_strdup},
+    {"__strndup", ALCOVE_ENTRY_strndup},
+    /* operator delete, for what replaces C++'s operators along with malloc. Elsewhere they call free. */
+    {"_ZdlPv", ALCOVE_ENTRY_free},
+    {"_ZdaPv", ALCOVE_ENTRY_free},
+    {"_ZdlPvm", ALCOVE_ENTRY_free},
+    {"_ZdaPvm", ALCOVE_ENTRY_free},
+    {"_ZdlPvRKSt9nothrow_t", ALCOVE_ENTRY_free},
+    {"_ZdaPvRKSt9nothrow_t", ALCOVE_ENTRY_free},
+    {"_ZdlPvSt11align_val_t", ALCOVE_ENTRY_free},
+    {"_ZdaPvSt11align_val_t", ALCOVE_ENTRY_free},
+    {"_ZdlPvmSt11align_val_t", ALCOVE_ENTRY_free},
+    {"_ZdaPvmSt11align_val_t", ALCOVE_ENTRY_free},
+    {"_ZdlPvSt11align_val_tRKSt9nothrow_t", ALCOVE_ENTRY_free},
+    {"_ZdaPvSt11align_val_tRKSt9nothrow_t", ALCOVE_ENTRY_free},
 };
+#define NAMES (sizeof names / sizeof names[0])
 
-/* Which routed name is it? -1: none. */
-static int
-route_find(const char *name)
+int
+route_named(const char *name)
 {
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
-        if (names[which][0] == name[0] && strcmp(names[which], name) == 0)
-            return which;
+    for (size_t i = 0; i < NAMES; i++)
+        if (names[i].name[0] == name[0] && strcmp(names[i].name, name) == 0)
+            return (int)names[i].which;
     return -1;
+}
+
+/* How many variants of a name can lead to us. */
+static unsigned
+variants_most(enum alcove_entry which)
+{
+    return which == ALCOVE_ENTRY_free ? VARIANTS : DISPATCHED;
+}
+
+static bool
+variant_known(enum alcove_entry which, const void *address)
+{
+    for (unsigned i = 0; i < routes.variants[which]; i++)
+        if (routes.original[which][i] == address)
+            return true;
+    return false;
+}
+
+static void
+variant_add(enum alcove_entry which, void *address)
+{
+    if (address == NULL || address == routes.stub[which] || variant_known(which, address) ||
+        routes.variants[which] == variants_most(which))
+        return;
+    routes.original[which][routes.variants[which]++] = address;
 }
 
 /* The program is the first object reported. */
@@ -41,9 +91,9 @@ program_stubs(struct dl_phdr_info *info, size_t size, void *unused)
     if (object_read(&object, info)) {
         struct import_cursor cursor = imports_of(&object);
         while (import_next(&cursor, &import)) {
-            int which = import.stub != 0 ? route_find(import.name) : -1;
+            int which = import.stub != 0 ? route_named(import.name) : -1;
             if (which >= 0)
-                stub[which] = (void *)import.stub;
+                routes.stub[which] = (void *)import.stub;
         }
     }
     return 1;
@@ -72,80 +122,209 @@ behind_stub(const char *name, const void *stub_address)
     return found;
 }
 
-int
-routes_start(void)
+/* What an import finds that asks for no version. */
+static void
+find_by_name(enum alcove_entry which, const char *name)
 {
-    objects_walk(program_stubs, NULL);
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
-        void *original = dlsym(RTLD_DEFAULT, names[which]);
-        if (original != NULL && original == stub[which])
-            original = behind_stub(names[which], stub[which]);
-        route_original[which] = original;
-    }
-    route_libc = (uintptr_t)dlsym(RTLD_DEFAULT, "__libc_start_main"); /* glibc's and musl's; nobody replaces it */
-    static const enum alcove_entry needed[] = {ALCOVE_ENTRY_malloc, ALCOVE_ENTRY_free, ALCOVE_ENTRY_realloc,
-                                               ALCOVE_ENTRY_malloc_usable_size};
-    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
-        if (route_original[needed[i]] == NULL)
-            return fail(ALCOVE_ESYSTEM, "this process has no function %s to guard", names[needed[i]]);
-
-    route_guard[ALCOVE_ENTRY_free] = (void *)guard_free;
-    route_guard[ALCOVE_ENTRY_realloc] = (void *)guard_realloc;
-    route_guard[ALCOVE_ENTRY_malloc_usable_size] = (void *)guard_usable_size;
-    if (route_original[ALCOVE_ENTRY_reallocarray] != NULL)
-        route_guard[ALCOVE_ENTRY_reallocarray] = (void *)guard_reallocarray;
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
-        route_resting[which] = route_guard[which] != NULL ? route_guard[which] : route_original[which];
-    return ALCOVE_OK;
+    void *found = dlsym(RTLD_DEFAULT, name);
+    if (found != NULL && found == routes.stub[which])
+        found = behind_stub(name, routes.stub[which]);
+    variant_add(which, found);
 }
 
-/* May this import be rewritten? `module`: it is to be a module's, so what thunk it leads to is of an earlier one, whose imports could
- * not be led back. */
+/* Versions that the C library has the names in. */
+struct versions {
+    struct {
+        enum alcove_entry which;
+        const char *version;
+    } of[2 * ALCOVE_ENTRY_COUNT];
+    size_t count;
+};
+
 static bool
-claimable(const struct object *object, const struct import *import, int which, bool module)
+defines_original(const struct object *object)
 {
-    void *value = import_value(import);
-    if (value == NULL || route_original[which] == NULL)
-        return false;
-    if (value == route_original[which] || value == route_guard[which] || value == stub[which] || (module && thunk_is(value)))
-        return true;
-    /* Not bound yet: it leads into the object's own PLT, and not to a function of its own. libc's
-     * call of its own realloc is one such. */
-    return import->kind == IMPORT_CALL && (uintptr_t)value != import->definition &&
-           object_holds(object, (uintptr_t)value);
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
+        for (unsigned i = 0; i < routes.variants[which]; i++)
+            if (object_holds(object, (uintptr_t)routes.original[which][i]))
+                return true;
+    return false;
 }
 
-int
-routes_claim(const struct object *object, const route_targets to, uint32_t *count, bool *addresses)
+static bool
+is_function(const struct symbol *symbol)
 {
-    struct import_cursor cursor = imports_of(object);
-    struct import import;
-    while (import_next(&cursor, &import)) {
-        int which = route_find(import.name);
-        if (which < 0 || to[which] == NULL || import_value(&import) == to[which] || !claimable(object, &import, which, to != route_guard))
-            continue;
-        int error = import_store(object, &import, to[which]);
-        if (error != 0)
-            return error;
-        ++*count;
-        *addresses |= import.kind != IMPORT_CALL;
+    return ELF64_ST_TYPE(symbol->entry->st_info) == STT_FUNC;
+}
+
+/* libc's own functions are reached by objects with a scope of their own (RTLD_DEEPBIND), and before all are searched some
+ * object may have the name in the version that libc has it in, which is hidden from whoever asks for none. */
+static int
+libc_versions(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    struct versions *versions = argument;
+    struct object object;
+    if (!object_read(&object, info) || !object_holds(&object, routes.libc))
+        return 0;
+    struct symbol symbol;
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
+        struct symbol_cursor cursor = symbols_named(&object, names[which].name);
+        while (symbol_next(&cursor, &symbol)) {
+            const char *version = is_function(&symbol) ? symbol_version(&object, symbol.index) : NULL;
+            if (version != NULL && versions->count < sizeof versions->of / sizeof versions->of[0]) {
+                versions->of[versions->count].which = (enum alcove_entry)which;
+                versions->of[versions->count++].version = version;
+            }
+        }
+    }
+    return 1;
+}
+
+static int
+libc_add(struct dl_phdr_info *info, size_t size, void *unused)
+{
+    (void)size;
+    (void)unused;
+    struct object object;
+    if (!object_read(&object, info) || !object_holds(&object, routes.libc))
+        return 0;
+    struct symbol symbol;
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
+        struct symbol_cursor cursor = symbols_named(&object, names[which].name);
+        while (symbol_next(&cursor, &symbol))
+            if (is_function(&symbol))
+                variant_add((enum alcove_entry)which, (void *)symbol.address);
+    }
+    return 1;
+}
+
+/* Other names that an object with an original defines. */
+static int
+other_names_add(struct dl_phdr_info *info, size_t size, void *unused)
+{
+    (void)size;
+    (void)unused;
+    struct object object;
+    if (!object_read(&object, info) || !defines_original(&object))
+        return 0;
+    struct symbol symbol;
+    for (size_t i = ALCOVE_ENTRY_COUNT; i < NAMES; i++) {
+        struct symbol_cursor cursor = symbols_named(&object, names[i].name);
+        while (symbol_next(&cursor, &symbol))
+            if (is_function(&symbol))
+                variant_add(names[i].which, (void *)symbol.address);
     }
     return 0;
 }
 
-int
-routes_return(const struct object *object, const route_targets from, const route_targets to)
+#ifdef __GLIBC__
+static void
+find_by_version(void)
 {
-    struct import_cursor cursor = imports_of(object);
-    struct import import;
-    int first_error = 0;
-    while (import_next(&cursor, &import)) {
-        int which = route_find(import.name);
-        if (which < 0 || from[which] == NULL || to[which] == NULL || import_value(&import) != from[which])
-            continue;
-        int error = import_store(object, &import, to[which]);
-        if (first_error == 0)
-            first_error = error;
+    struct versions versions = {.count = 0};
+    objects_walk(libc_versions, &versions);
+    for (size_t i = 0; i < versions.count; i++)
+        variant_add(versions.of[i].which, dlvsym(RTLD_DEFAULT, names[versions.of[i].which].name, versions.of[i].version));
+}
+#else
+static void
+find_by_version(void)
+{
+    (void)libc_versions; /* there are none */
+}
+#endif
+
+/* Few, and a thread's stack may be small. */
+static void
+value_add(struct values *values, const void *address)
+{
+    size_t i = values->count++;
+    for (; i > 0 && values->of[i - 1] > (uintptr_t)address; i--)
+        values->of[i] = values->of[i - 1];
+    values->of[i] = (uintptr_t)address;
+}
+
+static void
+values_collect(void)
+{
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
+        for (unsigned i = 0; i < routes.variants[which]; i++) {
+            void *original = routes.original[which][i], *guard = guard_of((enum alcove_entry)which, i),
+                 *dispatcher = dispatcher_of((enum alcove_entry)which, i);
+            value_add(&routes.known, original);
+            if (guard != NULL) {
+                value_add(&routes.released, original);
+                value_add(&routes.known, guard);
+                value_add(&routes.ours, guard);
+            }
+            if (dispatcher != NULL) {
+                value_add(&routes.released, dispatcher);
+                value_add(&routes.known, dispatcher);
+                value_add(&routes.ours, dispatcher);
+            }
+        }
+}
+
+int
+routes_start(void)
+{
+    objects_walk(program_stubs, NULL);
+    routes.libc = (uintptr_t)dlsym(RTLD_DEFAULT, "__libc_start_main"); /* glibc's and musl's; nobody replaces it */
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
+        find_by_name((enum alcove_entry)which, names[which].name);
+    find_by_version();
+    objects_walk(libc_add, NULL);
+    objects_walk(other_names_add, NULL);
+    static const enum alcove_entry needed[] = {ALCOVE_ENTRY_malloc, ALCOVE_ENTRY_free, ALCOVE_ENTRY_realloc,
+                                               ALCOVE_ENTRY_malloc_usable_size};
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        if (routes.variants[needed[i]] == 0)
+            return fail(ALCOVE_ESYSTEM, "this process has no function %s to guard", names[needed[i]].name);
+    values_collect();
+    return ALCOVE_OK;
+}
+
+void *
+route_resting(enum alcove_entry which, unsigned variant)
+{
+    void *guard = guard_of(which, variant);
+    return guard != NULL ? guard : routes.original[which][variant];
+}
+
+/* What an address is among the functions of one name. */
+static struct route
+route_among(const void *address, enum alcove_entry which)
+{
+    struct route route = {.which = which};
+    for (unsigned i = 0; i < routes.variants[which]; i++) {
+        route.variant = i;
+        if (address == routes.original[which][i])
+            route.kind = ROUTE_ORIGINAL;
+        else if (address == guard_of(which, i))
+            route.kind = ROUTE_GUARD;
+        else if (address == dispatcher_of(which, i))
+            route.kind = ROUTE_DISPATCHER;
+        if (route.kind != ROUTE_NONE)
+            return route;
     }
-    return first_error;
+    route.variant = 0;
+    if (address == routes.stub[which])
+        route.kind = ROUTE_ORIGINAL;
+    return route;
+}
+
+struct route
+route_of(const void *address, int wanted)
+{
+    struct route route = {.kind = ROUTE_NONE};
+    if (address == NULL)
+        return route;
+    if (wanted >= 0)
+        route = route_among(address, (enum alcove_entry)wanted);
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT && route.kind == ROUTE_NONE; which++)
+        route = route_among(address, (enum alcove_entry)which);
+    if (route.kind == ROUTE_NONE && thunk_is(address))
+        route = (struct route){.which = thunk_name(address), .kind = ROUTE_THUNK};
+    return route;
 }

@@ -1,11 +1,18 @@
 /*
- * The routed names (ALCOVE_ENTRIES), and where imports of them lead.
+ * The routed names (ALCOVE_ENTRIES), the functions of this process that they stand for, and where imports of them lead.
  *
- * An import is rewritten only when it leads where the process' own malloc family is, or not yet
- * anywhere (lazy binding), or to a guard. An object with a private malloc of its own keeps it.
+ * What counts is where a word leads, not what it is called: an address of a function that we know is rewritten whichever way it came
+ * there, and what leads to anything else, an object's own malloc, stays. There may be several functions of one name:
+ * libc's, and before it that of a preloaded library or of the program; a wrapper that only some versions of the name lead to; other
+ * names of a release (cfree, operator delete).
+ *
+ * Glossary
+ *   original  a function of the process that a name stands for
+ *   variant   which of the originals of one name; 0 is what an import finds as a rule
+ *   way       where an original's address may be rewritten to: ours of the same name and variant
  */
-#ifndef LOADER_ROUTES_H
-#define LOADER_ROUTES_H
+#ifndef KEEPER_ROUTES_H
+#define KEEPER_ROUTES_H
 
 #include "loader.h"
 
@@ -13,28 +20,62 @@
 
 #pragma GCC visibility push(hidden)
 
-/* One address for each routed name; NULL: imports of that name are left alone. */
-typedef void *route_targets[ALCOVE_ENTRY_COUNT];
+/* For functions that are made once for each variant. */
+#define EACH_DISPATCHED(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#define EACH_UNDISPATCHED(X) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23)
 
-extern route_targets route_original; /* the process' own functions */
-extern route_targets route_guard;    /* guards, for the names that release */
-extern route_targets route_resting;  /* guard, or original where there is none */
+#define VARIANTS 24u      /* of a name, as there are of free where a library replaces C++'s operator delete */
+#define DISPATCHED 8u     /* that have a dispatcher, and a guard if they are no releases of one block */
 
-/* An address in the C library, which may not be where malloc is. */
-extern uintptr_t route_libc;
+/* Addresses, in rising order, that words of data are looked for by. */
+#define VALUES_MOST (2 * VARIANTS + 3 * ALCOVE_ENTRY_COUNT * DISPATCHED)
+struct values {
+    size_t count;
+    uintptr_t of[VALUES_MOST];
+};
 
-/* Is an allocator in this object? With the loader's lock held. */
+/* What we know. Filled once, before the first load, and read-only afterwards. The scan for words leaves it alone. */
+struct routes {
+    void *original[ALCOVE_ENTRY_COUNT][VARIANTS];
+    unsigned variants[ALCOVE_ENTRY_COUNT];
+    void *stub[ALCOVE_ENTRY_COUNT]; /* what a program that is not PIE shows as the address of a function, instead of the original; or NULL */
+    uintptr_t libc; /* an address in the C library, which may not be where malloc is */
+    struct values released; /* what is to lead elsewhere in everybody's data: originals that have a guard, and dispatchers */
+    struct values ours;     /* guards and dispatchers */
+    struct values known;    /* all */
+};
+extern struct routes routes;
+
+/* A function that we know: of which name and variant. */
+struct route {
+    enum alcove_entry which;
+    unsigned variant;
+    enum { ROUTE_NONE, ROUTE_ORIGINAL, ROUTE_GUARD, ROUTE_DISPATCHER, ROUTE_THUNK } kind;
+};
+
+/* What an address is. ROUTE_NONE: nothing that we know. Where two names have one function, the first of them; `wanted`, if it
+ * is one of them. -1: any. */
+struct route route_of(const void *address, int wanted);
+
+/* Which name is it, or another name of which one? -1: none. */
+int route_named(const char *name);
+
+/* Where an import of the name leads that is no module's: a guard, or the original where there is none. */
+void *route_resting(enum alcove_entry which, unsigned variant);
+
+/* Functions of ours in tables of ours, which are not to be taken for words that lead there. */
+#define HIDDEN_AS(function) ((char *)(function) + 1)
+#define HIDDEN_FUNCTION(hidden) ((void *)((char *)(hidden) - 1))
+
+/* The guard of a variant (keeper/guards.c), and the dispatcher (keeper/dispatch.c). NULL: there is none. */
+void *guard_of(enum alcove_entry which, unsigned variant);
+void *dispatcher_of(enum alcove_entry which, unsigned variant);
+
+/* Is an allocator in this object? With the loader's lock held. (keeper/scan.c) */
 bool object_is_allocator(const struct object *object);
 
 /* Find the originals. Once, before anything is rewritten, without the lock. 0 or a code. */
 int routes_start(void);
-
-/* Lead the object's imports to `to`. *count is raised by the number of slots that do now; *addresses is set if one is such that code
- * reads it as an address. 0 or an errno value; some may have been rewritten then. */
-int routes_claim(const struct object *object, const route_targets to, uint32_t *count, bool *addresses);
-
-/* Lead back those that lead to `from`. 0 or an errno value. */
-int routes_return(const struct object *object, const route_targets from, const route_targets to);
 
 #pragma GCC visibility pop
 #endif

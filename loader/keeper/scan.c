@@ -1,19 +1,22 @@
 /*
- * Keeps every mapped object guarded, whenever it was loaded and by whom. What is remembered is how
- * many objects had ever been added to the process at the last scan; as long as the number stands
- * there is nothing to do, and one call of dl_iterate_phdr tells.
+ * Guards what was bound before the symbol tables were steered (steering.h): every word of every object that leads to a release. One
+ * scan does, and a second one some time later, for a thread may have looked a name up before and bind it afterwards. Where
+ * tables cannot be written every object that comes later is scanned, too: what is remembered is how many had ever been added to the process at
+ * the last scan, which one call of dl_iterate_phdr tells.
  *
  * A slot may only be touched when its object is fully relocated: making RELRO pages read-only again
  * while another thread's dlopen still fills them would kill that thread. dl_iterate_phdr reports
  * half-made objects too. So: list the objects; wait until every dlopen that was under way is over;
- * then scan, and only what was listed. An object that comes later shows in the number.
+ * then scan, and only what was listed. An object that comes later is bound to guards, or shows in the number.
  */
-#include "keeper/routes.h"
+#include "keeper/lead.h"
+#include "keeper/steering.h"
 #include "keeper/territory.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -25,6 +28,9 @@ struct snapshot {
 
 static unsigned long long guarded_adds;
 static bool guarded_some; /* false: scan whatever the number says */
+static time_t guarded_first; /* s; when the tables were steered */
+static bool guarded_again;   /* scanned long enough after it */
+#define BINDING_MOST 1 /* s that a thread may take between looking a name up and storing what it found, as a rule */
 static bool forked;       /* this process is a child that was forked when there was a loader */
 
 #define ITERATE_AGAIN 0
@@ -98,9 +104,19 @@ adds_read(struct dl_phdr_info *info, size_t size, void *out)
     return ITERATE_STOP;
 }
 
+static time_t
+seconds_now(void)
+{
+    struct timespec now = {.tv_sec = 0};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
 static bool
 objects_added(void)
 {
+    if (guarded_some && steering_is_on())
+        return !guarded_again && seconds_now() > guarded_first + BINDING_MOST;
     unsigned long long adds = 0;
     objects_walk(adds_read, &adds);
     return !guarded_some || adds != guarded_adds;
@@ -178,6 +194,13 @@ object_is_allocator(const struct object *object)
     return false;
 }
 
+/* The dynamic linker's own pointers to malloc and free are about what it allocates itself. */
+static bool
+is_dynamic_linker(const struct object *object)
+{
+    return object->base == getauxval(AT_BASE);
+}
+
 static int
 object_guard(struct dl_phdr_info *info, size_t size, void *argument)
 {
@@ -191,11 +214,9 @@ object_guard(struct dl_phdr_info *info, size_t size, void *argument)
     }
     if (!object_read(&object, info) || !snapshot_has(scan->snapshot, object.dynamic))
         return ITERATE_AGAIN;
-    if (object_is_allocator(&object)) /* it may call what it is lent */
+    if (object_is_allocator(&object) || is_dynamic_linker(&object)) /* an allocator may call what it is lent */
         return ITERATE_AGAIN;
-    uint32_t count = 0;
-    bool addresses;
-    int error = routes_claim(&object, route_guard, &count, &addresses);
+    int error = object_lead(&object, &routes.released, lead_to_rest, NULL, NULL);
     if (error != 0 && scan->code == ALCOVE_OK)
         scan->code = fail_errno(ALCOVE_ESYSTEM, error, "cannot guard the releases in %s",
                                 object.name[0] != 0 ? object.name : "the program");
@@ -222,6 +243,9 @@ loader_enter(void)
         }
         if (!guards_wanted() || !objects_added())
             return ALCOVE_OK;
+        if (!guarded_some && steering_begin())
+            guarded_first = seconds_now();
+        bool again = guarded_some;
         pthread_mutex_unlock(&loader.lock);
 
         struct snapshot snapshot;
@@ -236,6 +260,7 @@ loader_enter(void)
         free(snapshot.dynamic);
         if (scan.code != SCAN_OUTDATED) {
             guarded_some = scan.code == ALCOVE_OK;
+            guarded_again = again;
             guarded_adds = snapshot.adds;
             return scan.code;
         }
@@ -249,23 +274,31 @@ loader_leave(void)
     pthread_mutex_unlock(&loader.lock);
 }
 
-/* A half-made object has no guards yet, so none is written to. */
+/* Is another thread's dlopen at it? Its RELRO is not protected yet. */
+static bool
+is_half_made(const struct object *object)
+{
+    return object->relro_end > object->relro_start && word_writable(NULL, object, object->relro_start);
+}
+
+/* Guards that stay in a half-made object pass on what they get. */
 static int
 object_unguard(struct dl_phdr_info *info, size_t size, void *unused)
 {
     (void)size;
     (void)unused;
     struct object object;
-    if (object_read(&object, info))
-        routes_return(&object, route_guard, route_original);
+    if (object_read(&object, info) && !object_is_allocator(&object) && !is_dynamic_linker(&object) && !is_half_made(&object))
+        object_lead(&object, &routes.ours, lead_to_original, NULL, NULL);
     return ITERATE_AGAIN;
 }
 
 void
 guards_remove(void)
 {
+    steering_end();
     objects_walk(object_unguard, NULL);
-    guarded_some = false;
+    guarded_some = guarded_again = false;
 }
 
 void

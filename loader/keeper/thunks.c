@@ -69,14 +69,15 @@ thunks_give(uint32_t number, bool given_away)
     row_add(given_away ? &given : &kept, number);
 }
 
+static const char *const texts[ALCOVE_ENTRY_COUNT] = {
+#define TEXT(name) thunks_##name,
+    ALCOVE_ENTRIES(TEXT)
+#undef TEXT
+};
+
 void *
 thunk_of(enum alcove_entry which, uint32_t number)
 {
-    static const char *const texts[ALCOVE_ENTRY_COUNT] = {
-#define TEXT(name) thunks_##name,
-        ALCOVE_ENTRIES(TEXT)
-#undef TEXT
-    };
     return (void *)(uintptr_t)(texts[which] + ((size_t)number << THUNK_LG));
 }
 
@@ -84,6 +85,21 @@ bool
 thunk_is(const void *address)
 {
     return (const char *)address >= thunks_begin && (const char *)address < thunks_end;
+}
+
+bool
+thunk_way_is(const void *word)
+{
+    return (uintptr_t)word - (uintptr_t)thunk_ways < sizeof thunk_ways;
+}
+
+enum alcove_entry
+thunk_name(const void *thunk)
+{
+    int which = 0;
+    while (which < ALCOVE_ENTRY_COUNT && (uintptr_t)thunk - (uintptr_t)texts[which] >= (size_t)THUNKS << THUNK_LG)
+        which++;
+    return (enum alcove_entry)which;
 }
 
 /* A thread that is in the thunk meanwhile may see the old function with the new number. No function that a resting thunk leads to
@@ -98,10 +114,9 @@ thunk_lead(enum alcove_entry which, uint32_t number, void *entry, uint32_t heap)
 
 /* The heap's number stays, for who has read it and not yet the function. */
 void
-thunks_rest(uint32_t number)
+thunk_rest(enum alcove_entry which, uint32_t number, unsigned variant)
 {
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
-        __atomic_store_n(&thunk_ways[which][number].function, route_resting[which], __ATOMIC_RELEASE);
+    __atomic_store_n(&thunk_ways[which][number].function, route_resting(which, variant), __ATOMIC_RELEASE);
 }
 
 void

@@ -23,14 +23,18 @@ uint32_t thunks_take(void);
 /* The address of a thunk. */
 void *thunk_of(enum alcove_entry which, uint32_t number);
 
-/* Is it one, of whatever number? */
+/* Is it one, of whatever name and number? */
 bool thunk_is(const void *address);
+enum alcove_entry thunk_name(const void *thunk);
+
+/* Is it a word that tells where one leads? */
+bool thunk_way_is(const void *word);
 
 /* Lead it to an entry and a heap. */
 void thunk_lead(enum alcove_entry which, uint32_t number, void *entry, uint32_t heap);
 
-/* Lead all of a number to where everybody's imports lead. */
-void thunks_rest(uint32_t number);
+/* Lead it to where everybody's imports of that variant lead. */
+void thunk_rest(enum alcove_entry which, uint32_t number, unsigned variant);
 
 /* Resting thunks may be another module's. `given_away`: somebody may still have an address of one: then as late as possible. */
 void thunks_give(uint32_t number, bool given_away);

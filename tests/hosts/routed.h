@@ -21,7 +21,7 @@ setup(void **state)
     return 0;
 }
 
-static int
+static int __attribute__((unused))
 teardown(void **state)
 {
     (void)state;

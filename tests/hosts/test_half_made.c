@@ -7,6 +7,7 @@
 #include "host.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdbool.h>
 
@@ -23,9 +24,12 @@
 
 static void *(*real_dlopen)(const char *, int);
 static int (*real_dlclose)(void *);
+static int (*real_walk)(int (*)(struct dl_phdr_info *, size_t, void *), void *);
 
-/* Done once, when the loader is going to wait for what others open, and when it has waited. */
-static void (*before_wait)(void), (*after_wait)(void);
+/* Done once, when the allocator is loaded and the loader is going to look at the objects, when it is going to wait for what others open, and
+ * when it has waited. */
+static void (*before_look)(void), (*before_wait)(void), (*after_wait)(void);
+static bool is_open; /* the allocator's file has just been opened */
 
 static void
 do_once(void (**what)(void))
@@ -41,7 +45,16 @@ dlopen(const char *path, int mode)
 {
     if (path == NULL)
         do_once(&before_wait);
+    is_open = path != NULL && strcmp(path, allocator_path()) == 0;
     return real_dlopen(path, mode);
+}
+
+int
+dl_iterate_phdr(int (*each)(struct dl_phdr_info *, size_t, void *), void *argument)
+{
+    if (is_open)
+        do_once(&before_look);
+    return real_walk(each, argument);
 }
 
 int
@@ -94,22 +107,24 @@ static void
 check_what_was_opened(void)
 {
     CHECK(pthread_join(thread, &half_made) == 0 && half_made != NULL);
+    module = plugin_open(allocator, "blocks", NULL);
     uint64_t outside = stats_of(module).released_outside;
-    CHECK(alcove_refresh() == 0);
     CHECK(((int (*)(void))dlsym(half_made, "half_made_is_ready"))() == 1);
     ((void (*)(void *))dlsym(half_made, "half_made_release"))(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
     CHECK(stats_of(module).released_outside == outside + 1);
+    module_end(module);
+    CHECK(alcove_unload(allocator, 0) == 0);
     CHECK(real_dlclose(half_made) == 0);
 }
 
 /* --- */
 
 static void
-refresh_beside_a_half_made_object(void)
+load_beside_a_half_made_object(void)
 {
-    half_open();
+    before_look = half_open;
     before_wait = let_go;
-    CHECK(alcove_refresh() == 0);
+    allocator = allocator_load();
     bool waited = before_wait == NULL;
     do_once(&before_wait);
     check_what_was_opened();
@@ -121,7 +136,7 @@ test_loader_waits_for_a_half_made_object(void **state)
 {
     (void)state;
     SKIP_IF_NONE_IS_HALF_MADE();
-    refresh_beside_a_half_made_object();
+    load_beside_a_half_made_object();
 }
 
 static void
@@ -129,21 +144,19 @@ test_loader_of_a_forked_child_waits_for_other_threads(void **state)
 {
     (void)state;
     SKIP_IF_NONE_IS_HALF_MADE();
-    in_child(refresh_beside_a_half_made_object);
+    in_child(load_beside_a_half_made_object);
 }
 
 static void
-test_object_half_made_after_the_wait_is_guarded_later(void **state)
+test_object_half_made_after_the_wait_is_bound_to_guards(void **state)
 {
     (void)state;
     SKIP_IF_NONE_IS_HALF_MADE();
-    void *added = real_dlopen(plugin_path("blocks_two"), RTLD_NOW | RTLD_LOCAL);
     after_wait = half_open;
-    assert_ok(alcove_refresh());
+    allocator = allocator_load();
     assert_null(after_wait);
     let_go();
     check_what_was_opened();
-    real_dlclose(added);
 }
 
 /* Most likely at the same address. */
@@ -163,7 +176,7 @@ test_object_half_made_in_the_place_of_another_is_waited_for(void **state)
     half_made = real_dlopen(plugin_path("half_made"), RTLD_NOW | RTLD_LOCAL);
     assert_non_null(half_made);
     after_wait = close_and_half_open_again;
-    assert_ok(alcove_refresh());
+    allocator = allocator_load();
     bool waited = before_wait == NULL;
     do_once(&before_wait);
     check_what_was_opened();
@@ -176,7 +189,7 @@ do_nothing(void)
 }
 
 static void
-refresh_in_a_child(void)
+work_in_a_child(void)
 {
     before_wait = do_nothing;
     CHECK(alcove_refresh() == 0);
@@ -193,9 +206,11 @@ test_forked_child_does_not_wait_for_threads_of_its_parent(void **state)
     SKIP_IF_NONE_IS_HALF_MADE();
     SKIP_FORK_OF_THREADS_IF_EMULATED();
     char message[1024];
+    setup(state);
     half_open();
-    int child = child_status(refresh_in_a_child, message, sizeof message);
+    int child = child_status(work_in_a_child, message, sizeof message);
     let_go();
+    module_end(module);
     check_what_was_opened();
     if (child != 0)
         fail_msg("status 0x%x: %s", child, message);
@@ -204,15 +219,15 @@ test_forked_child_does_not_wait_for_threads_of_its_parent(void **state)
 int
 main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_loader_waits_for_a_half_made_object),
-        TEST(test_loader_of_a_forked_child_waits_for_other_threads),
-        TEST(test_object_half_made_after_the_wait_is_guarded_later),
-        TEST(test_object_half_made_in_the_place_of_another_is_waited_for),
-        TEST(test_forked_child_does_not_wait_for_threads_of_its_parent),
+        cmocka_unit_test(test_loader_waits_for_a_half_made_object),
+        cmocka_unit_test(test_loader_of_a_forked_child_waits_for_other_threads),
+        cmocka_unit_test(test_object_half_made_after_the_wait_is_bound_to_guards),
+        cmocka_unit_test(test_object_half_made_in_the_place_of_another_is_waited_for),
+        cmocka_unit_test(test_forked_child_does_not_wait_for_threads_of_its_parent),
     };
     real_dlopen = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
     real_dlclose = (int (*)(void *))dlsym(RTLD_NEXT, "dlclose");
+    real_walk = (int (*)(int (*)(struct dl_phdr_info *, size_t, void *), void *))dlsym(RTLD_NEXT, "dl_iterate_phdr");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,194 @@
+/*
+ * Dispatchers and the openings that they serve. An opening belongs to the thread that is in it, which alone finds it. How many there are is
+ * changed with the loader's lock held.
+ */
+#include "keeper/dispatch.h"
+#include "keeper/lead.h"
+#include "keeper/steering.h"
+
+#include <dlfcn.h>
+
+struct opening {
+    _Atomic(struct module *) module; /* NULL: this place is free */
+    pthread_t thread;
+    unsigned depth; /* among those of its thread */
+    const char *name;
+    bool found; /* its object is known */
+};
+static struct opening openings[OPENINGS_MOST];
+static _Atomic unsigned opening_count;
+
+/* Return addresses of calls whose object has been led already, and which will come again: through a pointer that the object has copied. Forgotten
+ * when a module is opened, which may be where another object was. */
+#define LED_CALLERS 64
+static _Atomic(const void *) led_callers[LED_CALLERS];
+
+static _Atomic(const void *) *
+led_place(const void *caller)
+{
+    return &led_callers[((uintptr_t)caller >> 2) % LED_CALLERS];
+}
+
+/* The innermost one of the calling thread. */
+static struct opening *
+own_opening(void)
+{
+    struct opening *own = NULL;
+    for (unsigned i = 0; i < OPENINGS_MOST && atomic_load(&opening_count) != 0; i++) {
+        struct opening *o = &openings[i];
+        if (atomic_load(&o->module) != NULL && pthread_equal(o->thread, pthread_self()) && (own == NULL || o->depth > own->depth))
+            own = o;
+    }
+    return own;
+}
+
+struct opening *
+opening_begin(struct module *module, const char *name)
+{
+    struct opening *opening = NULL, *outer = own_opening();
+    pthread_mutex_lock(&loader.lock);
+    for (unsigned i = 0; i < OPENINGS_MOST && opening == NULL; i++)
+        if (atomic_load(&openings[i].module) == NULL)
+            opening = &openings[i];
+    if (opening != NULL && steering_is_on()) {
+        opening->thread = pthread_self();
+        opening->depth = outer != NULL ? outer->depth + 1 : 0;
+        opening->name = name;
+        opening->found = false;
+        atomic_store(&opening->module, module);
+        for (unsigned i = 0; i < LED_CALLERS; i++)
+            if (atomic_load_explicit(&led_callers[i], memory_order_relaxed) != NULL)
+                atomic_store(&led_callers[i], NULL);
+        if (atomic_fetch_add(&opening_count, 1) == 0)
+            steering_dispatch(true);
+    } else {
+        opening = NULL;
+    }
+    pthread_mutex_unlock(&loader.lock);
+    return opening;
+}
+
+void
+opening_end(struct opening *opening)
+{
+    if (opening == NULL)
+        return;
+    pthread_mutex_lock(&loader.lock);
+    atomic_store(&opening->module, NULL);
+    if (atomic_fetch_sub(&opening_count, 1) == 1)
+        steering_dispatch(false);
+    pthread_mutex_unlock(&loader.lock);
+}
+
+/* The object of the library that is being opened, which is mapped when one of its constructors runs. */
+static void
+opening_find(struct opening *opening, struct module *module)
+{
+    if (opening->found)
+        return;
+    opening->found = true;
+    struct link_map *map = NULL;
+    void *handle = dlopen(opening->name, RTLD_LAZY | RTLD_NOLOAD);
+    if (handle == NULL) {
+        dlerror();
+        return;
+    }
+    if (dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0)
+        module->dynamic = map->l_ld;
+    dlclose(handle);
+}
+
+/* The object that an address is in. */
+struct search {
+    uintptr_t address;
+    struct object object;
+};
+
+static int
+object_with(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    struct search *search = argument;
+    return object_read(&search->object, info) && object_holds(&search->object, search->address);
+}
+
+/* Lead the words of the object that is calling elsewhere, once. */
+static void
+caller_lead(const void *caller)
+{
+    struct search search = {.address = (uintptr_t)caller};
+    if (objects_walk(object_with, &search) != 0)
+        object_lead(&search.object, &routes.ours, lead_to_rest, NULL, NULL);
+}
+
+/* Is it code of the module that this thread is opening? Then lead that to its heap. */
+static void *
+module_call(struct opening *opening, enum alcove_entry which, const void *caller)
+{
+    struct module *module = atomic_load(&opening->module);
+    opening_find(opening, module);
+    struct search search = {.address = (uintptr_t)caller};
+    void *thunk = NULL;
+    pthread_mutex_lock(&loader.lock);
+    if (module->dynamic != NULL && objects_walk(object_with, &search) != 0 && search.object.dynamic == module->dynamic &&
+        module_route_early(module))
+        thunk = module->entries[which];
+    pthread_mutex_unlock(&loader.lock);
+    return thunk;
+}
+
+static void *__attribute__((noinline))
+dispatch(enum alcove_entry which, unsigned variant, const void *caller)
+{
+    void *resting = route_resting(which, variant);
+    if (atomic_load_explicit(led_place(caller), memory_order_relaxed) == caller)
+        return resting;
+    int saved = errno;
+    struct opening *opening = own_opening();
+    void *to = opening != NULL ? module_call(opening, which, caller) : NULL;
+    /* While others open modules, code of theirs may be calling, in a thread that a constructor made. */
+    bool others = atomic_load(&opening_count) != 0 && opening == NULL;
+    if (to == NULL && !others && pthread_mutex_trylock(&loader.lock) == 0) {
+        caller_lead(caller);
+        pthread_mutex_unlock(&loader.lock);
+        atomic_store(led_place(caller), caller);
+    }
+    errno = saved;
+    return to != NULL ? to : resting;
+}
+
+#define DISPATCHER(name, variant, result, declared, passed)                                               \
+    static result dispatch_##name##_##variant declared                                                    \
+    {                                                                                                     \
+        return ((result(*) declared)dispatch(ALCOVE_ENTRY_##name, variant, __builtin_return_address(0))) passed; \
+    }
+
+#define DISPATCHERS(variant)                                                                              \
+    DISPATCHER(malloc, variant, void *, (size_t size), (size))                                            \
+    DISPATCHER(calloc, variant, void *, (size_t count, size_t size), (count, size))                       \
+    DISPATCHER(realloc, variant, void *, (void *block, size_t size), (block, size))                       \
+    DISPATCHER(reallocarray, variant, void *, (void *block, size_t count, size_t size), (block, count, size)) \
+    DISPATCHER(aligned_alloc, variant, void *, (size_t alignment, size_t size), (alignment, size))        \
+    DISPATCHER(memalign, variant, void *, (size_t alignment, size_t size), (alignment, size))             \
+    DISPATCHER(posix_memalign, variant, int, (void **out, size_t alignment, size_t size), (out, alignment, size)) \
+    DISPATCHER(valloc, variant, void *, (size_t size), (size))                                            \
+    DISPATCHER(pvalloc, variant, void *, (size_t size), (size))                                           \
+    DISPATCHER(strdup, variant, char *, (const char *text), (text))                                       \
+    DISPATCHER(strndup, variant, char *, (const char *text, size_t most), (text, most))
+EACH_DISPATCHED(DISPATCHERS)
+
+#define ROW(name, variant) [ALCOVE_ENTRY_##name] = HIDDEN_AS(dispatch_##name##_##variant),
+#define ROWS(variant)                                                                                  \
+    {                                                                                                  \
+        ROW(malloc, variant) ROW(calloc, variant) ROW(realloc, variant) ROW(reallocarray, variant)     \
+        ROW(aligned_alloc, variant) ROW(memalign, variant) ROW(posix_memalign, variant)                \
+        ROW(valloc, variant) ROW(pvalloc, variant) ROW(strdup, variant) ROW(strndup, variant)          \
+    },
+
+void *
+dispatcher_of(enum alcove_entry which, unsigned variant)
+{
+    static char *const dispatchers[DISPATCHED][ALCOVE_ENTRY_COUNT] = {EACH_DISPATCHED(ROWS)};
+    const char *hidden = variant < DISPATCHED ? dispatchers[variant][which] : NULL;
+    return hidden != NULL ? HIDDEN_FUNCTION(hidden) : NULL;
+}

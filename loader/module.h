@@ -1,0 +1,23 @@
+/* What the two halves of modules say to each other: their life (module.c) and how they are led (module_route.c). */
+#ifndef LOADER_MODULE_H
+#define LOADER_MODULE_H
+
+#include "loader.h"
+
+#pragma GCC visibility push(hidden)
+
+/* Find out what an object that is not bound yet will be bound to. Without the lock, while its handle is held. */
+void module_look(struct module *module);
+
+/* May its object become a module? `path` is for messages. 0 or a code with its message set. */
+int module_check(struct module *module, const char *path);
+
+/* Lead all of its imports to its thunks. `accept`: also if some lead to nothing that we know. 0 or a code with its message set; some may have been
+ * led then. */
+int module_lead(struct module *module, bool accept);
+
+/* Lead them back where everyone's lead, if its object is still mapped. 0 or an errno value. */
+int module_unlead(struct module *module);
+
+#pragma GCC visibility pop
+#endif
