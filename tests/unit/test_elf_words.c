@@ -15,6 +15,7 @@ object_make(size_t from, size_t bytes)
 {
     area = mmap(NULL, PAGES * page(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(area != MAP_FAILED);
+    madvise(area, PAGES * page(), MADV_NOHUGEPAGE);
     size_t end = (from + bytes + page() - 1) / page() * page() + page();
     assert_int_equal(mprotect(area + end, PAGES * page() - end, PROT_NONE), 0);
     headers[0] = (ElfW(Phdr)){.p_type = PT_LOAD, .p_flags = PF_R, .p_memsz = page()};

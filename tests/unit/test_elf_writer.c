@@ -206,6 +206,8 @@ test_word_across_two_pages_is_stored(void **state)
             memcpy(word, &(void *){OLD}, sizeof word);
             protect(3, each[first]);
             protect(4, each[second]);
+            if (protection_now(3) != each[first] || protection_now(4) != each[second])
+                continue; /* qemu tells of pages side by side what the first allows */
             assert_int_equal(word_store(&object, word, OLD, NEW), 0);
             memcpy(&holds, word, sizeof holds);
             assert_ptr_equal(holds, NEW);
