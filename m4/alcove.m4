@@ -52,3 +52,15 @@ AC_DEFUN([ALCOVE_CHECK_STATIC_ALLOCATOR], [
   AC_DEFINE_UNQUOTED([ALCOVE_TEST_STATIC_ALLOCATOR], [$alcove_static_allocator],
     [1: a test is linked with jemalloc's archive.])
 ])
+
+# ALCOVE_CHECK_PACKED_RELOCATIONS
+# Can the linker write relative relocations as DT_RELR? For a library that a test opens.
+AC_DEFUN([ALCOVE_CHECK_PACKED_RELOCATIONS], [
+  AC_CACHE_CHECK([for -z pack-relative-relocs], [alcove_cv_packed_relocations], [
+    alcove_saved_ldflags=$LDFLAGS
+    LDFLAGS="$LDFLAGS -Wl,--fatal-warnings -Wl,-z,pack-relative-relocs"
+    AC_LINK_IFELSE([AC_LANG_PROGRAM([], [])], [alcove_cv_packed_relocations=yes], [alcove_cv_packed_relocations=no])
+    LDFLAGS=$alcove_saved_ldflags
+  ])
+  AM_CONDITIONAL([PACKED_RELOCATIONS], [test "$alcove_cv_packed_relocations" = yes])
+])

@@ -13,6 +13,7 @@
 # call C themselves; test_interpreters.sh compiles it and runs the script.
 # first_table.h is a copy of the ABI's first version, and is never changed.
 # A small library that a test opens is a name in plugin_libraries and a line with its LDFLAGS.
+# tests/fuzz/ opens malformed libraries: fuzz_elf makes them of corpus_libraries, test_malformed.sh runs it.
 #
 # A test finds in its environment:
 #   ALCOVE_TEST_MODULE    file of the built allocator
@@ -21,6 +22,7 @@
 #   ALCOVE_TEST_SRCDIR, ALCOVE_TEST_BUILDDIR, CC
 #   ALCOVE_TEST_STATIC    empty if the build has no libalcove.a, and no plugins static_one and static_two
 #   ALCOVE_TEST_LOADS     if set, how often a test loads and unloads: dev/check --matrix wants 10,000 times
+#   ALCOVE_TEST_VARIANTS  if set, how many new malformed libraries test_malformed.sh tries
 #   ALCOVE_TEST_VALGRIND  set when valgrind runs it, which knows some 30,000 mappings only
 
 unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_conf tests/unit/test_decay \
@@ -117,8 +119,12 @@ stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/s
 unload_tests = tests/stress/stress_unload
 tests_stress_stress_unload_CPPFLAGS = $(host_cppflags) -I$(top_srcdir)/tests/module
 tests_stress_stress_unload_LDADD = $(host_ldadd)
-script_tests = tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh \
+script_tests = tests/fuzz/test_malformed.sh tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh \
 	tests/hosts/test_ten_lines.sh tests/module/test_exports.sh tests/module/test_fibers.sh
+fuzz_programs = tests/fuzz/fuzz_elf
+tests_fuzz_fuzz_elf_SOURCES = tests/fuzz/fuzz.h tests/fuzz/fuzz_elf.c tests/fuzz/trial.c tests/fuzz/variant.c
+tests_fuzz_fuzz_elf_CPPFLAGS = $(host_cppflags)
+tests_fuzz_fuzz_elf_LDADD = $(host_ldadd)
 interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/bridge.h  \
 	tests/hosts/interpreters/cycles.sh tests/hosts/interpreters/java.c \
 	tests/hosts/interpreters/java.java  tests/hosts/interpreters/lua.c tests/hosts/interpreters/lua.lua \
@@ -177,18 +183,44 @@ tests_plugins_static_two_la_LDFLAGS = $(plugin_ldflags) $(allocator_inside)
 EXTRA_tests_plugins_static_two_la_DEPENDENCIES = archives.stamp
 endif
 
+# One source in the shapes that libraries have: each kind of hash table, of binding and of what only some need.
+corpus_libraries = tests/fuzz/chosen.la tests/fuzz/gnu.la tests/fuzz/quiet.la tests/fuzz/sysv.la \
+	tests/fuzz/threaded.la tests/fuzz/versions.la
+tests_fuzz_chosen_la_SOURCES = tests/fuzz/corpus.c
+tests_fuzz_chosen_la_CPPFLAGS = $(AM_CPPFLAGS) -DCORPUS_IFUNC -DCORPUS_UNIQUE
+tests_fuzz_chosen_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=both -Wl,-z,lazy -Wl,-z,relro
+tests_fuzz_gnu_la_SOURCES = tests/fuzz/corpus.c
+tests_fuzz_gnu_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,now -Wl,-z,relro
+tests_fuzz_quiet_la_SOURCES = tests/fuzz/corpus.c
+tests_fuzz_quiet_la_CPPFLAGS = $(AM_CPPFLAGS) -DCORPUS_QUIET
+tests_fuzz_quiet_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,now -Wl,-z,relro
+tests_fuzz_sysv_la_SOURCES = tests/fuzz/corpus.c
+tests_fuzz_sysv_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=sysv -Wl,-z,lazy -Wl,-z,norelro
+tests_fuzz_threaded_la_SOURCES = tests/fuzz/corpus.c
+tests_fuzz_threaded_la_CPPFLAGS = $(AM_CPPFLAGS) -DCORPUS_TLS
+tests_fuzz_threaded_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,lazy -Wl,-z,relro
+tests_fuzz_versions_la_SOURCES = tests/fuzz/corpus.c
+tests_fuzz_versions_la_CPPFLAGS = $(AM_CPPFLAGS) -DCORPUS_VERSIONS
+tests_fuzz_versions_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=both -Wl,-z,now -Wl,-z,relro \
+	-Wl,--version-script=$(srcdir)/tests/fuzz/corpus.map
+if PACKED_RELOCATIONS
+corpus_libraries += tests/fuzz/packed.la
+endif
+tests_fuzz_packed_la_SOURCES = tests/fuzz/corpus.c
+tests_fuzz_packed_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,pack-relative-relocs
+
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/elf.h tests/unit/unit.h \
 	tests/plugins/allocating.h tests/plugins/first_table.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
-	tests/process.h tests/module/system_calls.h
+	tests/process.h tests/module/system_calls.h dev/fuzz tests/fuzz/corpus.map tests/fuzz/findings
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.
 check_PROGRAMS = $(unit_tests) $(stress_tests)
-TESTS = $(check_PROGRAMS)
+TESTS = $(unit_tests) $(stress_tests)
 if SHARED
-check_PROGRAMS += $(module_tests) $(host_tests) $(unload_tests)
-check_LTLIBRARIES = $(plugin_libraries)
-TESTS += $(script_tests)
+check_PROGRAMS += $(module_tests) $(host_tests) $(unload_tests) $(fuzz_programs)
+check_LTLIBRARIES = $(plugin_libraries) $(corpus_libraries)
+TESTS += $(module_tests) $(host_tests) $(unload_tests) $(script_tests)
 all_stress_tests = $(stress_tests) $(unload_tests)
 else
 all_stress_tests = $(stress_tests)
