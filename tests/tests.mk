@@ -120,7 +120,7 @@ unload_tests = tests/stress/stress_unload
 tests_stress_stress_unload_CPPFLAGS = $(host_cppflags) -I$(top_srcdir)/tests/module
 tests_stress_stress_unload_LDADD = $(host_ldadd)
 script_tests = tests/fuzz/test_malformed.sh tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh \
-	tests/hosts/test_ten_lines.sh tests/module/test_exports.sh tests/module/test_fibers.sh
+	tests/hosts/test_sweep.sh tests/hosts/test_ten_lines.sh tests/module/test_exports.sh tests/module/test_fibers.sh
 fuzz_programs = tests/fuzz/fuzz_elf
 tests_fuzz_fuzz_elf_SOURCES = tests/fuzz/fuzz.h tests/fuzz/fuzz_elf.c tests/fuzz/trial.c tests/fuzz/variant.c
 tests_fuzz_fuzz_elf_CPPFLAGS = $(host_cppflags)
@@ -134,7 +134,7 @@ interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/b
 	tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
-	tests/plugins/caller_two.la tests/plugins/first_table.la tests/plugins/half_made.la tests/plugins/keeper.la tests/plugins/lacking_table.la \
+	tests/plugins/caller_two.la tests/plugins/differing.la tests/plugins/first_table.la tests/plugins/half_made.la tests/plugins/keeper.la tests/plugins/lacking_table.la \
 	tests/plugins/late.la tests/plugins/newer_table.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
 	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la
@@ -146,6 +146,7 @@ tests_plugins_blocks_two_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,relro -Wl,-z,now
 tests_plugins_caller_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_caller_two_la_SOURCES = tests/plugins/caller.c
 tests_plugins_caller_two_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_differing_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_first_table_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_first_table_la_LDFLAGS = $(plugin_ldflags) -export-symbols-regex '^first_table$$'
 tests_plugins_first_table_la_LIBADD = libalcore.la
@@ -213,6 +214,17 @@ EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/elf.h tests/unit/unit.h \
 	tests/plugins/allocating.h tests/plugins/first_table.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h tests/module/system_calls.h dev/fuzz tests/fuzz/corpus.map tests/fuzz/findings
+
+# dev/sweep runs it, once for each library of the system; tests/sweep/sweep.h explains.
+if SHARED
+noinst_PROGRAMS += tests/sweep/sweep_one
+endif
+tests_sweep_sweep_one_SOURCES = tests/sweep/opened.c tests/sweep/slots.c tests/sweep/slots.h tests/sweep/sweep.h tests/sweep/sweep_one.c
+tests_sweep_sweep_one_CPPFLAGS = $(host_cppflags)
+tests_sweep_sweep_one_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_sweep_sweep_one_LDADD = libalcove-loader.la
+tests_sweep_sweep_one_LDFLAGS = $(AM_LDFLAGS) -Wl,-z,now
+EXTRA_DIST += dev/sweep
 
 # Without shared libraries there is nothing to load: the tests that link objects are left.
 check_PROGRAMS = $(unit_tests) $(stress_tests)
