@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define MESSAGE_BYTES 1024
+#define LETTER_MOST 3 /* bytes of a letter in UTF-8 after its first */
 
 static _Atomic int64_t key = -1; /* -1: none was free yet */
 
@@ -87,6 +88,51 @@ fail_errno(int code, int error, const char *format, ...)
     size_t length = strlen(buffer);
     snprintf(buffer + length, MESSAGE_BYTES - length, ": %s", strerror(error));
     return code;
+}
+
+/* How many characters a byte is shown in. One above 0x7f is part of a letter. */
+static size_t
+byte_width(unsigned char byte)
+{
+    return byte >= 0x20 && byte != 0x7f ? 1 : 4;
+}
+
+static char *
+bytes_show(char *to, const char *from, const char *end)
+{
+    for (; from < end; from++)
+        if (byte_width((unsigned char)*from) == 1)
+            *to++ = *from;
+        else
+            to += sprintf(to, "\\x%02x", (unsigned char)*from);
+    return to;
+}
+
+size_t
+letter_begin(const char *text, size_t cut)
+{
+    for (unsigned i = 0; i < LETTER_MOST && cut > 0 && ((unsigned char)text[cut] & 0xc0) == 0x80; i++)
+        cut--;
+    return cut;
+}
+
+const char *
+text_show(struct shown *out, const char *text)
+{
+    enum { ROOM = sizeof out->text - sizeof "..." - LETTER_MOST, HEAD = ROOM / 3, TAIL = ROOM - HEAD };
+    size_t length = strlen(text), head = 0, tail = length, used = 0;
+    while (head < length && used + byte_width((unsigned char)text[head]) <= ROOM)
+        used += byte_width((unsigned char)text[head++]);
+    bool cut = head < length;
+    while (cut && used > HEAD)
+        used -= byte_width((unsigned char)text[--head]);
+    for (used = 0; cut && used + byte_width((unsigned char)text[tail - 1]) <= TAIL; tail--)
+        used += byte_width((unsigned char)text[tail - 1]);
+    char *to = bytes_show(out->text, text, text + letter_begin(text, head));
+    if (cut)
+        to = bytes_show(stpcpy(to, "..."), text + letter_begin(text, tail), text + length);
+    *to = 0;
+    return out->text;
 }
 
 const char *

@@ -54,14 +54,14 @@ path_asked(const struct alcove_load_options *options)
 }
 
 static void *
-installed_open(int flags, int *code)
+installed_open(int flags, const void *caller, int *code)
 {
     static const char installed[] = ALCOVE_LIBDIR_MODULE;
     if (access(installed, F_OK) == 0)
-        return library_open(installed, flags, code);
+        return library_open(installed, flags, caller, code);
     const char *slash = strrchr(installed, '/');
     const char *name = slash != NULL ? slash + 1 : installed;
-    void *handle = library_open(name, flags, code);
+    void *handle = library_open(name, flags, caller, code);
     if (*code == ALCOVE_ENOENT)
         *code = fail(ALCOVE_ENOENT, "no allocator: there is no %s, and %s is in no library folder. Install it, or name it in "
                                     "options.path or in the environment variable " ENVIRONMENT_NAME,
@@ -269,19 +269,19 @@ passage_leave(void)
 
 /* Between passage_enter and passage_leave: find, check and take into service. */
 static int
-allocator_open(const struct alcove_load_options *options, alcove_allocator **out)
+allocator_open(const struct alcove_load_options *options, const void *caller, alcove_allocator **out)
 {
     const char *prefix = options->prefix != NULL ? options->prefix : ALCOVE_PREFIX;
     const char *path = path_asked(options);
     int code;
     if (path != NULL && path[0] == 0)
         return fail(ALCOVE_EINVAL, "load: the path is \"\"; name the allocator's file, or give NULL for the installed one");
-    void *handle = path != NULL ? library_open(path, RTLD_NOW | RTLD_LOCAL, &code)
-                                : installed_open(RTLD_NOW | RTLD_LOCAL, &code);
+    void *handle = path != NULL ? library_open(path, RTLD_NOW | RTLD_LOCAL, caller, &code)
+                                : installed_open(RTLD_NOW | RTLD_LOCAL, caller, &code);
     if (handle == NULL)
         return code;
-    if (path == NULL)
-        path = ALCOVE_LIBDIR_MODULE;
+    struct shown shown;
+    path = text_show(&shown, path != NULL ? path : ALCOVE_LIBDIR_MODULE);
     const struct alcove_table *table = table_find(handle, path, prefix, &code);
     if (table != NULL)
         code = allocator_enter(handle, table, path, out);
@@ -311,9 +311,11 @@ load_options_read(struct alcove_load_options *options, const struct alcove_load_
     return ALCOVE_OK;
 }
 
-int
+/* noinline: by its return address it knows its caller. */
+__attribute__((noinline)) int
 ALCOVE_PUBLIC(load)(alcove_allocator **out, const struct alcove_load_options *given)
 {
+    const void *caller = __builtin_return_address(0);
     struct alcove_load_options options;
     if (out == NULL)
         return fail(ALCOVE_EINVAL, "load: `out` is NULL; pass the address of a handle");
@@ -326,7 +328,7 @@ ALCOVE_PUBLIC(load)(alcove_allocator **out, const struct alcove_load_options *gi
             return fail(ALCOVE_EBUSY, "another thread has been unloading the allocator for %d ms. Let it finish first",
                         DRAIN_WAITS);
         alcove_allocator *id = NULL;
-        code = allocator_open(&options, &id);
+        code = allocator_open(&options, caller, &id);
         again = passage_leave() && code == ALCOVE_EBUSY;
         if (code != ALCOVE_OK)
             continue;

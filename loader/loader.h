@@ -3,7 +3,7 @@
  *
  *   elf/     what the dynamic linker has mapped: objects, their imports; files before they are mapped
  *   keeper/  what is one per process: guards, routes, what allocators are lent, who released whose
- *   .        the public functions
+ *   .        the public functions, and how they find and open a library
  *
  * Glossary
  *   object    anything the dynamic linker has mapped: the program, libc, a plugin (elf/object.h)
@@ -123,12 +123,31 @@ allocator_next(struct allocator *from)
 /* --- error.c: the calling thread's message. Both return `code`. */
 int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int fail_errno(int code, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* A path, name or foreign words as a message shows them: on one line, and without the middle where they are long, so that
+ * the rest of the message has room. Returns out->text. */
+struct shown {
+    char text[384];
+};
+const char *text_show(struct shown *out, const char *text);
+/* Where to cut a text so that no letter of UTF-8 is cut in two: at `cut`, or before. */
+size_t letter_begin(const char *text, size_t cut);
 
-/* --- elf/file.c: can this file be loaded? 0, or a code with its message set. Names without a slash
- * pass: where they are is the dynamic linker's business. */
+/* --- elf/file.c: can this file be loaded? 0, or a code with its message set. */
 int elf_file_check(const char *path);
-/* dlopen after that check. NULL: *code and the message are set. */
-void *library_open(const char *path, int flags, int *code);
+/* Does dlopen's search for a name end at this file, good or bad? It passes by what cannot be opened, and what other machines load. */
+bool elf_file_ends_search(const char *path);
+
+/* --- search.c: where the dlopen of the object that `caller` points into would look. */
+/* *found: a path to give to dlopen here, the caller's to free; NULL: the one that was given. 0, or a code with its message set. */
+int library_find(const char *path, const void *caller, char **found);
+/* Is an object loaded by that path or soname? */
+bool library_is_loaded(const char *name);
+/* Are there tokens in the path that dlopen replaces ($ORIGIN, $LIB, $PLATFORM)? */
+bool path_has_tokens(const char *path);
+
+/* --- open.c: dlopen as the code that `caller` points into would call it, of a file that was checked. NULL: *code and the
+ * message are set. */
+void *library_open(const char *path, int flags, const void *caller, int *code);
 
 /* --- keeper/scan.c: which objects are guarded. */
 /* Take the lock, with every object that was loaded before the call guarded. Returns 0, or a code

@@ -10,10 +10,12 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define CLOSE_WAITS 5000 /* times 1 ms for another thread's module_close */
 
@@ -134,29 +136,69 @@ module_may_open(struct module *module, const char *path)
     return module_check(module, path);
 }
 
+static const char *
+last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL && slash[1] != 0 ? slash + 1 : path;
+}
+
+/* Is it /proc/self/fd/N, /dev/fd/N or the like? */
+static bool
+is_descriptor(const char *path)
+{
+    const char *number = last_part(path);
+    return number - path >= 4 && memcmp(number - 4, "/fd/", 4) == 0 && number[strspn(number, "0123456789")] == 0;
+}
+
+/* The path of the file behind a descriptor's; NULL: it has none, or there is no memory. The caller's to free. */
+static char *
+descriptor_file(const char *path)
+{
+    static const char deleted[] = " (deleted)";
+    char *file = malloc(PATH_MAX);
+    ssize_t length = file != NULL ? readlink(path, file, PATH_MAX - 1) : -1;
+    if (length <= 0 || file[0] != '/') {
+        free(file);
+        return NULL;
+    }
+    file[length] = 0;
+    char *end = file + length - (sizeof deleted - 1);
+    if (end > file && strcmp(end, deleted) == 0)
+        *end = 0;
+    return file;
+}
+
 static void
 module_name(struct module *module, const char *path, const char *name)
 {
-    const char *slash = strrchr(path, '/');
-    if (name == NULL)
-        name = slash != NULL && slash[1] != 0 ? slash + 1 : path;
-    snprintf(module->name, sizeof module->name, "%s", name);
+    char *file = NULL;
+    if (name == NULL || name[0] == 0) {
+        file = is_descriptor(path) ? descriptor_file(path) : NULL;
+        name = last_part(file != NULL ? file : path);
+    }
+    size_t length = strlen(name);
+    if (length >= sizeof module->name)
+        length = letter_begin(name, sizeof module->name - 1);
+    memcpy(module->name, name, length);
+    free(file);
 }
 
 /* Open the library of a new record. Without the lock: its constructors run. */
 static int
-module_load(struct module *module, const char *path, int flags)
+module_load(struct module *module, const char *path, int flags, const void *caller)
 {
     int code;
     /* Bound at once: a slot bound later would be overwritten. */
     flags = flags == 0 ? RTLD_NOW | RTLD_LOCAL : (flags & ~RTLD_LAZY) | RTLD_NOW;
-    module->handle = library_open(path, flags, &code);
+    module->handle = library_open(path, flags, caller, &code);
     if (module->handle == NULL)
         return code;
     struct link_map *map = NULL;
     if (dlinfo(module->handle, RTLD_DI_LINKMAP, &map) != 0) {
         const char *words = dlerror();
-        code = fail(ALCOVE_ELOAD, "%s was opened, but cannot be found again: %s", path, words != NULL ? words : "?");
+        struct shown shown;
+        code = fail(ALCOVE_ELOAD, "%s was opened, but cannot be found again: %s", text_show(&shown, path), words != NULL ? words : "?");
         dlclose(module->handle);
         return code;
     }
@@ -197,7 +239,7 @@ module_options_read(struct alcove_module_options *options, const struct alcove_m
     return limit_check(options->limit);
 }
 
-/* The part of module_open that is done with the lock held. */
+/* The part of module_open that is done with the lock held. The path is as messages show it. */
 static int
 module_enter(struct module *module, const char *path)
 {
@@ -215,10 +257,12 @@ module_enter(struct module *module, const char *path)
     return ALCOVE_OK;
 }
 
-int
+/* noinline: by its return address it knows its caller. */
+__attribute__((noinline)) int
 ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct alcove_module_options *given,
                            alcove_module **out)
 {
+    const void *caller = __builtin_return_address(0);
     struct alcove_module_options options;
     if (out == NULL)
         return fail(ALCOVE_EINVAL, "module_open: `out` is NULL; pass the address of a handle");
@@ -236,16 +280,18 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
     if (allocator == NULL)
         return code;
 
+    struct shown shown;
+    text_show(&shown, path);
     struct module *module = calloc(1, sizeof *module);
     if (module == NULL) {
-        code = fail(ALCOVE_ENOMEM, "no memory for the record of %s", path);
+        code = fail(ALCOVE_ENOMEM, "no memory for the record of %s", shown.text);
     } else {
         module->allocator = allocator;
         module->heap = ALCOVE_HEAP_NONE;
         module->options = &options;
         module_name(module, path, options.name);
-        struct opening *opening = opening_begin(module, path);
-        code = module_load(module, path, options.dlopen_flags);
+        struct opening *opening = opening_begin(module);
+        code = module_load(module, path, options.dlopen_flags, caller);
         opening_end(opening);
         if (code == ALCOVE_OK)
             module_look(module);
@@ -254,7 +300,7 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
     alcove_module *opened = NULL;
     int guard_code = loaded ? module_wait_enter(module) : loader_enter();
     if (loaded)
-        code = guard_code != ALCOVE_OK ? guard_code : module_enter(module, path);
+        code = guard_code != ALCOVE_OK ? guard_code : module_enter(module, shown.text);
     if (code == ALCOVE_OK)
         opened = module->id;
     else if (module != NULL)

@@ -62,7 +62,7 @@ endif
 
 host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_half_made tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
-	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size \
+	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size tests/hosts/test_paths \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_routing \
 	tests/hosts/test_static_allocator
 # Plugins call back into test_endings, test_half_made and test_loader; the loader finds functions of test_half_made and
@@ -99,6 +99,10 @@ tests_hosts_test_modules_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_modules_LDADD = $(host_ldadd)
 tests_hosts_test_page_size_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_page_size_LDADD = $(host_ldadd)
+# It finds plugins by name; and it has a function that stands before a plugin's.
+tests_hosts_test_paths_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_paths_LDADD = $(host_ldadd)
+tests_hosts_test_paths_LDFLAGS = $(AM_LDFLAGS) -export-dynamic -Wl,-rpath,'$$ORIGIN/../plugins/.libs'
 tests_hosts_test_policies_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_policies_LDADD = $(host_ldadd)
 tests_hosts_test_program_stub_CPPFLAGS = $(host_cppflags)
@@ -133,11 +137,13 @@ interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/b
 	tests/hosts/interpreters/python3.py  tests/hosts/interpreters/python3_loader.py \
 	tests/hosts/interpreters/ruby.rb
 
-plugin_libraries = tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
+plugin_libraries = tests/plugins/asker.la tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
 	tests/plugins/caller_two.la tests/plugins/differing.la tests/plugins/first_table.la tests/plugins/half_made.la tests/plugins/keeper.la tests/plugins/lacking_table.la \
 	tests/plugins/late.la tests/plugins/newer_table.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
 	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la
+tests_plugins_asker_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_asker_la_LDFLAGS = $(plugin_ldflags) -Wl,-rpath,'$$ORIGIN/own' -Wl,-rpath,'$$ORIGIN/other'
 tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_plugins_blocks_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_blocks_two_la_SOURCES = tests/plugins/blocks.c
@@ -212,7 +218,7 @@ tests_fuzz_packed_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,pac
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/elf.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/first_table.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
+	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/first_table.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h tests/module/system_calls.h dev/fuzz tests/fuzz/corpus.map tests/fuzz/findings
 
 # dev/sweep runs it, once for each library of the system; tests/sweep/sweep.h explains.

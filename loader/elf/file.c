@@ -5,7 +5,6 @@
 #include "loader.h"
 
 #include <ctype.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
@@ -78,6 +77,7 @@ beginning_show(char *out, size_t size, const unsigned char *bytes, size_t count)
     out[used] = 0;
 }
 
+/* Here and below: the path as messages show it. */
 static int
 header_check(const char *path, const ElfW(Ehdr) *header, size_t have, uint64_t file_bytes)
 {
@@ -155,45 +155,37 @@ open_file_check(const char *path, int fd)
     return code;
 }
 
+/* O_NONBLOCK: a named pipe is refused, not waited for. */
+static int
+file_open(const char *path)
+{
+    return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+}
+
 int
 elf_file_check(const char *path)
 {
-    if (strchr(path, '/') == NULL)
-        return ALCOVE_OK;
-    /* O_NONBLOCK: a named pipe is refused, not waited for. */
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct shown shown;
+    text_show(&shown, path);
+    int fd = file_open(path);
     if (fd < 0)
         return fail_errno(errno == ENOENT || errno == ENOTDIR ? ALCOVE_ENOENT : ALCOVE_ESYSTEM, errno, "cannot open %s",
-                          path);
-    int code = open_file_check(path, fd);
+                          shown.text);
+    int code = open_file_check(shown.text, fd);
     close(fd);
     return code;
 }
 
-/* dlopen says only in words that a name without a slash was found nowhere. */
-static bool
-found_nowhere(const char *name, const char *words)
+bool
+elf_file_ends_search(const char *path)
 {
-    return strchr(name, '/') == NULL && strstr(words, name) != NULL && strstr(words, strerror(ENOENT)) != NULL;
-}
-
-void *
-library_open(const char *path, int flags, int *code)
-{
-    *code = elf_file_check(path);
-    if (*code != ALCOVE_OK)
-        return NULL;
-    void *handle = dlopen(path, flags);
-    if (handle != NULL)
-        return handle;
-    const char *words = dlerror();
-    if (words == NULL)
-        words = "it is not loaded, and RTLD_NOLOAD was asked for";
-    if (!found_nowhere(path, words))
-        *code = fail(ALCOVE_ELOAD, "the dynamic linker refused %s: %s", path, words);
-    else if (access(path, F_OK) == 0)
-        *code = fail(ALCOVE_ENOENT, "%s is in no library folder; for the file in the current folder write ./%s", path, path);
-    else
-        *code = fail(ALCOVE_ENOENT, "%s is in none of the folders that the dynamic linker searches (%s)", path, words);
-    return NULL;
+    ElfW(Ehdr) header;
+    int fd = file_open(path);
+    if (fd < 0)
+        return false;
+    ssize_t got = pread(fd, &header, sizeof header, 0);
+    close(fd);
+    if (got < (ssize_t)sizeof header || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0)
+        return true;
+    return header.e_ident[EI_CLASS] == OWN_CLASS && (header.e_ident[EI_DATA] != OWN_DATA || header.e_machine == OWN_MACHINE);
 }

@@ -43,7 +43,7 @@ own_opening(void)
 }
 
 struct opening *
-opening_begin(struct module *module, const char *name)
+opening_begin(struct module *module)
 {
     struct opening *opening = NULL, *outer = own_opening();
     pthread_mutex_lock(&loader.lock);
@@ -53,7 +53,7 @@ opening_begin(struct module *module, const char *name)
     if (opening != NULL && steering_is_on()) {
         opening->thread = pthread_self();
         opening->depth = outer != NULL ? outer->depth + 1 : 0;
-        opening->name = name;
+        opening->name = NULL;
         opening->found = false;
         atomic_store(&opening->module, module);
         for (unsigned i = 0; i < LED_CALLERS; i++)
@@ -80,6 +80,14 @@ opening_end(struct opening *opening)
     pthread_mutex_unlock(&loader.lock);
 }
 
+void
+opening_named(const char *name)
+{
+    struct opening *opening = own_opening();
+    if (opening != NULL && opening->name == NULL)
+        opening->name = name;
+}
+
 /* The object of the library that is being opened, which is mapped when one of its constructors runs. */
 static void
 opening_find(struct opening *opening, struct module *module)
@@ -88,7 +96,7 @@ opening_find(struct opening *opening, struct module *module)
         return;
     opening->found = true;
     struct link_map *map = NULL;
-    void *handle = dlopen(opening->name, RTLD_LAZY | RTLD_NOLOAD);
+    void *handle = opening->name == NULL ? NULL : dlopen(opening->name, RTLD_LAZY | RTLD_NOLOAD);
     if (handle == NULL) {
         dlerror();
         return;

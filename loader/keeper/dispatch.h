@@ -12,9 +12,11 @@
 
 #define OPENINGS_MOST 16 /* at a time that have dispatchers; what is opened besides is routed when its constructors have run */
 
-/* The calling thread is opening this module, by dlopen of this name. NULL: there is no place. Without the lock. */
-struct opening *opening_begin(struct module *module, const char *name);
+/* The calling thread is opening this module. NULL: there is no place. Without the lock. */
+struct opening *opening_begin(struct module *module);
 void opening_end(struct opening *opening);
+/* The name that it is about to give to dlopen. Kept until the end of the opening, if there is one. */
+void opening_named(const char *name);
 
 /* --- module.c: with the lock held, in the middle of its dlopen: lead a module's imports to a heap of its own. False: that failed; module_open
  * will say why. */

@@ -71,6 +71,14 @@ test_name_without_a_slash_that_is_a_file_here(void **state)
     assert_int_equal(chdir(here), 0);
 }
 
+/* Of a program whose $ORIGIN nobody has asked for yet. */
+static void
+test_no_such_plugin_in_the_programs_folder(void **state)
+{
+    (void)state;
+    assert_refused(alcove_module_open(allocator, "$ORIGIN/nothing.so", NULL, &(alcove_module *){NULL}), ALCOVE_ENOENT, "/nothing.so");
+}
+
 static void
 test_library_found_by_its_soname(void **state)
 {
@@ -369,6 +377,7 @@ main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_no_such_plugin),
+        TEST(test_no_such_plugin_in_the_programs_folder),
         TEST(test_name_without_a_slash_that_is_a_file_here),
         TEST(test_library_found_by_its_soname),
         TEST(test_plugin_that_is_text),
