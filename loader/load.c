@@ -102,7 +102,7 @@ table_find(void *handle, const char *path, const char *prefix, int *code)
         *code = fail(ALCOVE_EINVAL, "the prefix \"%.32s...\" is too long: at most %d characters", prefix, SYMBOL_BYTES - 6);
         return NULL;
     }
-    const struct alcove_table *table = dlsym(handle, symbol);
+    const struct alcove_table *table = linker_symbol(handle, symbol);
     const char *lacking = NULL;
     if (table == NULL) {
         dlerror();
@@ -229,7 +229,7 @@ allocator_enter(void *handle, const struct alcove_table *table, const char *path
     }
     loader_leave();
     if (known != NULL)
-        dlclose(handle); /* one reference is enough, ours are counted */
+        linker_close(handle); /* one reference is enough, ours are counted */
     return code;
 }
 
@@ -286,7 +286,7 @@ allocator_open(const struct alcove_load_options *options, alcove_allocator **out
     if (table != NULL)
         code = allocator_enter(handle, table, path, out);
     if (code != ALCOVE_OK)
-        dlclose(handle);
+        linker_close(handle);
     return code;
 }
 
@@ -466,7 +466,7 @@ ALCOVE_PUBLIC(unload)(alcove_allocator *id, unsigned flags)
     }
     loader_leave();
     if (handle != NULL) {
-        dlclose(handle);
+        linker_close(handle);
         passage_leave();
     }
     return code;

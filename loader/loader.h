@@ -123,6 +123,20 @@ int elf_file_check(const char *path);
 /* dlopen after that check. NULL: *code and the message are set. */
 void *library_open(const char *path, int flags, int *code);
 
+/* --- keeper/linker.c: dl_iterate_phdr, dlopen, dlclose, dlsym, dlinfo (NULL: fails) and dladdr's file (NULL: of none), which no thread
+ * is in the middle of when another forks. */
+struct dl_phdr_info;
+struct link_map;
+int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argument), void *argument);
+void *linker_open(const char *path, int flags);
+void linker_close(void *handle);
+void *linker_symbol(void *handle, const char *name);
+struct link_map *linker_map(void *handle);
+const char *linker_file(const void *address);
+void linker_fork_prepare(void);
+void linker_fork_parent(void);
+void linker_fork_child(void);
+
 /* --- keeper/scan.c: which objects are guarded. */
 /* Take the lock, with every object that was loaded before the call guarded. Returns 0, or a code
  * with its message set when one could not be; the lock is held either way. */
@@ -130,12 +144,6 @@ int loader_enter(void);
 void loader_leave(void);
 /* Undo all guards. With the lock held. */
 void guards_remove(void);
-/* dl_iterate_phdr, which no thread is in the middle of when another forks. */
-struct dl_phdr_info;
-int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argument), void *argument);
-void walks_fork_prepare(void);
-void walks_fork_parent(void);
-void walks_fork_child(void);
 /* In a forked child, whose one thread need not wait for others' dlopen. */
 void guards_forked(void);
 

@@ -201,11 +201,11 @@ module_load(struct module *module, const char *path, int flags)
     module->handle = library_open(path, flags, &code);
     if (module->handle == NULL)
         return code;
-    struct link_map *map = NULL;
-    if (dlinfo(module->handle, RTLD_DI_LINKMAP, &map) != 0) {
+    const struct link_map *map = linker_map(module->handle);
+    if (map == NULL) {
         const char *words = dlerror();
         code = fail(ALCOVE_ELOAD, "%s was opened, but cannot be found again: %s", path, words != NULL ? words : "?");
-        dlclose(module->handle);
+        linker_close(module->handle);
         return code;
     }
     module->dynamic = map->l_ld;
@@ -305,7 +305,7 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
         return ALCOVE_OK;
     }
     if (loaded)
-        dlclose(module->handle);
+        linker_close(module->handle);
     free(module);
     return code;
 }
@@ -326,7 +326,7 @@ ALCOVE_PUBLIC(module_symbol)(alcove_module *id, const char *name)
     if (module == NULL)
         return NULL;
 
-    void *address = dlsym(module->handle, name);
+    void *address = linker_symbol(module->handle, name);
     if (address == NULL) {
         dlerror();
         fail(ALCOVE_ENOENT, "module \"%s\" has no symbol %s", module->name, name);
@@ -427,7 +427,7 @@ ALCOVE_PUBLIC(module_close)(alcove_module *id, unsigned flags, struct alcove_rep
     if (module == NULL)
         return code;
 
-    dlclose(module->handle); /* its destructors free through the entries */
+    linker_close(module->handle); /* its destructors free through the entries */
 
     loader_enter();
     memset(report, 0, sizeof *report);

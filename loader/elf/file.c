@@ -183,7 +183,7 @@ library_open(const char *path, int flags, int *code)
     *code = elf_file_check(path);
     if (*code != ALCOVE_OK)
         return NULL;
-    void *handle = dlopen(path, flags);
+    void *handle = linker_open(path, flags);
     if (handle != NULL)
         return handle;
     const char *words = dlerror();

@@ -53,22 +53,20 @@ program_stubs(struct dl_phdr_info *info, size_t size, void *unused)
 static void *
 behind_stub(const char *name, const void *stub_address)
 {
-    struct link_map *map = NULL;
-    void *self = dlopen(NULL, RTLD_LAZY);
+    void *self = linker_open(NULL, RTLD_LAZY);
     void *found = NULL;
-    if (self == NULL || dlinfo(self, RTLD_DI_LINKMAP, &map) != 0)
-        map = NULL;
+    const struct link_map *map = self != NULL ? linker_map(self) : NULL;
     for (map = map != NULL ? map->l_next : NULL; map != NULL && found == NULL; map = map->l_next) {
-        void *handle = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
+        void *handle = linker_open(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
         if (handle == NULL)
             continue;
-        found = dlsym(handle, name);
+        found = linker_symbol(handle, name);
         if (found == stub_address)
             found = NULL;
-        dlclose(handle);
+        linker_close(handle);
     }
     if (self != NULL)
-        dlclose(self);
+        linker_close(self);
     return found;
 }
 
@@ -77,12 +75,12 @@ routes_start(void)
 {
     objects_walk(program_stubs, NULL);
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
-        void *original = dlsym(RTLD_DEFAULT, names[which]);
+        void *original = linker_symbol(RTLD_DEFAULT, names[which]);
         if (original != NULL && original == stub[which])
             original = behind_stub(names[which], stub[which]);
         route_original[which] = original;
     }
-    route_libc = (uintptr_t)dlsym(RTLD_DEFAULT, "__libc_start_main"); /* glibc's and musl's; nobody replaces it */
+    route_libc = (uintptr_t)linker_symbol(RTLD_DEFAULT, "__libc_start_main"); /* glibc's and musl's; nobody replaces it */
     static const enum alcove_entry needed[] = {ALCOVE_ENTRY_malloc, ALCOVE_ENTRY_free, ALCOVE_ENTRY_realloc,
                                                ALCOVE_ENTRY_malloc_usable_size};
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)

@@ -122,7 +122,7 @@ child_started(void)
     loader.draining = false;
     for (struct module *module = loader.modules; module != NULL; module = module->next)
         module->users = 0;
-    walks_fork_child();
+    linker_fork_child();
     guards_forked();
 }
 
@@ -131,9 +131,9 @@ child_started(void)
 static void
 stay_mapped(void)
 {
-    Dl_info self;
-    if (dladdr((void *)&key, &self) != 0 && self.dli_fname != NULL)
-        dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+    const char *self = linker_file(&key);
+    if (self != NULL)
+        linker_open(self, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
     dlerror();
 }
 
@@ -144,7 +144,7 @@ watch_forks(void)
     static atomic_bool watched;
     if (atomic_exchange(&watched, true))
         return ALCOVE_OK;
-    int error = pthread_atfork(walks_fork_prepare, walks_fork_parent, child_started);
+    int error = pthread_atfork(linker_fork_prepare, linker_fork_parent, child_started);
     if (error == 0)
         return ALCOVE_OK;
     atomic_store(&watched, false);

@@ -1,4 +1,4 @@
-/* Fork handlers: every lock is held across the fork, taken in the order of the ranks. */
+/* Fork handlers: every lock is held across the fork, taken in the order of the ranks, and before them libc's of its streams. */
 #include "thread/fork.h"
 
 #include <pthread.h>
@@ -15,6 +15,48 @@
 #else
 #define set_forking(on) ((void)0)
 #endif
+
+/*
+ * glibc's fork takes the lock of its list of streams after all handlers. Who holds that may wait for one stream (fflush(NULL)), and who
+ * holds the stream for a lock of ours (getline, whose buffer grows). So we take it first, as often as glibc does: it is recursive. The
+ * names are glibc's, of all its versions; weak, for elsewhere there are none, and each namespace of dlmopen has its own.
+ */
+extern void _IO_list_lock(void) __attribute__((weak));
+extern void _IO_list_unlock(void) __attribute__((weak));
+extern void _IO_list_resetlock(void) __attribute__((weak));
+extern char __libc_single_threaded __attribute__((weak));
+
+static bool streams_held;
+
+/* One thread waits for nobody, and may be within fflush(NULL): in its child glibc leaves that lock as it is, too. */
+static void
+streams_take(void)
+{
+    bool alone = &__libc_single_threaded != NULL && __libc_single_threaded;
+    if (alone || _IO_list_lock == NULL || _IO_list_unlock == NULL || _IO_list_resetlock == NULL)
+        return;
+    _IO_list_lock();
+    streams_held = true;
+}
+
+static void
+streams_drop(void)
+{
+    if (!streams_held)
+        return;
+    streams_held = false;
+    _IO_list_unlock();
+}
+
+/* In the child glibc has made it free already; not where it knew of one thread only, which some versions tell nobody. */
+static void
+streams_reset(void)
+{
+    if (!streams_held)
+        return;
+    streams_held = false;
+    _IO_list_resetlock();
+}
 
 static unsigned forks_within; /* by signal handlers that have interrupted the lock_forker */
 
@@ -34,6 +76,7 @@ prepare(void)
             forks_within++;
         return;
     }
+    streams_take();
     set_forking(1);
     heap_fork_prepare();
     thread_fork_prepare();
@@ -67,6 +110,7 @@ parent(void)
     thread_fork_done();
     heap_fork_done();
     set_forking(0);
+    streams_drop();
 }
 
 static void
@@ -80,6 +124,7 @@ child(void)
     thread_fork_child();
     misuse_fork_child();
     set_forking(0);
+    streams_reset();
 }
 
 void
