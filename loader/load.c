@@ -179,7 +179,9 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
     allocator->references = 1;
     allocator->users = 0;
     loader.loaded++;
+    pthread_rwlock_wrlock(&loader.lifetime); /* a fork that has begun would not wait for who uses it */
     atomic_store(&loader_tables[allocator->number], allocator->table);
+    pthread_rwlock_unlock(&loader.lifetime);
     return ALCOVE_OK;
 }
 
@@ -189,9 +191,12 @@ allocator_detach(struct allocator *allocator, bool leaving)
     allocator->leaving = leaving;
     allocator->detaching = true;
     pthread_rwlock_wrlock(&loader.lifetime);
+    atomic_store(&loader.detacher, pthread_self());
+    atomic_store(&loader.detacher_known, true);
     int error = leaving ? allocator->table->detach_leaving() : allocator->table->detach();
     if (error == 0)
         atomic_store(&loader_tables[allocator->number], NULL);
+    atomic_store(&loader.detacher_known, false);
     pthread_rwlock_unlock(&loader.lifetime);
     allocator->detaching = false;
     if (error != 0)

@@ -8,6 +8,7 @@
 #include "pages/pool.h"
 #include "ground/lock.h"
 #include "ground/misuse.h"
+#include "ground/services.h"
 #include "thread/record.h"
 
 #if ALCOVE_DEBUG
@@ -58,6 +59,7 @@ streams_reset(void)
     _IO_list_resetlock();
 }
 
+static bool lender_took; /* what is held: the lender's call of ours, not our own handler */
 static unsigned forks_within; /* by signal handlers that have interrupted the lock_forker */
 
 /* A signal handler that has interrupted this thread while it holds locks may fork, if the child only
@@ -69,10 +71,10 @@ interrupted(void)
 }
 
 static void
-prepare(void)
+prepare(bool lender)
 {
     if (interrupted()) {
-        if (lock_forks())
+        if (lock_forks() && lender_took == lender)
             forks_within++;
         return;
     }
@@ -83,14 +85,15 @@ prepare(void)
     heap_fork_prepare_insides();
     pool_fork_prepare();
     base_fork_prepare();
+    lender_took = lender;
     lock_forker = lock_self();
 }
 
 /* Is it the fork that took the locks which is over? */
 static bool
-fork_ends(void)
+fork_ends(bool lender)
 {
-    if (!lock_forks())
+    if (!lock_forks() || lender_took != lender)
         return false;
     if (forks_within != 0) {
         forks_within--;
@@ -101,9 +104,9 @@ fork_ends(void)
 }
 
 static void
-parent(void)
+parent(bool lender)
 {
-    if (!fork_ends())
+    if (!fork_ends(lender))
         return;
     base_fork_done();
     pool_fork_done();
@@ -114,9 +117,9 @@ parent(void)
 }
 
 static void
-child(void)
+child(bool lender)
 {
-    if (!fork_ends())
+    if (!fork_ends(lender))
         return;
     base_fork_child();
     pool_fork_child();
@@ -127,8 +130,25 @@ child(void)
     streams_reset();
 }
 
+void fork_prepare(void) { prepare(true); }
+void fork_parent(void) { parent(true); }
+void fork_child(void) { child(true); }
+
+/* Our own handlers, registered when we are loaded and thus called before those of most others, which may take locks that others hold
+ * while they allocate. A lender has been there for longer. */
+
+static void
+own_prepare(void)
+{
+    if (services.forks == 0)
+        prepare(false);
+}
+
+static void own_parent(void) { parent(false); }
+static void own_child(void) { child(false); }
+
 void
 fork_init(void)
 {
-    pthread_atfork(prepare, parent, child);
+    pthread_atfork(own_prepare, own_parent, own_child);
 }

@@ -38,10 +38,10 @@ pthread_mutex_unlock(pthread_mutex_t *lock)
     return error;
 }
 
+/* Not before it: a fork waits for who has that one to write. */
 int
 pthread_rwlock_unlock(pthread_rwlock_t *lock)
 {
-    place();
     int error = rwlock_unlock(lock);
     place();
     return error;
