@@ -135,6 +135,7 @@ void linker_close(void *handle);
 void *linker_symbol(void *handle, const char *name);
 struct link_map *linker_map(void *handle);
 const char *linker_file(const void *address);
+bool linker_same_object(const void *a, const void *b);
 void linker_fork_prepare(void);
 void linker_fork_parent(void);
 void linker_fork_child(void);

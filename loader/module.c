@@ -242,6 +242,9 @@ module_options_read(struct alcove_module_options *options, const struct alcove_m
         return fail(ALCOVE_EINVAL, "module_open: the options have flags 0x%x; none are known", (unsigned)options->flags);
     if ((unsigned)options->policy > ALCOVE_POLICY_OFF)
         return fail(ALCOVE_EINVAL, "there is no policy %u: 0 guards, 1 is strict, 2 is off", (unsigned)options->policy);
+    if (options->policy == ALCOVE_POLICY_OFF && options->limit != 0)
+        return fail(ALCOVE_EINVAL, "module_open: a limit of %llu bytes, but the policy is off: then the module has no heap that could have "
+                                   "one. Give no limit, or another policy", (unsigned long long)options->limit);
     return limit_check(options->limit);
 }
 
@@ -326,7 +329,7 @@ ALCOVE_PUBLIC(module_symbol)(alcove_module *id, const char *name)
     if (module == NULL)
         return NULL;
 
-    void *address = linker_symbol(module->handle, name);
+    void *address = route_led(name, linker_symbol(module->handle, name));
     if (address == NULL) {
         dlerror();
         fail(ALCOVE_ENOENT, "module \"%s\" has no symbol %s", module->name, name);

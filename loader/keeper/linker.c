@@ -101,6 +101,16 @@ linker_file(const void *address)
     return known ? found.dli_fname : NULL;
 }
 
+bool
+linker_same_object(const void *a, const void *b)
+{
+    Dl_info of_a, of_b;
+    enter(&calls);
+    bool same = dladdr(a, &of_a) != 0 && dladdr(b, &of_b) != 0 && of_a.dli_fbase == of_b.dli_fbase;
+    leave(&calls);
+    return same;
+}
+
 static void
 wait_for_none(atomic_uint *count, unsigned most)
 {

@@ -29,6 +29,9 @@ bool object_is_allocator(const struct object *object);
 /* Find the originals. Once, before anything is rewritten, without the lock. 0 or a code. */
 int routes_start(void);
 
+/* What dlsym gave for a name, or in place of the process' own function of the family one that takes any block. */
+void *route_led(const char *name, void *address);
+
 /* Lead the object's imports to `to`. *count is raised by the number of slots that do now; *addresses is set if one is such that code
  * reads it as an address. 0 or an errno value; some may have been rewritten then. */
 int routes_claim(const struct object *object, const route_targets to, uint32_t *count, bool *addresses);
