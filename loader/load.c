@@ -102,7 +102,7 @@ table_find(void *handle, const char *path, const char *prefix, int *code)
         *code = fail(ALCOVE_EINVAL, "the prefix \"%.32s...\" is too long: at most %d characters", prefix, SYMBOL_BYTES - 6);
         return NULL;
     }
-    const struct alcove_table *table = dlsym(handle, symbol);
+    const struct alcove_table *table = linker_symbol(handle, symbol);
     const char *lacking = NULL;
     if (table == NULL) {
         dlerror();
@@ -179,7 +179,9 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
     allocator->references = 1;
     allocator->users = 0;
     loader.loaded++;
+    pthread_rwlock_wrlock(&loader.lifetime); /* a fork that has begun would not wait for who uses it */
     atomic_store(&loader_tables[allocator->number], allocator->table);
+    pthread_rwlock_unlock(&loader.lifetime);
     return ALCOVE_OK;
 }
 
@@ -189,9 +191,12 @@ allocator_detach(struct allocator *allocator, bool leaving)
     allocator->leaving = leaving;
     allocator->detaching = true;
     pthread_rwlock_wrlock(&loader.lifetime);
+    atomic_store(&loader.detacher, pthread_self());
+    atomic_store(&loader.detacher_known, true);
     int error = leaving ? allocator->table->detach_leaving() : allocator->table->detach();
     if (error == 0)
         atomic_store(&loader_tables[allocator->number], NULL);
+    atomic_store(&loader.detacher_known, false);
     pthread_rwlock_unlock(&loader.lifetime);
     allocator->detaching = false;
     if (error != 0)
@@ -229,7 +234,7 @@ allocator_enter(void *handle, const struct alcove_table *table, const char *path
     }
     loader_leave();
     if (known != NULL)
-        dlclose(handle); /* one reference is enough, ours are counted */
+        linker_close(handle); /* one reference is enough, ours are counted */
     return code;
 }
 
@@ -286,7 +291,7 @@ allocator_open(const struct alcove_load_options *options, const void *caller, al
     if (table != NULL)
         code = allocator_enter(handle, table, path, out);
     if (code != ALCOVE_OK)
-        dlclose(handle);
+        linker_close(handle);
     return code;
 }
 
@@ -468,7 +473,7 @@ ALCOVE_PUBLIC(unload)(alcove_allocator *id, unsigned flags)
     }
     loader_leave();
     if (handle != NULL) {
-        dlclose(handle);
+        linker_close(handle);
         passage_leave();
     }
     return code;

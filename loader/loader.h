@@ -21,7 +21,7 @@
  * around dlopen, dlclose, dlsym or dladdr: another thread may be inside dlopen, hold the dynamic
  * linker's lock, and call us from a constructor. dl_iterate_phdr takes another lock, one that is
  * never held while foreign code runs, and may be called under it. loader.lifetime is taken after
- * it, by unload to write and by ending threads to read.
+ * it, by load and unload to write and by ending threads, and forks, to read.
  */
 #ifndef LOADER_LOADER_H
 #define LOADER_LOADER_H
@@ -100,8 +100,10 @@ struct loader {
     struct module *modules;
     uintptr_t serial;       /* of the last handle */
 
-    /* A thread that ends calls into allocators under the read side; unload takes the write side. */
+    /* A thread that ends calls into allocators under the read side, and one that forks holds that; load and unload take the write side. */
     pthread_rwlock_t lifetime;
+    _Atomic(pthread_t) detacher; /* who has it to write, to take an allocator out of service */
+    atomic_bool detacher_known;
 };
 extern struct loader loader;
 
@@ -149,6 +151,22 @@ bool path_has_tokens(const char *path);
  * message are set. */
 void *library_open(const char *path, int flags, const void *caller, int *code);
 
+/* --- keeper/linker.c: dl_iterate_phdr, dlopen, dlclose, dlsym, dlinfo (NULL: fails) and dladdr's file (NULL: of none), which no thread
+ * is in the middle of when another forks. */
+struct dl_phdr_info;
+struct link_map;
+int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argument), void *argument);
+void *linker_open(const char *path, int flags);
+void linker_close(void *handle);
+void *linker_symbol(void *handle, const char *name);
+struct link_map *linker_map(void *handle);
+const char *linker_file(const void *address);
+void linker_enter(void); /* around others of its functions */
+void linker_leave(void);
+void linker_fork_prepare(void);
+void linker_fork_parent(void);
+void linker_fork_child(void);
+
 /* --- keeper/scan.c: which objects are guarded. */
 /* Take the lock, with every object that was loaded before the call guarded. Returns 0, or a code
  * with its message set when one could not be; the lock is held either way. */
@@ -156,12 +174,6 @@ int loader_enter(void);
 void loader_leave(void);
 /* Undo all guards. With the lock held. */
 void guards_remove(void);
-/* dl_iterate_phdr, which no thread is in the middle of when another forks. */
-struct dl_phdr_info;
-int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argument), void *argument);
-void walks_fork_prepare(void);
-void walks_fork_parent(void);
-void walks_fork_child(void);
 /* In a forked child, whose one thread need not wait for others' dlopen. */
 void guards_forked(void);
 
@@ -189,12 +201,16 @@ void crossing_outside(struct allocator *allocator, uint32_t owner, const void *b
 /* The same by a module: the allocator's callback (struct alcove_services). */
 void crossing_by_module(void *allocator, uint32_t module, uint32_t owner, void *block, size_t usable);
 
+/* --- keeper/forks.c. Called again where it failed; 0 or a code with its message set. */
+int forks_watch(void);
+
 /* --- keeper/services.c: what the loader lends to allocators. */
-/* Before the first load: keys, fork handler, staying mapped. 0 or a code with message, and then it may be called again. */
+/* Before the first load: fork handlers, keys, staying mapped. 0 or a code with message, and then it may be called again. */
 int services_start(void);
 void services_fill(struct alcove_services *services, struct allocator *allocator);
 /* The allocator is gone, and its slots in static TLS are null in every thread. */
 void services_return(const struct allocator *allocator);
+void services_fork_child(void);
 
 /* --- load.c */
 /* With the lock held: take the allocator out of service. Nothing but dlclose may follow. Where it was begun, it goes on. */

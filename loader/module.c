@@ -194,12 +194,12 @@ module_load(struct module *module, const char *path, int flags, const void *call
     module->handle = library_open(path, flags, caller, &code);
     if (module->handle == NULL)
         return code;
-    struct link_map *map = NULL;
-    if (dlinfo(module->handle, RTLD_DI_LINKMAP, &map) != 0) {
+    const struct link_map *map = linker_map(module->handle);
+    if (map == NULL) {
         const char *words = dlerror();
         struct shown shown;
         code = fail(ALCOVE_ELOAD, "%s was opened, but cannot be found again: %s", text_show(&shown, path), words != NULL ? words : "?");
-        dlclose(module->handle);
+        linker_close(module->handle);
         return code;
     }
     module->dynamic = map->l_ld;
@@ -236,6 +236,9 @@ module_options_read(struct alcove_module_options *options, const struct alcove_m
         return fail(ALCOVE_EINVAL, "module_open: the options have flags 0x%x; only ALCOVE_OPEN_PARTIAL is known", (unsigned)options->flags);
     if ((unsigned)options->policy > ALCOVE_POLICY_OFF)
         return fail(ALCOVE_EINVAL, "there is no policy %u: 0 guards, 1 is strict, 2 is off", (unsigned)options->policy);
+    if (options->policy == ALCOVE_POLICY_OFF && options->limit != 0)
+        return fail(ALCOVE_EINVAL, "module_open: a limit of %llu bytes, but the policy is off: then the module has no heap that could have "
+                                   "one. Give no limit, or another policy", (unsigned long long)options->limit);
     return limit_check(options->limit);
 }
 
@@ -314,7 +317,7 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
         return ALCOVE_OK;
     }
     if (loaded)
-        dlclose(module->handle);
+        linker_close(module->handle);
     free(module);
     return code;
 }
@@ -335,7 +338,7 @@ ALCOVE_PUBLIC(module_symbol)(alcove_module *id, const char *name)
     if (module == NULL)
         return NULL;
 
-    void *address = dlsym(module->handle, name);
+    void *address = route_led(name, linker_symbol(module->handle, name));
     if (address == NULL) {
         dlerror();
         fail(ALCOVE_ENOENT, "module \"%s\" has no symbol %s", module->name, name);
@@ -439,7 +442,7 @@ ALCOVE_PUBLIC(module_close)(alcove_module *id, unsigned flags, struct alcove_rep
     if (module == NULL)
         return code;
 
-    dlclose(module->handle); /* its destructors free through the entries */
+    linker_close(module->handle); /* its destructors free through the entries */
 
     loader_enter();
     memset(report, 0, sizeof *report);

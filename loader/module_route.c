@@ -126,8 +126,8 @@ module_look(struct module *module)
     module->unbound = 0;
     objects_walk(unbound_look, module);
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
-        if ((module->unbound & 1u << which) != 0 && route_of(dlsym(RTLD_DEFAULT, names[which]), which).kind != ROUTE_NONE &&
-            route_of(dlsym(module->handle, names[which]), which).kind != ROUTE_NONE)
+        if ((module->unbound & 1u << which) != 0 && route_of(linker_symbol(RTLD_DEFAULT, names[which]), which).kind != ROUTE_NONE &&
+            route_of(linker_symbol(module->handle, names[which]), which).kind != ROUTE_NONE)
             module->known |= 1u << which;
     dlerror();
 }

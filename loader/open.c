@@ -16,7 +16,7 @@ loaded_open(const char *path, int flags)
 {
     if (!library_is_loaded(path) && access(path, F_OK) == 0)
         return NULL;
-    void *handle = dlopen(path, flags | RTLD_NOLOAD);
+    void *handle = linker_open(path, flags | RTLD_NOLOAD);
     if (handle == NULL)
         dlerror();
     return handle;
@@ -64,7 +64,7 @@ found_open(const char *path, int flags, int *code)
     if (*code != ALCOVE_OK)
         return NULL;
     opening_named(path);
-    handle = dlopen(path, flags);
+    handle = linker_open(path, flags);
     if (handle == NULL)
         *code = dlopen_fail(path, dlerror());
     return handle;

@@ -216,10 +216,9 @@ folders_search(const char *name, const Dl_serinfo *list, unsigned count, char **
     return ALCOVE_OK;
 }
 
-int
-library_find(const char *path, const void *caller, char **found)
+static int
+caller_find(const char *path, const void *caller, char **found)
 {
-    *found = NULL;
     const struct link_map *map = map_of(caller), *own = map_of(&loader);
     if (map == NULL)
         return ALCOVE_OK;
@@ -232,6 +231,16 @@ library_find(const char *path, const void *caller, char **found)
                                                  : ALCOVE_OK;
     free(callers);
     free(others);
+    return code;
+}
+
+int
+library_find(const char *path, const void *caller, char **found)
+{
+    *found = NULL;
+    linker_enter();
+    int code = caller_find(path, caller, found);
+    linker_leave();
     return code;
 }
 

@@ -182,6 +182,9 @@ struct alcove_services {
 
     /* A heap has gone that was told to end, or was destroyed: its number may be another heap's next. */
     void (*heap_gone)(void *lender, uint32_t heap);
+
+    /* Not 0: the lender calls the table's fork_prepare, and so on, for every fork. Else the allocator's own fork handlers do. */
+    uint64_t forks;
 };
 #define ALCOVE_SERVICES_FIRST 16u /* up to the lender */
 
@@ -283,6 +286,12 @@ struct alcove_table {
 
     /* The heap of a block; ALCOVE_HEAP_NONE if it is not a live one. */
     uint32_t (*heap_of)(const void *block);
+
+    /* Fork handlers, for a lender who has said so in its services: before a fork, as the last of all handlers, if possible, and after it,
+     * as the first, in the parent and in the child. Between the two the allocator must not be detached. */
+    void (*fork_prepare)(void);
+    void (*fork_parent)(void);
+    void (*fork_child)(void);
 };
 #define ALCOVE_TABLE_FIRST 240u /* up to heap_of */
 

@@ -6,7 +6,6 @@
  */
 #include "loader.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,8 +109,8 @@ crossing_outside(struct allocator *allocator, uint32_t owner, const void *block,
     atomic_fetch_add_explicit(&record->outside, 1, memory_order_relaxed);
     if (!atomic_load_explicit(&record->strict, memory_order_relaxed))
         return;
-    Dl_info found;
-    const char *object = dladdr(caller, &found) != 0 && found.dli_fname != NULL ? found.dli_fname : "code of no library";
+    const char *file = linker_file(caller);
+    const char *object = file != NULL ? file : "code of no library";
     strict_abort(object, allocator, owner, block, allocator->table->malloc_usable_size((void *)block));
 }
 

@@ -95,15 +95,15 @@ opening_find(struct opening *opening, struct module *module)
     if (opening->found)
         return;
     opening->found = true;
-    struct link_map *map = NULL;
-    void *handle = opening->name == NULL ? NULL : dlopen(opening->name, RTLD_LAZY | RTLD_NOLOAD);
+    void *handle = opening->name == NULL ? NULL : linker_open(opening->name, RTLD_LAZY | RTLD_NOLOAD);
     if (handle == NULL) {
         dlerror();
         return;
     }
-    if (dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0)
+    const struct link_map *map = linker_map(handle);
+    if (map != NULL)
         module->dynamic = map->l_ld;
-    dlclose(handle);
+    linker_close(handle);
 }
 
 /* The object that an address is in. */

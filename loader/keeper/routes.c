@@ -103,22 +103,20 @@ program_stubs(struct dl_phdr_info *info, size_t size, void *unused)
 static void *
 behind_stub(const char *name, const void *stub_address)
 {
-    struct link_map *map = NULL;
-    void *self = dlopen(NULL, RTLD_LAZY);
+    void *self = linker_open(NULL, RTLD_LAZY);
     void *found = NULL;
-    if (self == NULL || dlinfo(self, RTLD_DI_LINKMAP, &map) != 0)
-        map = NULL;
+    const struct link_map *map = self != NULL ? linker_map(self) : NULL;
     for (map = map != NULL ? map->l_next : NULL; map != NULL && found == NULL; map = map->l_next) {
-        void *handle = dlopen(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
+        void *handle = linker_open(map->l_name, RTLD_LAZY | RTLD_NOLOAD);
         if (handle == NULL)
             continue;
-        found = dlsym(handle, name);
+        found = linker_symbol(handle, name);
         if (found == stub_address)
             found = NULL;
-        dlclose(handle);
+        linker_close(handle);
     }
     if (self != NULL)
-        dlclose(self);
+        linker_close(self);
     return found;
 }
 
@@ -126,7 +124,7 @@ behind_stub(const char *name, const void *stub_address)
 static void
 find_by_name(enum alcove_entry which, const char *name)
 {
-    void *found = dlsym(RTLD_DEFAULT, name);
+    void *found = linker_symbol(RTLD_DEFAULT, name);
     if (found != NULL && found == routes.stub[which])
         found = behind_stub(name, routes.stub[which]);
     variant_add(which, found);
@@ -149,6 +147,13 @@ defines_original(const struct object *object)
             if (object_holds(object, (uintptr_t)routes.original[which][i]))
                 return true;
     return false;
+}
+
+void *
+route_led(const char *name, void *address)
+{
+    struct route route = route_of(address, route_named(name));
+    return route.kind == ROUTE_ORIGINAL || route.kind == ROUTE_DISPATCHER ? route_resting(route.which, route.variant) : address;
 }
 
 static bool
@@ -224,8 +229,10 @@ find_by_version(void)
 {
     struct versions versions = {.count = 0};
     objects_walk(libc_versions, &versions);
+    linker_enter();
     for (size_t i = 0; i < versions.count; i++)
         variant_add(versions.of[i].which, dlvsym(RTLD_DEFAULT, names[versions.of[i].which].name, versions.of[i].version));
+    linker_leave();
 }
 #else
 static void

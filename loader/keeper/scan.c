@@ -14,11 +14,9 @@
 #include "keeper/territory.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/stat.h>
-#include <time.h>
 
 struct snapshot {
     const void **dynamic; /* dynamic sections of the objects listed */
@@ -36,56 +34,6 @@ static bool forked;       /* this process is a child that was forked when there 
 #define ITERATE_AGAIN 0
 #define ITERATE_STOP 1
 #define SCAN_OUTDATED (-1)
-
-/* The lock of dl_iterate_phdr is nobody's in a child if another thread had it at the fork. So a fork waits until no thread is in a walk,
- * and none begins one meanwhile. Neither waits for ever: whoever forks may be within a walk of its own (a signal handler) or hold that
- * lock (in a callback of somebody's), or call us in another fork handler. */
-#define WALK_WAITS 10000 /* times 100 us */
-
-static atomic_uint walks, forks;
-
-static void
-wait_a_little(void)
-{
-    nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-}
-
-int
-objects_walk(int (*each)(struct dl_phdr_info *, size_t, void *), void *argument)
-{
-    atomic_fetch_add(&walks, 1);
-    for (unsigned waits = 0; atomic_load(&forks) != 0 && waits < WALK_WAITS; waits++) {
-        atomic_fetch_sub(&walks, 1);
-        wait_a_little();
-        atomic_fetch_add(&walks, 1);
-    }
-    int result = dl_iterate_phdr(each, argument);
-    atomic_fetch_sub(&walks, 1);
-    return result;
-}
-
-void
-walks_fork_prepare(void)
-{
-    int saved = errno;
-    atomic_fetch_add(&forks, 1);
-    for (unsigned waits = 0; atomic_load(&walks) != 0 && waits < WALK_WAITS; waits++)
-        wait_a_little();
-    errno = saved;
-}
-
-void
-walks_fork_parent(void)
-{
-    atomic_fetch_sub(&forks, 1);
-}
-
-void
-walks_fork_child(void)
-{
-    atomic_store(&forks, 0);
-    atomic_store(&walks, 0);
-}
 
 static const void *
 dynamic_of(const struct dl_phdr_info *info)
@@ -165,9 +113,9 @@ snapshot_take(struct snapshot *snapshot)
      * that it does not have. */
     if (forked && is_alone())
         return ALCOVE_OK;
-    void *self = dlopen(NULL, RTLD_LAZY);
+    void *self = linker_open(NULL, RTLD_LAZY);
     if (self != NULL)
-        dlclose(self);
+        linker_close(self);
     return ALCOVE_OK;
 }
 

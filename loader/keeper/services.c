@@ -107,23 +107,10 @@ abandon(void *lender, uintptr_t base, size_t bytes)
 
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER; /* of what is done before the first load */
 
-/* The child has one thread, which holds no lock and is in the middle of no call. Locks are not taken
- * before the fork: the allocator's fork handler runs first and holds its own, which are taken after
- * ours elsewhere. But the dynamic linker's is waited for. */
-static void
-child_started(void)
+void
+services_fork_child(void)
 {
     start_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    loader.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
-    loader.lifetime = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
-    for EACH_ALLOCATOR(allocator)
-        allocator->users = 0;
-    loader.passing = 0;
-    loader.draining = false;
-    for (struct module *module = loader.modules; module != NULL; module = module->next)
-        module->users = 0;
-    walks_fork_child();
-    guards_forked();
 }
 
 /* The key's destructor and the guards are our text: it must never be unmapped. Fails when we are
@@ -131,24 +118,10 @@ child_started(void)
 static void
 stay_mapped(void)
 {
-    Dl_info self;
-    if (dladdr((void *)&key, &self) != 0 && self.dli_fname != NULL)
-        dlopen(self.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+    const char *self = linker_file(&key);
+    if (self != NULL)
+        linker_open(self, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
     dlerror();
-}
-
-/* The handler is registered before start_lock is taken, so that a child finds that free. */
-static int
-watch_forks(void)
-{
-    static atomic_bool watched;
-    if (atomic_exchange(&watched, true))
-        return ALCOVE_OK;
-    int error = pthread_atfork(walks_fork_prepare, walks_fork_parent, child_started);
-    if (error == 0)
-        return ALCOVE_OK;
-    atomic_store(&watched, false);
-    return fail_errno(ALCOVE_ESYSTEM, error, "cannot register a fork handler");
 }
 
 /* With start_lock held. What has been done is not done again; what failed is, at the next load. */
@@ -179,7 +152,7 @@ services_start(void)
     if (page > most)
         return fail(ALCOVE_ESYSTEM, "alcove is configured for pages of %zu KiB, this system has %zu KiB. Configure it with "
                                     "--with-lg-page=%d", most >> 10, page >> 10, __builtin_ctzl(page));
-    int code = watch_forks();
+    int code = forks_watch(); /* before start_lock is taken, so that a child finds that free */
     if (code != ALCOVE_OK)
         return code;
     pthread_mutex_lock(&start_lock);
@@ -206,5 +179,6 @@ services_fill(struct alcove_services *services, struct allocator *allocator)
         .foreign_usable_size = foreign_usable_size,
         .crossed = crossing_by_module,
         .heap_gone = crossings_end,
+        .forks = 1,
     };
 }

@@ -5,6 +5,7 @@
 #include "api/life.h"
 #include "pages/pool.h"
 #include "stats/stats.h"
+#include "thread/fork.h"
 
 /* Whoever was built with an earlier table or struct finds everything where it was. */
 #define STAYS(type, member, offset) _Static_assert(offsetof(type, member) == (offset), #member " stays where it is")
@@ -66,4 +67,7 @@ API const struct alcove_table ALCOVE_PUBLIC(table) = {
     .heap_peak_reset = ALCOVE_PUBLIC(heap_peak_reset),
     .heap_unseal = ALCOVE_PUBLIC(heap_unseal),
     .heap_of = heap_of_block,
+    .fork_prepare = fork_prepare,
+    .fork_parent = fork_parent,
+    .fork_child = fork_child,
 };

@@ -1,4 +1,4 @@
-/* Fork handlers: every lock is held across the fork, taken in the order of the ranks. */
+/* Fork handlers: every lock is held across the fork, taken in the order of the ranks, and before them libc's of its streams. */
 #include "thread/fork.h"
 
 #include <pthread.h>
@@ -8,6 +8,7 @@
 #include "pages/pool.h"
 #include "ground/lock.h"
 #include "ground/misuse.h"
+#include "ground/services.h"
 #include "thread/record.h"
 
 #if ALCOVE_DEBUG
@@ -16,6 +17,49 @@
 #define set_forking(on) ((void)0)
 #endif
 
+/*
+ * glibc's fork takes the lock of its list of streams after all handlers. Who holds that may wait for one stream (fflush(NULL)), and who
+ * holds the stream for a lock of ours (getline, whose buffer grows). So we take it first, as often as glibc does: it is recursive. The
+ * names are glibc's, of all its versions; weak, for elsewhere there are none, and each namespace of dlmopen has its own.
+ */
+extern void _IO_list_lock(void) __attribute__((weak));
+extern void _IO_list_unlock(void) __attribute__((weak));
+extern void _IO_list_resetlock(void) __attribute__((weak));
+extern char __libc_single_threaded __attribute__((weak));
+
+static bool streams_held;
+
+/* One thread waits for nobody, and may be within fflush(NULL): in its child glibc leaves that lock as it is, too. */
+static void
+streams_take(void)
+{
+    bool alone = &__libc_single_threaded != NULL && __libc_single_threaded;
+    if (alone || _IO_list_lock == NULL || _IO_list_unlock == NULL || _IO_list_resetlock == NULL)
+        return;
+    _IO_list_lock();
+    streams_held = true;
+}
+
+static void
+streams_drop(void)
+{
+    if (!streams_held)
+        return;
+    streams_held = false;
+    _IO_list_unlock();
+}
+
+/* In the child glibc has made it free already; not where it knew of one thread only, which some versions tell nobody. */
+static void
+streams_reset(void)
+{
+    if (!streams_held)
+        return;
+    streams_held = false;
+    _IO_list_resetlock();
+}
+
+static bool lender_took; /* what is held: the lender's call of ours, not our own handler */
 static unsigned forks_within; /* by signal handlers that have interrupted the lock_forker */
 
 /* A signal handler that has interrupted this thread while it holds locks may fork, if the child only
@@ -27,27 +71,29 @@ interrupted(void)
 }
 
 static void
-prepare(void)
+prepare(bool lender)
 {
     if (interrupted()) {
-        if (lock_forks())
+        if (lock_forks() && lender_took == lender)
             forks_within++;
         return;
     }
+    streams_take();
     set_forking(1);
     heap_fork_prepare();
     thread_fork_prepare();
     heap_fork_prepare_insides();
     pool_fork_prepare();
     base_fork_prepare();
+    lender_took = lender;
     lock_forker = lock_self();
 }
 
 /* Is it the fork that took the locks which is over? */
 static bool
-fork_ends(void)
+fork_ends(bool lender)
 {
-    if (!lock_forks())
+    if (!lock_forks() || lender_took != lender)
         return false;
     if (forks_within != 0) {
         forks_within--;
@@ -58,21 +104,22 @@ fork_ends(void)
 }
 
 static void
-parent(void)
+parent(bool lender)
 {
-    if (!fork_ends())
+    if (!fork_ends(lender))
         return;
     base_fork_done();
     pool_fork_done();
     thread_fork_done();
     heap_fork_done();
     set_forking(0);
+    streams_drop();
 }
 
 static void
-child(void)
+child(bool lender)
 {
-    if (!fork_ends())
+    if (!fork_ends(lender))
         return;
     base_fork_child();
     pool_fork_child();
@@ -80,10 +127,28 @@ child(void)
     thread_fork_child();
     misuse_fork_child();
     set_forking(0);
+    streams_reset();
 }
+
+void fork_prepare(void) { prepare(true); }
+void fork_parent(void) { parent(true); }
+void fork_child(void) { child(true); }
+
+/* Our own handlers, registered when we are loaded and thus called before those of most others, which may take locks that others hold
+ * while they allocate. A lender has been there for longer. */
+
+static void
+own_prepare(void)
+{
+    if (services.forks == 0)
+        prepare(false);
+}
+
+static void own_parent(void) { parent(false); }
+static void own_child(void) { child(false); }
 
 void
 fork_init(void)
 {
-    pthread_atfork(prepare, parent, child);
+    pthread_atfork(own_prepare, own_parent, own_child);
 }

@@ -5,4 +5,9 @@
 /* Register the handlers. libc drops them when the library is unloaded. */
 void fork_init(void);
 
+/* What a lender calls in their place (struct alcove_services, forks). */
+void fork_prepare(void);
+void fork_parent(void);
+void fork_child(void);
+
 #endif

@@ -38,15 +38,16 @@ pthread_mutex_unlock(pthread_mutex_t *lock)
     return error;
 }
 
+/* Not before it: a fork waits for who has that one to write. */
 int
 pthread_rwlock_unlock(pthread_rwlock_t *lock)
 {
-    place();
     int error = rwlock_unlock(lock);
     place();
     return error;
 }
 
+static alcove_allocator *loaded;
 static alcove_module *opened; /* before the thread began: of the plugin blocks */
 
 /* Everything that takes a lock in a thread, and with the allocator a record, which its end gives back. */
@@ -186,8 +187,34 @@ test_fork_while_another_thread_uses_the_loader(void **state)
     in_child(fork_at_each_place_of_a_loaded_one);
 }
 
-/* Threads that ask, on and on, which objects there are: no child finds the dynamic linker's lock taken. */
 static atomic_bool forked_enough;
+
+/* Start threads, fork over and over among them, each child doing something, and end them. */
+static void
+fork_among(void *(*const *bodies)(void *), unsigned threads, unsigned forks, void (*in_each)(void))
+{
+    enum { MOST = 16 };
+    pthread_t ids[MOST];
+    int status;
+    CHECK(threads <= MOST);
+    atomic_store(&forked_enough, false);
+    for (unsigned i = 0; i < threads; i++)
+        CHECK(pthread_create(&ids[i], NULL, bodies[i], NULL) == 0);
+    for (unsigned i = 0; i < forks; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(CHILD_SECONDS);
+            in_each();
+            _exit(0);
+        }
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
+    atomic_store(&forked_enough, true);
+    for (unsigned i = 0; i < threads; i++)
+        pthread_join(ids[i], NULL);
+}
+
+/* Threads that ask, on and on, which objects there are: no child finds the dynamic linker's lock taken. */
 
 static void *
 ask_on_and_on(void *unused)
@@ -200,25 +227,10 @@ ask_on_and_on(void *unused)
 static void
 fork_amid_walks(void)
 {
-    enum { THREADS = 4, FORKS = 200 };
+    static void *(*const bodies[])(void *) = {ask_on_and_on, ask_on_and_on, ask_on_and_on, ask_on_and_on};
     alcove_allocator *allocator = allocator_load();
     opened = plugin_open(allocator, "blocks", NULL);
-    pthread_t threads[THREADS];
-    int status;
-    for (int i = 0; i < THREADS; i++)
-        CHECK(pthread_create(&threads[i], NULL, ask_on_and_on, NULL) == 0);
-    for (int i = 0; i < FORKS; i++) {
-        pid_t child = fork();
-        if (child == 0) {
-            alarm(CHILD_SECONDS);
-            check_child();
-            _exit(0);
-        }
-        CHECK(waitpid(child, &status, 0) == child && status == 0);
-    }
-    atomic_store(&forked_enough, true);
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    fork_among(bodies, 4, 200, check_child);
     module_end(opened);
     CHECK(alcove_unload(allocator, 0) == 0);
 }
@@ -231,6 +243,167 @@ test_fork_while_threads_ask_which_objects_there_are(void **state)
     in_child(fork_amid_walks);
 }
 
+/* A thread for each kind of call, on and on: of the dynamic linker, too, none of whose locks a child finds taken. */
+
+static void *
+look_up(void *unused)
+{
+    while (!atomic_load(&forked_enough)) {
+        CHECK(alcove_module_symbol(opened, "blocks_make") != NULL);
+        CHECK(alcove_module_symbol(opened, "there_is_none") == NULL);
+    }
+    return unused;
+}
+
+static void *
+open_and_close(void *unused)
+{
+    while (!atomic_load(&forked_enough)) {
+        alcove_allocator *allocator = allocator_load();
+        module_end(plugin_open(allocator, "blocks_two", NULL));
+        CHECK(alcove_unload(allocator, 0) == 0);
+    }
+    return unused;
+}
+
+static void *
+open_in_vain(void *unused)
+{
+    alcove_module *module;
+    while (!atomic_load(&forked_enough)) {
+        CHECK(alcove_module_open(loaded, "there-is-none.so", NULL, &module) == ALCOVE_ENOENT);
+        CHECK(strstr(alcove_error_message(), "there-is-none.so") != NULL);
+    }
+    return unused;
+}
+
+static void *
+ask_for_figures(void *unused)
+{
+    while (!atomic_load(&forked_enough))
+        CHECK(stats_of(opened).size != 0 && alcove_module_heap(opened) != ALCOVE_HEAP_NONE);
+    return unused;
+}
+
+static void
+check_child_of_all(void)
+{
+    CHECK(stats_of(opened).size != 0 && alcove_module_heap(opened) != ALCOVE_HEAP_NONE);
+    CHECK(CALL(opened, blocks_make) != NULL && alcove_table_of(loaded) != NULL);
+    CHECK(alcove_module_limit(opened, 1 << 20) == 0);
+    CHECK(alcove_unload(loaded, 99) == ALCOVE_EINVAL && strstr(alcove_error_message(), "0x63") != NULL);
+    check_child();
+}
+
+static void
+fork_amid_all(void)
+{
+    static void *(*const bodies[])(void *) = {ask_on_and_on, look_up, open_and_close, open_in_vain, ask_for_figures};
+    loaded = allocator_load();
+    opened = plugin_open(loaded, "blocks", NULL);
+    fork_among(bodies, sizeof bodies / sizeof bodies[0], 300, check_child_of_all);
+    module_end(opened);
+    CHECK(alcove_unload(loaded, 0) == 0);
+}
+
+static void
+test_fork_while_threads_are_in_every_call(void **state)
+{
+    (void)state;
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
+    in_child(fork_amid_all);
+}
+
+/* No module is open: it is loaded for the first time and unloaded for good. */
+static void *
+load_and_unload(void *unused)
+{
+    while (!atomic_load(&forked_enough))
+        CHECK(alcove_unload(allocator_load(), 0) == 0);
+    return unused;
+}
+
+static void
+fork_amid_loads(void)
+{
+    static void *(*const bodies[])(void *) = {load_and_unload, load_and_unload, ask_on_and_on};
+    fork_among(bodies, sizeof bodies / sizeof bodies[0], 300, check_child);
+}
+
+static void
+test_fork_while_threads_load_and_unload(void **state)
+{
+    (void)state;
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
+    in_child(fork_amid_loads);
+}
+
+/* A stream that waits for the module's heap, a flush of all that waits for the stream, and a fork that waits for both: not in a circle. */
+static __typeof__(&blocks_longest_line) longest_line;
+static __typeof__(&blocks_release) release;
+static char lines_path[] = "/tmp/alcove-lines-XXXXXX";
+
+static void *
+read_lines(void *unused)
+{
+    size_t lines;
+    while (!atomic_load(&forked_enough))
+        release(longest_line(lines_path, 1, &lines));
+    return unused;
+}
+
+static void *
+flush_all(void *unused)
+{
+    while (!atomic_load(&forked_enough))
+        fflush(NULL);
+    return unused;
+}
+
+/* The list of streams is good in the child. */
+static void
+use_streams(void)
+{
+    size_t lines;
+    CHECK(fflush(NULL) == 0);
+    release(longest_line(lines_path, 1, &lines));
+    CHECK(lines == 100);
+}
+
+static void
+write_lines(void)
+{
+    int file = mkstemp(lines_path);
+    FILE *out = fdopen(file, "w");
+    CHECK(out != NULL);
+    for (int i = 0; i < 100; i++)
+        fprintf(out, "%*d\n", i * 100, i);
+    CHECK(fclose(out) == 0);
+}
+
+static void
+fork_amid_streams(void)
+{
+    static void *(*const bodies[])(void *) = {read_lines, read_lines, read_lines, read_lines, flush_all, flush_all};
+    alcove_allocator *allocator = allocator_load();
+    opened = plugin_open(allocator, "blocks", NULL);
+    longest_line = CALL(opened, blocks_longest_line);
+    release = CALL(opened, blocks_release);
+    fork_among(bodies, 6, 300, use_streams);
+    module_end(opened);
+    CHECK(alcove_unload(allocator, 0) == 0);
+}
+
+static void
+test_fork_while_a_module_reads_lines_and_all_streams_are_flushed(void **state)
+{
+    (void)state;
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
+    write_lines();
+    in_child(fork_amid_streams);
+    unlink(lines_path);
+}
+
 int
 main(void)
 {
@@ -239,6 +412,9 @@ main(void)
         cmocka_unit_test(test_fork_while_another_thread_loads_and_unloads),
         cmocka_unit_test(test_fork_while_another_thread_uses_the_loader),
         cmocka_unit_test(test_fork_while_threads_ask_which_objects_there_are),
+        cmocka_unit_test(test_fork_while_threads_are_in_every_call),
+        cmocka_unit_test(test_fork_while_threads_load_and_unload),
+        cmocka_unit_test(test_fork_while_a_module_reads_lines_and_all_streams_are_flushed),
     };
     mutex_unlock = (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_unlock");
     rwlock_unlock = (int (*)(pthread_rwlock_t *))dlsym(RTLD_NEXT, "pthread_rwlock_unlock");

@@ -118,6 +118,62 @@ test_policy_off_leaves_the_module_to_libc(void **state)
     module_end(plain);
 }
 
+static void
+test_a_limit_where_the_policy_is_off_is_refused(void **state)
+{
+    (void)state;
+    alcove_module *plain = NULL;
+    const struct alcove_module_options options = {.policy = ALCOVE_POLICY_OFF, .limit = 1 << 20};
+    assert_refused(alcove_module_open(allocator, plugin_path("blocks_two"), &options, &plain), ALCOVE_EINVAL, "the policy is off");
+    assert_null(plain);
+    assert_int_equal(lines_mapped("blocks_two.so"), 0);
+}
+
+static void
+test_only_the_loader_ends_or_destroys_the_heap_of_a_module(void **state)
+{
+    (void)state;
+    const struct alcove_table *table = alcove_table_of(allocator);
+    char *block = CALL(module, blocks_make)(BLOCKS_MALLOC, 100);
+    assert_int_equal(table->heap_destroy(heap), EPERM);
+    assert_int_equal(table->heap_end(heap), EPERM);
+    assert_int_equal(table->heap_unseal(heap, &heap), EPERM);
+    assert_int_equal(heap_of(allocator, block), heap);
+    assert_int_equal(stats_of(module).heap.live_blocks, 1);
+    CALL(module, blocks_release)(block);
+}
+
+static void
+test_the_table_sets_the_limit_of_a_module_as_the_loader_does(void **state)
+{
+    (void)state;
+    const struct alcove_table *table = alcove_table_of(allocator);
+    assert_int_equal(table->heap_limit(heap, 1 << 20), 0);
+    assert_int_equal(stats_of(module).heap.limit, 1 << 20);
+    assert_null(CALL(module, blocks_make)(BLOCKS_MALLOC, 2 << 20));
+    assert_int_equal(stats_of(module).heap.limit_refused, 1);
+    assert_int_equal(table->heap_limit(heap, 1), EINVAL);
+    assert_ok(alcove_module_limit(module, 0));
+    CALL(module, blocks_release)(CALL(module, blocks_make)(BLOCKS_MALLOC, 2 << 20));
+}
+
+/* They are found in libc, by way of the module, and take any block. */
+static void
+test_functions_of_libc_looked_up_in_a_module_take_its_blocks(void **state)
+{
+    (void)state;
+    void (*release)(void *) = (void (*)(void *))symbol(module, "free");
+    void *(*resize)(void *, size_t) = (void *(*)(void *, size_t))symbol(module, "realloc");
+    void *(*make)(size_t) = (void *(*)(size_t))symbol(module, "malloc");
+    void *block = resize(CALL(module, blocks_make)(BLOCKS_MALLOC, 100), 200000);
+    assert_int_equal(heap_of(allocator, block), heap);
+    release(block);
+    assert_int_equal(stats_of(module).heap.live_blocks, 0);
+    release(make(100));
+    CALL(module, blocks_release)(make(100));
+    assert_int_equal(stats_of(module).heap.live_blocks, 0);
+}
+
 /* Each is one run of pages; freed, they are joined into one free run that has them inside of it. */
 static void
 host_frees_blocks_twice(size_t size)
@@ -287,6 +343,10 @@ main(void)
         TEST(test_limit_fails_the_module_and_nobody_else),
         TEST(test_limit_can_be_raised_while_the_module_runs),
         TEST(test_policy_off_leaves_the_module_to_libc),
+        TEST(test_a_limit_where_the_policy_is_off_is_refused),
+        TEST(test_only_the_loader_ends_or_destroys_the_heap_of_a_module),
+        TEST(test_the_table_sets_the_limit_of_a_module_as_the_loader_does),
+        TEST(test_functions_of_libc_looked_up_in_a_module_take_its_blocks),
         TEST(test_host_frees_large_blocks_of_the_module_twice),
         TEST(test_host_frees_huge_blocks_of_the_module_twice),
         TEST(test_strict_policy_aborts_at_a_crossing_and_names_both_sides),

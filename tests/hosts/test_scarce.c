@@ -65,14 +65,74 @@ live_a_life(void *unused)
     return NULL;
 }
 
+#define PATH_PART 100
+static char long_path[901], not_elf[] = "/tmp/alcove-words-XXXXXX";
+
+/* Each way to a message that is long, or has figures. */
+static void *
+make_mistakes(void *unused)
+{
+    enum { HEAPS = 40 };
+    alcove_allocator *allocator, *other = NULL;
+    alcove_module *module, *second;
+    uint32_t heaps[HEAPS];
+    CHECK(alcove_load(&other, &(struct alcove_load_options){.path = long_path}) == ALCOVE_ENOENT);
+    CHECK(alcove_load(&other, &(struct alcove_load_options){.path = not_elf}) == ALCOVE_EFORMAT);
+    CHECK(alcove_load(&other, &(struct alcove_load_options){.path = plugin}) == ALCOVE_EABI);
+    CHECK(alcove_load(&allocator, &(struct alcove_load_options){.path = allocator_path()}) == ALCOVE_OK);
+    CHECK(alcove_module_open(allocator, long_path, NULL, &module) == ALCOVE_ENOENT);
+    CHECK(alcove_module_open(allocator, strrchr(long_path, '/') + 1, NULL, &module) == ALCOVE_ENOENT); /* a name to search for */
+    CHECK(alcove_module_open(allocator, not_elf, NULL, &module) == ALCOVE_EFORMAT);
+    CHECK(alcove_module_open(allocator, "libc.so.6", NULL, &module) == ALCOVE_EINVAL);
+    CHECK(alcove_module_open(allocator, plugin, &(struct alcove_module_options){.limit = 1 << 20}, &module) == ALCOVE_OK);
+    CHECK(alcove_module_open(allocator, plugin, NULL, &second) == ALCOVE_EBUSY);
+    CHECK(alcove_module_symbol(module, long_path) == NULL);
+    CHECK(strstr(alcove_error_message(), "xxxx") != NULL);
+    CHECK(alcove_module_limit(module, 1) == ALCOVE_EINVAL);
+    void *(*make)(enum blocks_kind, size_t) = (__typeof__(make))alcove_module_symbol(module, "blocks_make");
+    void (*release)(void *) = (__typeof__(release))alcove_module_symbol(module, "blocks_release");
+    CHECK(make(BLOCKS_MALLOC, 2 << 20) == NULL); /* which looks for memory in all caches first */
+    release(make(BLOCKS_REALLOC_GROWN, 300000));
+    free(make(BLOCKS_ALIGNED_ALLOC, 4096));
+    CHECK(alcove_unload(allocator, 0) == ALCOVE_EBUSY);
+    CHECK(alcove_module_close(module, ALCOVE_CLOSE_DROP, NULL) == ALCOVE_OK);
+    CHECK(alcove_module_close(module, 0, NULL) == ALCOVE_ECLOSED);
+    const struct alcove_table *table = alcove_table_of(allocator);
+    for (int i = 0; i < HEAPS; i++)
+        CHECK(table->heap_create(NULL, &heaps[i]) == 0 && table->heap_malloc(heaps[i], 100) != NULL);
+    CHECK(alcove_unload(allocator, 0) == ALCOVE_EBUSY && strstr(alcove_error_message(), "heap 12") != NULL);
+    CHECK(alcove_refresh() == ALCOVE_OK);
+    CHECK(alcove_unload(allocator, ALCOVE_UNLOAD_LEAVE) == ALCOVE_OK);
+    CHECK(alcove_unload(allocator, 0) == ALCOVE_ECLOSED);
+    return unused;
+}
+
 static void
-live_on_a_small_stack(void)
+run_on_a_small_stack(void *(*body)(void *))
 {
     pthread_attr_t attributes;
     pthread_t thread;
     CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, STACK_BYTES) == 0);
-    CHECK(pthread_create(&thread, &attributes, live_a_life, NULL) == 0);
+    CHECK(pthread_create(&thread, &attributes, body, NULL) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
+}
+
+static void
+live_on_a_small_stack(void)
+{
+    run_on_a_small_stack(live_a_life);
+}
+
+static void
+make_mistakes_on_a_small_stack(void)
+{
+    memset(long_path, 'x', sizeof long_path - 1);
+    for (size_t i = 0; i < sizeof long_path - 1; i += PATH_PART)
+        long_path[i] = '/';
+    int file = mkstemp(not_elf);
+    CHECK(write(file, "no library, but words", 21) == 21 && close(file) == 0);
+    run_on_a_small_stack(make_mistakes);
+    CHECK(unlink(not_elf) == 0);
 }
 
 static void
@@ -84,12 +144,22 @@ test_every_call_on_a_small_stack(void **state)
     in_child(live_on_a_small_stack);
 }
 
+static void
+test_every_error_on_a_small_stack(void **state)
+{
+    (void)state;
+    if (emulated())
+        SKIP_BECAUSE("other machines need larger stacks");
+    in_child(make_mistakes_on_a_small_stack);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_load_without_a_thread_key),
         cmocka_unit_test(test_every_call_on_a_small_stack),
+        cmocka_unit_test(test_every_error_on_a_small_stack),
     };
     snprintf(plugin, sizeof plugin, "%s/blocks.so", setting("ALCOVE_TEST_PLUGINS"));
     return cmocka_run_group_tests(tests, NULL, NULL);

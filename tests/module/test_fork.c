@@ -340,6 +340,73 @@ test_threads_of_a_child_made_by_the_system_call(void **unused)
     assert_int_equal(status, 0);
 }
 
+/* A stream of the program's that allocates while it is written, a flush of all streams that waits for it, and a fork that waits for both. */
+
+static atomic_bool stop_streams;
+
+static ssize_t
+allocate_and_write(void *unused, const char *bytes, size_t size)
+{
+    (void)unused;
+    for (size_t i = 1; i <= 20; i++) {
+        char *copy = table->malloc(size * i);
+        memcpy(copy, bytes, size);
+        table->free(copy);
+    }
+    return (ssize_t)size;
+}
+
+static void *
+write_to_stream(void *stream)
+{
+    while (!stop_streams) {
+        fputs("some words\n", stream);
+        fflush(stream);
+    }
+    return NULL;
+}
+
+static void *
+flush_all_streams(void *unused)
+{
+    while (!stop_streams)
+        fflush(NULL);
+    return unused;
+}
+
+static bool
+flush_and_allocate(void *stream)
+{
+    return fputs("more\n", stream) >= 0 && fflush(NULL) == 0 && works();
+}
+
+static void
+test_fork_while_streams_that_allocate_are_flushed(void **unused)
+{
+    (void)unused;
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
+    enum { WRITERS = 2, FLUSHERS = 2, FORKS = 300 };
+    pthread_t threads[WRITERS + FLUSHERS];
+    FILE *streams[WRITERS];
+    stop_streams = false;
+    for (int i = 0; i < WRITERS; i++) {
+        streams[i] = fopencookie(NULL, "w", (cookie_io_functions_t){.write = allocate_and_write});
+        assert_non_null(streams[i]);
+        assert_int_equal(pthread_create(&threads[i], NULL, write_to_stream, streams[i]), 0);
+    }
+    for (int i = 0; i < FLUSHERS; i++)
+        assert_int_equal(pthread_create(&threads[WRITERS + i], NULL, flush_all_streams, NULL), 0);
+    alarm(CHILD_SECONDS); /* what hangs is this process */
+    for (int i = 0; i < FORKS; i++)
+        assert_int_equal(run_child(flush_and_allocate, streams[i % WRITERS]), 0);
+    alarm(0);
+    stop_streams = true;
+    for (int i = 0; i < WRITERS + FLUSHERS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < WRITERS; i++)
+        fclose(streams[i]);
+}
+
 int
 main(void)
 {
@@ -355,6 +422,7 @@ main(void)
         cmocka_unit_test(test_older_fork_handlers_may_use_it),
         busy_test(test_older_fork_handlers_may_use_it),
         cmocka_unit_test(test_threads_of_a_child_made_by_the_system_call),
+        cmocka_unit_test(test_fork_while_streams_that_allocate_are_flushed),
     };
     pthread_atfork(use_within, use_within, use_within);
     return cmocka_run_group_tests(tests, group_open, NULL);

@@ -1,0 +1,84 @@
+/*
+ * The process' forks: what is waited for and held before one, and what a child has.
+ *
+ * Prepare handlers are called from the last registered one to the first. Others' may take locks under which their threads allocate, or
+ * open streams, and the allocator's locks and that of libc's streams must come after those. So we register as early as we can, when we are
+ * loaded ourselves, and call the allocators' handlers, which would come first.
+ *
+ * loader.lifetime is read from prepare to parent: no allocator comes or goes meanwhile. Other locks of the loader's are not taken: whoever
+ * has one may wait for another handler's. The child has one thread, which holds no lock and is in the middle of no call.
+ */
+#include "loader.h"
+
+/* The thread has interrupted itself, by a signal, where it takes an allocator out of service: its child may only exec. */
+static bool
+detaching_itself(void)
+{
+    return atomic_load(&loader.detacher_known) && pthread_equal(atomic_load(&loader.detacher), pthread_self());
+}
+
+/* Earlier allocators have handlers of their own only. */
+#define CALL_EACH(handler)                                                                  \
+    for (unsigned number = 0; number < ALLOCATORS_MAX; number++) {                          \
+        const struct alcove_table *table = atomic_load(&loader_tables[number]);             \
+        if (table != NULL && table->handler != NULL)                                        \
+            table->handler();                                                               \
+    }
+
+static void
+prepare(void)
+{
+    linker_fork_prepare();
+    if (detaching_itself())
+        return;
+    pthread_rwlock_rdlock(&loader.lifetime);
+    CALL_EACH(fork_prepare)
+}
+
+static void
+parent(void)
+{
+    if (!detaching_itself()) {
+        CALL_EACH(fork_parent)
+        pthread_rwlock_unlock(&loader.lifetime);
+    }
+    linker_fork_parent();
+}
+
+static void
+child(void)
+{
+    if (!detaching_itself())
+        CALL_EACH(fork_child)
+    services_fork_child();
+    loader.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    loader.lifetime = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
+    for EACH_ALLOCATOR(allocator)
+        allocator->users = 0;
+    loader.passing = 0;
+    loader.draining = false;
+    for (struct module *module = loader.modules; module != NULL; module = module->next)
+        module->users = 0;
+    linker_fork_child();
+    guards_forked();
+}
+
+int
+forks_watch(void)
+{
+    static atomic_bool watched;
+    if (atomic_exchange(&watched, true))
+        return ALCOVE_OK;
+    int error = pthread_atfork(prepare, parent, child);
+    if (error == 0)
+        return ALCOVE_OK;
+    atomic_store(&watched, false);
+    return fail_errno(ALCOVE_ESYSTEM, error, "cannot register a fork handler");
+}
+
+/* If it fails, the first load tries again, and tells. */
+static void __attribute__((constructor))
+watch_early(void)
+{
+    forks_watch();
+}
