@@ -322,6 +322,18 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
     return code;
 }
 
+/* With the lock held: in place of a function of the family, which the module does not define, what its own imports of it lead to. */
+static void *
+module_function(struct module *module, const char *name, void *address)
+{
+    struct route route = route_of(address, route_named(name));
+    if (route.kind == ROUTE_NONE)
+        return address;
+    void *thunk = module->entries[route.which];
+    module->given_away |= thunk != NULL;
+    return thunk != NULL ? thunk : route_resting(route.which, route.variant);
+}
+
 void *
 ALCOVE_PUBLIC(module_symbol)(alcove_module *id, const char *name)
 {
@@ -338,12 +350,13 @@ ALCOVE_PUBLIC(module_symbol)(alcove_module *id, const char *name)
     if (module == NULL)
         return NULL;
 
-    void *address = route_led(name, linker_symbol(module->handle, name));
+    void *address = linker_symbol(module->handle, name);
     if (address == NULL) {
         dlerror();
         fail(ALCOVE_ENOENT, "module \"%s\" has no symbol %s", module->name, name);
     }
     loader_enter();
+    address = module_function(module, name, address);
     module->users--;
     loader_leave();
     return address;

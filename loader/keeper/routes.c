@@ -149,13 +149,6 @@ defines_original(const struct object *object)
     return false;
 }
 
-void *
-route_led(const char *name, void *address)
-{
-    struct route route = route_of(address, route_named(name));
-    return route.kind == ROUTE_ORIGINAL || route.kind == ROUTE_DISPATCHER ? route_resting(route.which, route.variant) : address;
-}
-
 static bool
 is_function(const struct symbol *symbol)
 {

@@ -77,8 +77,5 @@ bool object_is_allocator(const struct object *object);
 /* Find the originals. Once, before anything is rewritten, without the lock. 0 or a code. */
 int routes_start(void);
 
-/* What dlsym gave for a name, or in place of the process' own function of the family one that takes any block. */
-void *route_led(const char *name, void *address);
-
 #pragma GCC visibility pop
 #endif

@@ -157,9 +157,9 @@ test_the_table_sets_the_limit_of_a_module_as_the_loader_does(void **state)
     CALL(module, blocks_release)(CALL(module, blocks_make)(BLOCKS_MALLOC, 2 << 20));
 }
 
-/* They are found in libc, by way of the module, and take any block. */
+/* They are found in libc, by way of the module. */
 static void
-test_functions_of_libc_looked_up_in_a_module_take_its_blocks(void **state)
+test_functions_of_libc_looked_up_in_a_module_are_its_own(void **state)
 {
     (void)state;
     void (*release)(void *) = (void (*)(void *))symbol(module, "free");
@@ -169,9 +169,12 @@ test_functions_of_libc_looked_up_in_a_module_take_its_blocks(void **state)
     assert_int_equal(heap_of(allocator, block), heap);
     release(block);
     assert_int_equal(stats_of(module).heap.live_blocks, 0);
-    release(make(100));
+    block = make(100);
+    assert_int_equal(heap_of(allocator, block), heap);
+    release(block);
     CALL(module, blocks_release)(make(100));
     assert_int_equal(stats_of(module).heap.live_blocks, 0);
+    assert_int_equal(stats_of(module).released_outside, 0);
 }
 
 /* Each is one run of pages; freed, they are joined into one free run that has them inside of it. */
@@ -346,7 +349,7 @@ main(void)
         TEST(test_a_limit_where_the_policy_is_off_is_refused),
         TEST(test_only_the_loader_ends_or_destroys_the_heap_of_a_module),
         TEST(test_the_table_sets_the_limit_of_a_module_as_the_loader_does),
-        TEST(test_functions_of_libc_looked_up_in_a_module_take_its_blocks),
+        TEST(test_functions_of_libc_looked_up_in_a_module_are_its_own),
         TEST(test_host_frees_large_blocks_of_the_module_twice),
         TEST(test_host_frees_huge_blocks_of_the_module_twice),
         TEST(test_strict_policy_aborts_at_a_crossing_and_names_both_sides),
