@@ -60,7 +60,7 @@ struct module {
     /* Imports of routed names: that lead to what we know; of those, that lead to its thunks; that lead to nothing we know; and imports of C++'s
      * operator new, which go by way of another library. */
     uint32_t imports_found, imports_routed, imports_lost, imports_new;
-    uint32_t unbound, known; /* a bit for each name: is an import of it not bound yet; would it lead to what we know */
+    uint32_t known, strange; /* a bit for each name: an import that is not bound yet would lead to what we know; it would not */
     uint8_t variant[ALCOVE_ENTRY_COUNT]; /* of the original that its imports led to */
     unsigned users;       /* calls that use `handle` without the lock */
     const struct alcove_module_options *options; /* while it is being opened */
@@ -159,6 +159,7 @@ int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argum
 void *linker_open(const char *path, int flags);
 void linker_close(void *handle);
 void *linker_symbol(void *handle, const char *name);
+void *linker_symbol_of(void *handle, const char *name, const char *version); /* NULL: of any */
 struct link_map *linker_map(void *handle);
 const char *linker_file(const void *address);
 void linker_enter(void); /* around others of its functions */

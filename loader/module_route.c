@@ -45,12 +45,31 @@ is_of(struct object *object, const struct dl_phdr_info *info, const struct modul
     return object_read(object, info) && object->dynamic == module->dynamic;
 }
 
+/* Does code look like what a slot that is not bound yet leads to, rather than like a function of the object's own that an IFUNC chose? */
+static bool
+is_plt(const struct object *object, uintptr_t address)
+{
+    unsigned char code[5];
+    if (object_room(object, address, PF_R | PF_X) < sizeof code)
+        return true; /* it cannot be told */
+    memcpy(code, (const void *)address, sizeof code);
+#if defined __x86_64__
+    static const unsigned char endbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
+    return code[memcmp(code, endbr64, sizeof endbr64) == 0 ? 4 : 0] == 0x68; /* push the number of the relocation */
+#elif defined __aarch64__
+    static const unsigned char save[] = {0xf0, 0x7b, 0xbf, 0xa9}; /* stp x16, x30, [sp, #-16]!, perhaps behind bti c */
+    return memcmp(code, save, sizeof save) == 0 || code[0] == 0x5f;
+#else
+    return true;
+#endif
+}
+
 /* Not bound yet: it leads into the object's own PLT, and not to a function of its own. */
 static bool
 is_unbound(const struct object *object, const struct import *import)
 {
     uintptr_t value = (uintptr_t)import_value(import);
-    return import->kind == IMPORT_CALL && value != 0 && value != import->definition && object_holds(object, value);
+    return import->kind == IMPORT_CALL && value != 0 && value != import->definition && object_holds(object, value) && is_plt(object, value);
 }
 
 /* A function that the object defines by the name. */
@@ -95,40 +114,56 @@ is_cxx_new(const char *name)
 
 /* --- which names lead to what we know, where the object is not bound yet */
 
+/* An import of each name that is not bound, and the version of it that the object wants, or NULL. */
+struct unbound {
+    const struct module *module;
+    unsigned names; /* a bit for each */
+    const char *name[ALCOVE_ENTRY_COUNT], *version[ALCOVE_ENTRY_COUNT];
+};
+
 static int
 unbound_look(struct dl_phdr_info *info, size_t size, void *argument)
 {
     (void)size;
-    struct module *module = argument;
+    struct unbound *unbound = argument;
     struct object object;
-    if (!is_of(&object, info, module))
+    if (!is_of(&object, info, unbound->module))
         return 0;
     struct import import;
     struct import_cursor cursor = imports_of(&object);
     while (import_next(&cursor, &import)) {
         int which = is_unbound(&object, &import) ? route_named(import.name) : -1;
-        if (which >= 0)
-            module->unbound |= 1u << which;
+        if (which < 0)
+            continue;
+        unbound->names |= 1u << which;
+        unbound->name[which] = import.name;
+        unbound->version[which] = symbol_version(&object, import.symbol);
     }
     return 1;
 }
 
-/* What it will be bound to depends on its scope: the program's and its libraries' first, or (RTLD_DEEPBIND) last. If both say what we know it
- * does not matter which. */
+static bool
+is_known(void *handle, const char *name, const char *version, int which)
+{
+    return route_of(linker_symbol_of(handle, name, version), which).kind != ROUTE_NONE;
+}
+
+/* What it will be bound to depends on its scope: the program's and its libraries' first, or (RTLD_DEEPBIND) last. If both say what we know, or
+ * neither, it does not matter which. */
 void
 module_look(struct module *module)
 {
-    static const char *const names[ALCOVE_ENTRY_COUNT] = {
-#define NAME(name) #name,
-        ALCOVE_ENTRIES(NAME)
-#undef NAME
-    };
-    module->unbound = 0;
-    objects_walk(unbound_look, module);
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
-        if ((module->unbound & 1u << which) != 0 && route_of(linker_symbol(RTLD_DEFAULT, names[which]), which).kind != ROUTE_NONE &&
-            route_of(linker_symbol(module->handle, names[which]), which).kind != ROUTE_NONE)
-            module->known |= 1u << which;
+    struct unbound unbound = {.module = module};
+    objects_walk(unbound_look, &unbound);
+    module->known = module->strange = 0;
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
+        if ((unbound.names & 1u << which) == 0)
+            continue;
+        bool first = is_known(RTLD_DEFAULT, unbound.name[which], unbound.version[which], which),
+             last = is_known(module->handle, unbound.name[which], unbound.version[which], which);
+        module->known |= (unsigned)(first && last) << which;
+        module->strange |= (unsigned)(!first && !last) << which;
+    }
     dlerror();
 }
 
@@ -164,7 +199,7 @@ import_lead(struct routing *routing, const struct object *object, const struct i
     bool unbound = route.kind == ROUTE_NONE && is_unbound(object, import);
     if (route.kind == ROUTE_NONE && !(unbound && (module->known & 1u << which) != 0)) {
         bool release_of_theirs = import->name[0] == '_' && import->name[1] == 'Z'; /* operator delete, of whoever has the operators */
-        if (unbound || (!release_of_theirs && (uintptr_t)value != import->definition && !is_theirs(import->name, value)))
+        if ((unbound && (module->strange & 1u << which) == 0) || (!unbound && !release_of_theirs && (uintptr_t)value != import->definition && !is_theirs(import->name, value)))
             note_partial(routing, import->name);
         return 0;
     }

@@ -92,6 +92,22 @@ linker_symbol(void *handle, const char *name)
     return address;
 }
 
+void *
+linker_symbol_of(void *handle, const char *name, const char *version)
+{
+#ifdef __GLIBC__
+    if (version != NULL) {
+        enter(&calls);
+        void *address = dlvsym(handle, name, version);
+        leave(&calls);
+        return address;
+    }
+#else
+    (void)version;
+#endif
+    return linker_symbol(handle, name);
+}
+
 struct link_map *
 linker_map(void *handle)
 {

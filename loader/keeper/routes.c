@@ -216,24 +216,15 @@ other_names_add(struct dl_phdr_info *info, size_t size, void *unused)
     return 0;
 }
 
-#ifdef __GLIBC__
 static void
 find_by_version(void)
 {
     struct versions versions = {.count = 0};
     objects_walk(libc_versions, &versions);
-    linker_enter();
     for (size_t i = 0; i < versions.count; i++)
-        variant_add(versions.of[i].which, dlvsym(RTLD_DEFAULT, names[versions.of[i].which].name, versions.of[i].version));
-    linker_leave();
+        variant_add(versions.of[i].which,
+                    linker_symbol_of(RTLD_DEFAULT, names[versions.of[i].which].name, versions.of[i].version));
 }
-#else
-static void
-find_by_version(void)
-{
-    (void)libc_versions; /* there are none */
-}
-#endif
 
 /* Few, and a thread's stack may be small. */
 static void
