@@ -156,6 +156,10 @@ void *library_open(const char *path, int flags, const void *caller, int *code);
 struct dl_phdr_info;
 struct link_map;
 int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argument), void *argument);
+/* Was a namespace left out of a walk, since the last call, because a thread is at it? */
+bool objects_unsettled(void);
+/* keeper/namespaces.c, for objects_walk: those of other namespaces than the program's. *settled: not while one was being changed. */
+int namespaces_walk(const struct dl_phdr_info *program, int (*each)(struct dl_phdr_info *, size_t, void *), void *argument, bool *settled);
 void *linker_open(const char *path, int flags);
 void linker_close(void *handle);
 void *linker_symbol(void *handle, const char *name);

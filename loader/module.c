@@ -327,7 +327,7 @@ static void *
 module_function(struct module *module, const char *name, void *address)
 {
     struct route route = route_of(address, route_named(name));
-    if (route.kind == ROUTE_NONE)
+    if (route.kind == ROUTE_NONE || route.theirs || route.which >= ALCOVE_ENTRY_COUNT)
         return address;
     void *thunk = module->entries[route.which];
     module->given_away |= thunk != NULL;

@@ -133,7 +133,7 @@ unbound_look(struct dl_phdr_info *info, size_t size, void *argument)
     struct import_cursor cursor = imports_of(&object);
     while (import_next(&cursor, &import)) {
         int which = is_unbound(&object, &import) ? route_named(import.name) : -1;
-        if (which < 0)
+        if (which < 0 || which >= ALCOVE_ENTRY_COUNT)
             continue;
         unbound->names |= 1u << which;
         unbound->name[which] = import.name;
@@ -145,7 +145,8 @@ unbound_look(struct dl_phdr_info *info, size_t size, void *argument)
 static bool
 is_known(void *handle, const char *name, const char *version, int which)
 {
-    return route_of(linker_symbol_of(handle, name, version), which).kind != ROUTE_NONE;
+    struct route route = route_of(linker_symbol_of(handle, name, version), which);
+    return route.kind != ROUTE_NONE && !route.theirs;
 }
 
 /* What it will be bound to depends on its scope: the program's and its libraries' first, or (RTLD_DEEPBIND) last. If both say what we know, or
@@ -173,7 +174,7 @@ static void *
 lead_to_thunk(struct route route, const void *argument)
 {
     const struct module *module = argument;
-    return route.kind == ROUTE_THUNK ? NULL : module->entries[route.which];
+    return route.kind == ROUTE_THUNK || route.theirs || route.which >= ALCOVE_ENTRY_COUNT ? NULL : module->entries[route.which];
 }
 
 static void
@@ -191,11 +192,13 @@ import_lead(struct routing *routing, const struct object *object, const struct i
     struct module *module = routing->module;
     void *value = import_value(import);
     int which = route_named(import->name);
-    if (which < 0 || value == NULL) {
+    if (which < 0 || which >= ALCOVE_ENTRY_COUNT || value == NULL) {
         module->imports_new += value != NULL && is_cxx_new(import->name);
         return 0;
     }
     struct route route = route_of(value, which);
+    if (route.theirs)
+        return 0;
     bool unbound = route.kind == ROUTE_NONE && is_unbound(object, import);
     if (route.kind == ROUTE_NONE && !(unbound && (module->known & 1u << which) != 0)) {
         bool release_of_theirs = import->name[0] == '_' && import->name[1] == 'Z'; /* operator delete, of whoever has the operators */

@@ -194,9 +194,9 @@ EACH_DISPATCHED(DISPATCHERS)
     },
 
 void *
-dispatcher_of(enum alcove_entry which, unsigned variant)
+dispatcher_of(unsigned which, unsigned variant)
 {
     static char *const dispatchers[DISPATCHED][ALCOVE_ENTRY_COUNT] = {EACH_DISPATCHED(ROWS)};
-    const char *hidden = variant < DISPATCHED ? dispatchers[variant][which] : NULL;
+    const char *hidden = variant < DISPATCHED && which < ALCOVE_ENTRY_COUNT ? dispatchers[variant][which] : NULL;
     return hidden != NULL ? HIDDEN_FUNCTION(hidden) : NULL;
 }

@@ -142,7 +142,7 @@ EACH_UNDISPATCHED(GUARD_FREE)
 EACH_DISPATCHED(GUARD_OTHERS)
 
 void *
-guard_of(enum alcove_entry which, unsigned variant)
+guard_of(unsigned which, unsigned variant)
 {
 #define FREE(variant) HIDDEN_AS(guard_free_##variant),
 #define REALLOC(variant) HIDDEN_AS(guard_realloc_##variant),
@@ -160,6 +160,8 @@ guard_of(enum alcove_entry which, unsigned variant)
     case ALCOVE_ENTRY_realloc: return HIDDEN_FUNCTION(reallocs[variant]);
     case ALCOVE_ENTRY_reallocarray: return HIDDEN_FUNCTION(reallocarrays[variant]);
     case ALCOVE_ENTRY_malloc_usable_size: return HIDDEN_FUNCTION(usable_sizes[variant]);
+    case ROUTE_dlsym:
+    case ROUTE_dlvsym: return lookup_guard_of(which, variant);
     default: return NULL;
     }
 }

@@ -45,13 +45,43 @@ enter(atomic_uint *count)
     }
 }
 
+/* The program comes first, then what is in other namespaces, then the rest. */
+struct walk {
+    int (*each)(struct dl_phdr_info *, size_t, void *);
+    void *argument;
+    bool begun, settled;
+};
+
+static int
+walk_on(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    struct walk *walk = argument;
+    int result = walk->each(info, size, walk->argument);
+    if (result == 0 && !walk->begun) {
+        walk->begun = true;
+        result = namespaces_walk(info, walk->each, walk->argument, &walk->settled);
+    }
+    return result;
+}
+
+static atomic_bool unsettled;
+
 int
 objects_walk(int (*each)(struct dl_phdr_info *, size_t, void *), void *argument)
 {
+    struct walk walk = {.each = each, .argument = argument, .settled = true};
     enter(&walks);
-    int result = dl_iterate_phdr(each, argument);
+    int result = dl_iterate_phdr(walk_on, &walk);
     leave(&walks);
+    if (!walk.settled)
+        atomic_store(&unsettled, true);
     return result;
+}
+
+bool
+objects_unsettled(void)
+{
+    return atomic_exchange(&unsettled, false);
 }
 
 void

@@ -11,11 +11,13 @@ struct routes routes;
 /* Other names of a function, that libraries import or define. What follows the block among the arguments of a release is passed on. */
 static const struct {
     const char *name;
-    enum alcove_entry which;
+    unsigned which;
 } names[] = {
 #define NAME(name) {#name, ALCOVE_ENTRY_##name},
     ALCOVE_ENTRIES(NAME)
 #undef NAME
+    {"dlsym", ROUTE_dlsym},
+    {"dlvsym", ROUTE_dlvsym},
     {"cfree", ALCOVE_ENTRY_free},
     {"free_sized", ALCOVE_ENTRY_free},
     {"free_aligned_sized", ALCOVE_ENTRY_free},
@@ -45,6 +47,14 @@ static const struct {
     {"_ZdaPvSt11align_val_tRKSt9nothrow_t", ALCOVE_ENTRY_free},
 };
 #define NAMES (sizeof names / sizeof names[0])
+const size_t route_name_count = NAMES;
+
+const char *
+route_name(size_t i, unsigned *which)
+{
+    *which = names[i].which;
+    return names[i].name;
+}
 
 int
 route_named(const char *name)
@@ -57,13 +67,13 @@ route_named(const char *name)
 
 /* How many variants of a name can lead to us. */
 static unsigned
-variants_most(enum alcove_entry which)
+variants_most(unsigned which)
 {
     return which == ALCOVE_ENTRY_free ? VARIANTS : DISPATCHED;
 }
 
 static bool
-variant_known(enum alcove_entry which, const void *address)
+variant_known(unsigned which, const void *address)
 {
     for (unsigned i = 0; i < routes.variants[which]; i++)
         if (routes.original[which][i] == address)
@@ -71,13 +81,33 @@ variant_known(enum alcove_entry which, const void *address)
     return false;
 }
 
-static void
-variant_add(enum alcove_entry which, void *address)
+bool
+variant_add_of(unsigned which, void *address, const void *definer)
 {
-    if (address == NULL || address == routes.stub[which] || variant_known(which, address) ||
-        routes.variants[which] == variants_most(which))
-        return;
-    routes.original[which][routes.variants[which]++] = address;
+    if (address == NULL || address == routes.stub[which] || variant_known(which, address))
+        return false;
+    unsigned i = 0; /* of one that has gone, or a new one */
+    while (i < routes.variants[which] && (routes.original[which][i] != NULL || definer == NULL))
+        i++;
+    if (i == variants_most(which))
+        return false;
+    routes.definer[which][i] = definer;
+    __atomic_store_n(&routes.original[which][i], address, __ATOMIC_RELEASE);
+    if (i == routes.variants[which])
+        routes.variants[which]++;
+    return true;
+}
+
+void
+variant_drop(unsigned which, unsigned variant)
+{
+    routes.original[which][variant] = NULL;
+}
+
+static void
+variant_add(unsigned which, void *address)
+{
+    variant_add_of(which, address, NULL);
 }
 
 /* The program is the first object reported. */
@@ -122,7 +152,7 @@ behind_stub(const char *name, const void *stub_address)
 
 /* What an import finds that asks for no version. */
 static void
-find_by_name(enum alcove_entry which, const char *name)
+find_by_name(unsigned which, const char *name)
 {
     void *found = linker_symbol(RTLD_DEFAULT, name);
     if (found != NULL && found == routes.stub[which])
@@ -133,18 +163,18 @@ find_by_name(enum alcove_entry which, const char *name)
 /* Versions that the C library has the names in. */
 struct versions {
     struct {
-        enum alcove_entry which;
+        unsigned which;
         const char *version;
-    } of[2 * ALCOVE_ENTRY_COUNT];
+    } of[2 * ROUTE_COUNT];
     size_t count;
 };
 
 static bool
 defines_original(const struct object *object)
 {
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
+    for (unsigned which = 0; which < ROUTE_COUNT; which++)
         for (unsigned i = 0; i < routes.variants[which]; i++)
-            if (object_holds(object, (uintptr_t)routes.original[which][i]))
+            if (routes.original[which][i] != NULL && object_holds(object, (uintptr_t)routes.original[which][i]))
                 return true;
     return false;
 }
@@ -166,12 +196,12 @@ libc_versions(struct dl_phdr_info *info, size_t size, void *argument)
     if (!object_read(&object, info) || !object_holds(&object, routes.libc))
         return 0;
     struct symbol symbol;
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
+    for (unsigned which = 0; which < ROUTE_COUNT; which++) {
         struct symbol_cursor cursor = symbols_named(&object, names[which].name);
         while (symbol_next(&cursor, &symbol)) {
             const char *version = is_function(&symbol) ? symbol_version(&object, symbol.index) : NULL;
             if (version != NULL && versions->count < sizeof versions->of / sizeof versions->of[0]) {
-                versions->of[versions->count].which = (enum alcove_entry)which;
+                versions->of[versions->count].which = which;
                 versions->of[versions->count++].version = version;
             }
         }
@@ -188,11 +218,11 @@ libc_add(struct dl_phdr_info *info, size_t size, void *unused)
     if (!object_read(&object, info) || !object_holds(&object, routes.libc))
         return 0;
     struct symbol symbol;
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
+    for (unsigned which = 0; which < ROUTE_COUNT; which++) {
         struct symbol_cursor cursor = symbols_named(&object, names[which].name);
         while (symbol_next(&cursor, &symbol))
             if (is_function(&symbol))
-                variant_add((enum alcove_entry)which, (void *)symbol.address);
+                variant_add(which, (void *)symbol.address);
     }
     return 1;
 }
@@ -207,7 +237,7 @@ other_names_add(struct dl_phdr_info *info, size_t size, void *unused)
     if (!object_read(&object, info) || !defines_original(&object))
         return 0;
     struct symbol symbol;
-    for (size_t i = ALCOVE_ENTRY_COUNT; i < NAMES; i++) {
+    for (size_t i = ROUTE_COUNT; i < NAMES; i++) {
         struct symbol_cursor cursor = symbols_named(&object, names[i].name);
         while (symbol_next(&cursor, &symbol))
             if (is_function(&symbol))
@@ -236,13 +266,16 @@ value_add(struct values *values, const void *address)
     values->of[i] = (uintptr_t)address;
 }
 
-static void
-values_collect(void)
+void
+routes_values_collect(void)
 {
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
+    routes.released.count = routes.ours.count = routes.known.count = 0;
+    for (unsigned which = 0; which < ROUTE_COUNT; which++)
         for (unsigned i = 0; i < routes.variants[which]; i++) {
-            void *original = routes.original[which][i], *guard = guard_of((enum alcove_entry)which, i),
-                 *dispatcher = dispatcher_of((enum alcove_entry)which, i);
+            void *original = routes.original[which][i], *guard = guard_of(which, i),
+                 *dispatcher = dispatcher_of(which, i);
+            if (original == NULL)
+                continue;
             value_add(&routes.known, original);
             if (guard != NULL) {
                 value_add(&routes.released, original);
@@ -262,8 +295,8 @@ routes_start(void)
 {
     objects_walk(program_stubs, NULL);
     routes.libc = (uintptr_t)dlsym(RTLD_DEFAULT, "__libc_start_main"); /* glibc's and musl's; nobody replaces it */
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
-        find_by_name((enum alcove_entry)which, names[which].name);
+    for (unsigned which = 0; which < ROUTE_COUNT; which++)
+        find_by_name(which, names[which].name);
     find_by_version();
     objects_walk(libc_add, NULL);
     objects_walk(other_names_add, NULL);
@@ -272,12 +305,12 @@ routes_start(void)
     for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
         if (routes.variants[needed[i]] == 0)
             return fail(ALCOVE_ESYSTEM, "this process has no function %s to guard", names[needed[i]].name);
-    values_collect();
+    routes_values_collect();
     return ALCOVE_OK;
 }
 
 void *
-route_resting(enum alcove_entry which, unsigned variant)
+route_resting(unsigned which, unsigned variant)
 {
     void *guard = guard_of(which, variant);
     return guard != NULL ? guard : routes.original[which][variant];
@@ -285,11 +318,12 @@ route_resting(enum alcove_entry which, unsigned variant)
 
 /* What an address is among the functions of one name. */
 static struct route
-route_among(const void *address, enum alcove_entry which)
+route_among(const void *address, unsigned which)
 {
     struct route route = {.which = which};
     for (unsigned i = 0; i < routes.variants[which]; i++) {
         route.variant = i;
+        route.theirs = routes.definer[which][i] != NULL;
         if (address == routes.original[which][i])
             route.kind = ROUTE_ORIGINAL;
         else if (address == guard_of(which, i))
@@ -300,6 +334,7 @@ route_among(const void *address, enum alcove_entry which)
             return route;
     }
     route.variant = 0;
+    route.theirs = false;
     if (address == routes.stub[which])
         route.kind = ROUTE_ORIGINAL;
     return route;
@@ -312,9 +347,9 @@ route_of(const void *address, int wanted)
     if (address == NULL)
         return route;
     if (wanted >= 0)
-        route = route_among(address, (enum alcove_entry)wanted);
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT && route.kind == ROUTE_NONE; which++)
-        route = route_among(address, (enum alcove_entry)which);
+        route = route_among(address, (unsigned)wanted);
+    for (unsigned which = 0; which < ROUTE_COUNT && route.kind == ROUTE_NONE; which++)
+        route = route_among(address, which);
     if (route.kind == ROUTE_NONE && thunk_is(address))
         route = (struct route){.which = thunk_name(address), .kind = ROUTE_THUNK};
     return route;

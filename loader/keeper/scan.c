@@ -9,11 +9,13 @@
  * half-made objects too. So: list the objects; wait until every dlopen that was under way is over;
  * then scan, and only what was listed. An object that comes later is bound to guards, or shows in the number.
  */
+#include "keeper/definers.h"
 #include "keeper/lead.h"
 #include "keeper/steering.h"
 #include "keeper/territory.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/stat.h>
@@ -24,7 +26,7 @@ struct snapshot {
     unsigned long long adds, subs;
 };
 
-static unsigned long long guarded_adds;
+static _Atomic unsigned long long guarded_adds, guarded_subs;
 static bool guarded_some; /* false: scan whatever the number says */
 static time_t guarded_first; /* s; when the tables were steered */
 static bool guarded_again;   /* scanned long enough after it */
@@ -45,10 +47,12 @@ dynamic_of(const struct dl_phdr_info *info)
 }
 
 static int
-adds_read(struct dl_phdr_info *info, size_t size, void *out)
+counts_read(struct dl_phdr_info *info, size_t size, void *out)
 {
     (void)size;
-    *(unsigned long long *)out = info->dlpi_adds;
+    struct snapshot *counts = out;
+    counts->adds = info->dlpi_adds;
+    counts->subs = info->dlpi_subs;
     return ITERATE_STOP;
 }
 
@@ -60,14 +64,24 @@ seconds_now(void)
     return now.tv_sec;
 }
 
+/* Is a scan due? With the lock held. */
 static bool
-objects_added(void)
+scan_is_due(void)
 {
-    if (guarded_some && steering_is_on())
-        return !guarded_again && seconds_now() > guarded_first + BINDING_MOST;
-    unsigned long long adds = 0;
-    objects_walk(adds_read, &adds);
-    return !guarded_some || adds != guarded_adds;
+    struct snapshot now = {.adds = 0};
+    objects_walk(counts_read, &now);
+    if (!guarded_some)
+        return true;
+    bool changed = now.adds != guarded_adds || now.subs != guarded_subs || objects_unsettled();
+    if (!steering_is_on())
+        return changed;
+    if (changed && definers_look()) {
+        steering_follow();
+        return true;
+    }
+    guarded_adds = now.adds;
+    guarded_subs = now.subs;
+    return !guarded_again && seconds_now() > guarded_first + BINDING_MOST;
 }
 
 static int
@@ -189,10 +203,13 @@ loader_enter(void)
             else
                 allocator->table->tick();
         }
-        if (!guards_wanted() || !objects_added())
+        if (!guards_wanted() || !scan_is_due())
             return ALCOVE_OK;
-        if (!guarded_some && steering_begin())
-            guarded_first = seconds_now();
+        if (!guarded_some) {
+            definers_look();
+            if (steering_begin())
+                guarded_first = seconds_now();
+        }
         bool again = guarded_some;
         pthread_mutex_unlock(&loader.lock);
 
@@ -210,6 +227,7 @@ loader_enter(void)
             guarded_some = scan.code == ALCOVE_OK;
             guarded_again = again;
             guarded_adds = snapshot.adds;
+            guarded_subs = snapshot.subs;
             return scan.code;
         }
         pthread_mutex_unlock(&loader.lock);
@@ -248,6 +266,68 @@ guards_remove(void)
     objects_walk(object_unguard, NULL);
     guarded_some = guarded_again = false;
 }
+
+/* What is opened in a new namespace has a libc of its own, whose functions nobody has heard of. Whoever opened it looks something up in it next: the
+ * last moment to look at it, before anything of it is called. */
+static void
+lookup_seen(void)
+{
+    struct snapshot now = {.adds = 0};
+    int saved = errno;
+    objects_walk(counts_read, &now);
+    if (now.adds != atomic_load(&guarded_adds) || now.subs != atomic_load(&guarded_subs)) {
+        loader_enter();
+        loader_leave();
+    }
+    errno = saved;
+}
+
+/* The dynamic linker takes whoever called it for the one who asks: a lookup goes on by a jump. Where a compiler makes none, lookups are not seen. */
+#if defined __powerpc64__
+#define LOOKUPS 0
+#elif defined __clang__
+#define LOOKUPS 1
+#define JUMPS
+#define JUMP __attribute__((musttail)) return
+#else
+#define LOOKUPS 1
+#define JUMPS __attribute__((optimize("O2")))
+#define JUMP return
+#endif
+
+typedef void *(*dlsym_function)(void *, const char *);
+typedef void *(*dlvsym_function)(void *, const char *, const char *);
+
+#if LOOKUPS
+#define LOOKUP(variant)                                                                                      \
+    static JUMPS void *guard_dlsym_##variant(void *handle, const char *name)                                 \
+    {                                                                                                        \
+        lookup_seen();                                                                                       \
+        JUMP ((dlsym_function)routes.original[ROUTE_dlsym][variant])(handle, name);                          \
+    }                                                                                                        \
+    static JUMPS void *guard_dlvsym_##variant(void *handle, const char *name, const char *version)           \
+    {                                                                                                        \
+        lookup_seen();                                                                                       \
+        JUMP ((dlvsym_function)routes.original[ROUTE_dlvsym][variant])(handle, name, version);               \
+    }
+EACH_DISPATCHED(LOOKUP)
+#define DLSYM(variant) HIDDEN_AS(guard_dlsym_##variant),
+#define DLVSYM(variant) HIDDEN_AS(guard_dlvsym_##variant),
+
+void *
+lookup_guard_of(unsigned which, unsigned variant)
+{
+    static char *const dlsyms[DISPATCHED] = {EACH_DISPATCHED(DLSYM)}, *const dlvsyms[DISPATCHED] = {EACH_DISPATCHED(DLVSYM)};
+    return HIDDEN_FUNCTION(which == ROUTE_dlsym ? dlsyms[variant] : dlvsyms[variant]);
+}
+#else
+void *
+lookup_guard_of(unsigned which, unsigned variant)
+{
+    (void)which, (void)variant;
+    return NULL;
+}
+#endif
 
 void
 guards_forked(void)

@@ -12,25 +12,26 @@ struct steered {
     ElfW(Addr) *value;     /* in the table */
     uintptr_t base;        /* of its object */
     ElfW(Addr) before;     /* what was there */
-    enum alcove_entry which;
+    unsigned which;
     unsigned variant;
     unsigned table;
 };
 
 /* A part of an object's symbol table: whole pages, protected alike. */
 struct table {
+    const void *dynamic; /* the object's dynamic section; NULL: it has gone */
     uintptr_t start, end;
     int bits; /* PROT_, when we don't write */
+    bool seen;
 };
 
-/* Objects that define originals came with the program, and stay. */
-#define STEERED_MOST 256
-#define TABLES_MOST 16
+#define STEERED_MOST 512
+#define TABLES_MOST 64
 static struct steered steered[STEERED_MOST];
 static unsigned steered_count;
 static struct table tables[TABLES_MOST];
 static unsigned table_count;
-static bool found, complete; /* they were looked for; none had to be left out */
+static bool complete; /* of the process' own functions none had to be left out */
 static bool on, dispatching;
 
 static bool
@@ -40,25 +41,67 @@ is_data(const struct symbol *symbol)
     return type != STT_FUNC && type != STT_NOTYPE; /* an IFUNC, too, is not worth what it stands for */
 }
 
+/* A place for one more. -1: there is none. */
+static int
+table_place(void)
+{
+    for (unsigned i = 0; i < table_count; i++)
+        if (tables[i].dynamic == NULL)
+            return (int)i;
+    return table_count < TABLES_MOST ? (int)table_count++ : -1;
+}
+
 /* The part of a table that an entry lies in, made larger for it. -1: there is no place for one more, or its page is not protected as others. */
 static int
 table_with(const struct object *object, uintptr_t address)
 {
     uintptr_t page = address & ~(page_bytes() - 1), end = ((address + sizeof(ElfW(Addr)) - 1) | (page_bytes() - 1)) + 1;
     struct protection known = {.start = 0};
+    for (unsigned i = 0; i < table_count; i++)
+        if (tables[i].dynamic == object->dynamic && page >= tables[i].start && end <= tables[i].end)
+            return (int)i;
     int bits = protection_of(&known, object, page);
     if (bits < 0 || end > known.end)
         return -1;
     for (unsigned i = 0; i < table_count; i++)
-        if (tables[i].bits == bits && tables[i].start >= known.start && tables[i].end <= known.end) {
+        if (tables[i].dynamic == object->dynamic && tables[i].bits == bits && tables[i].start >= known.start && tables[i].end <= known.end) {
             tables[i].start = page < tables[i].start ? page : tables[i].start;
             tables[i].end = end > tables[i].end ? end : tables[i].end;
             return (int)i;
         }
-    if (table_count == TABLES_MOST)
-        return -1;
-    tables[table_count] = (struct table){page, end, bits};
-    return (int)table_count++;
+    int place = table_place();
+    if (place >= 0)
+        tables[place] = (struct table){object->dynamic, page, end, bits, true};
+    return place;
+}
+
+static bool
+is_steered(const ElfW(Addr) *value)
+{
+    for (unsigned i = 0; i < steered_count; i++)
+        if (steered[i].value == value)
+            return true;
+    return false;
+}
+
+/* Symbols that are worth an original, and are not known yet. */
+static void
+symbols_find(const struct object *object)
+{
+    struct symbol_cursor cursor = symbols_of(object);
+    struct symbol symbol;
+    while (symbol_next(&cursor, &symbol)) {
+        struct route route = is_data(&symbol) ? (struct route){.kind = ROUTE_NONE}
+                                              : route_of((void *)symbol.address, route_named(symbol.name));
+        ElfW(Addr) *value = (ElfW(Addr) *)(uintptr_t)&symbol.entry->st_value;
+        if (route.kind != ROUTE_ORIGINAL || is_steered(value))
+            continue;
+        int table = steered_count < STEERED_MOST ? table_with(object, (uintptr_t)value) : -1;
+        if (table >= 0)
+            steered[steered_count++] = (struct steered){value, object->base, *value, route.which, route.variant, (unsigned)table};
+        else
+            complete &= route.theirs;
+    }
 }
 
 static int
@@ -69,28 +112,32 @@ object_find(struct dl_phdr_info *info, size_t size, void *unused)
     struct object object;
     if (!object_read(&object, info))
         return 0;
+    for (unsigned i = 0; i < table_count; i++)
+        tables[i].seen |= tables[i].dynamic == object.dynamic;
     bool defines = false;
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT && !defines; which++)
+    for (unsigned which = 0; which < ROUTE_COUNT && !defines; which++)
         for (unsigned i = 0; i < routes.variants[which] && !defines; i++)
-            defines = object_holds(&object, (uintptr_t)routes.original[which][i]);
-    if (!defines)
-        return 0;
-    struct symbol_cursor cursor = symbols_of(&object);
-    struct symbol symbol;
-    while (symbol_next(&cursor, &symbol)) {
-        struct route route = is_data(&symbol) ? (struct route){.kind = ROUTE_NONE}
-                                              : route_of((void *)symbol.address, route_named(symbol.name));
-        if (route.kind != ROUTE_ORIGINAL)
-            continue;
-        ElfW(Addr) *value = (ElfW(Addr) *)(uintptr_t)&symbol.entry->st_value;
-        int table = steered_count < STEERED_MOST ? table_with(&object, (uintptr_t)value) : -1;
-        if (table < 0) {
-            complete = false;
-            continue;
-        }
-        steered[steered_count++] = (struct steered){value, object.base, *value, route.which, route.variant, (unsigned)table};
-    }
+            defines = routes.original[which][i] != NULL && object_holds(&object, (uintptr_t)routes.original[which][i]);
+    if (defines)
+        symbols_find(&object);
     return 0;
+}
+
+/* Forget the tables of objects that have gone, and find those of new ones. */
+static void
+tables_find(void)
+{
+    for (unsigned i = 0; i < table_count; i++)
+        tables[i].seen = false;
+    objects_walk(object_find, NULL);
+    for (unsigned i = 0; i < table_count; i++)
+        if (!tables[i].seen)
+            tables[i].dynamic = NULL;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < steered_count; i++)
+        if (tables[steered[i].table].dynamic != NULL)
+            steered[kept++] = steered[i];
+    steered_count = kept;
 }
 
 static bool
@@ -111,27 +158,65 @@ value_wanted(const struct steered *s)
     return to != NULL ? (ElfW(Addr))to - s->base : s->before;
 }
 
-/* Have all tables say what is wanted. False: some could not be written. */
+static bool
+is_worth(const struct steered *s, const void *function)
+{
+    return function != NULL && *s->value == (ElfW(Addr))function - s->base;
+}
+
+/* Another object may be where one was; then its entries say what we don't know. */
+static bool
+is_the_same(const struct steered *s)
+{
+    return *s->value == s->before || is_worth(s, guard_of(s->which, s->variant)) || is_worth(s, dispatcher_of(s->which, s->variant));
+}
+
+/* Have a table say what is wanted. False: it could not be written. */
+static bool
+table_write(unsigned t)
+{
+    for (unsigned i = 0; i < steered_count; i++)
+        if (steered[i].table == t && !is_the_same(&steered[i])) {
+            tables[t].dynamic = NULL;
+            return true;
+        }
+    bool changes = false;
+    for (unsigned i = 0; i < steered_count; i++)
+        changes |= steered[i].table == t && *steered[i].value != value_wanted(&steered[i]);
+    if (!changes)
+        return true;
+    if (!table_open(&tables[t], true))
+        return false;
+    for (unsigned i = 0; i < steered_count; i++)
+        if (steered[i].table == t)
+            __atomic_store_n(steered[i].value, value_wanted(&steered[i]), __ATOMIC_RELEASE);
+    table_open(&tables[t], false);
+    return true;
+}
+
+/* Within a walk, so that the object does not go meanwhile. */
+static int
+object_write(struct dl_phdr_info *info, size_t size, void *all)
+{
+    (void)size;
+    for (size_t i = 0; i < info->dlpi_phnum; i++) {
+        if (info->dlpi_phdr[i].p_type != PT_DYNAMIC)
+            continue;
+        const void *dynamic = (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+        for (unsigned t = 0; t < table_count; t++)
+            if (tables[t].dynamic == dynamic && !table_write(t))
+                *(bool *)all = false;
+    }
+    return 0;
+}
+
+/* False: some could not be written. */
 static bool
 write_all(void)
 {
     int saved = errno;
     bool all = true;
-    for (unsigned t = 0; t < table_count; t++) {
-        bool changes = false;
-        for (unsigned i = 0; i < steered_count; i++)
-            changes |= steered[i].table == t && *steered[i].value != value_wanted(&steered[i]);
-        if (!changes)
-            continue;
-        if (!table_open(&tables[t], true)) {
-            all = false;
-            continue;
-        }
-        for (unsigned i = 0; i < steered_count; i++)
-            if (steered[i].table == t)
-                __atomic_store_n(steered[i].value, value_wanted(&steered[i]), __ATOMIC_RELEASE);
-        table_open(&tables[t], false);
-    }
+    objects_walk(object_write, &all);
     errno = saved;
     return all;
 }
@@ -141,16 +226,21 @@ steering_begin(void)
 {
     if (on)
         return complete;
-    if (!found) {
-        complete = found = true;
-        objects_walk(object_find, NULL);
-    }
+    complete = true;
+    tables_find();
     on = true;
     if (write_all())
         return complete;
     on = false;
     write_all();
     return false;
+}
+
+void
+steering_follow(void)
+{
+    tables_find();
+    write_all();
 }
 
 void

@@ -15,6 +15,9 @@
  * again. */
 bool steering_begin(void);
 
+/* After definers have come or gone: steer theirs, too. */
+void steering_follow(void);
+
 /* Have the tables say what they said before. */
 void steering_end(void);
 
