@@ -462,7 +462,7 @@ ALCOVE_PUBLIC(unload)(alcove_allocator *id, unsigned flags)
         allocator->references--;
     } else if (allocator != NULL && (code = unload_check(allocator, flags, &live)) == ALCOVE_OK) {
         handle = allocator->handle;
-        code = allocator_detach(allocator, live && flags == ALCOVE_UNLOAD_LEAVE);
+        code = allocator_detach(allocator, live && (flags == ALCOVE_UNLOAD_LEAVE || crossings_pending(allocator)));
         if (code == ALCOVE_OK) {
             loader.passing++;
             loader.draining = true;

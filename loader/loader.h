@@ -64,6 +64,9 @@ struct module {
     uint8_t variant[ALCOVE_ENTRY_COUNT]; /* of the original that its imports led to */
     unsigned users;       /* calls that use `handle` without the lock */
     const struct alcove_module_options *options; /* while it is being opened */
+    unsigned opens;       /* calls of module_open that module_close has to match */
+    uint64_t limit;       /* 0: none */
+    enum alcove_policy policy;
     bool closing;
     bool failed_early;    /* it could not be routed before its constructors ran */
     bool given_away;      /* somebody may have an address of its thunks for good */
@@ -156,6 +159,8 @@ void *library_open(const char *path, int flags, const void *caller, int *code);
 struct dl_phdr_info;
 struct link_map;
 int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argument), void *argument);
+/* Is the object with this dynamic section mapped? */
+bool object_is_mapped(const void *dynamic);
 void *linker_open(const char *path, int flags);
 void linker_close(void *handle);
 void *linker_symbol(void *handle, const char *name);
@@ -192,6 +197,12 @@ void crossings_read(const struct allocator *allocator, uint32_t heap, uint64_t *
 /* The heap is no module's any more. By any thread, without a lock: the allocator calls it, too (struct alcove_services). */
 void crossings_end(void *allocator, uint32_t heap);
 void crossings_end_all(struct allocator *allocator); /* with the lock held */
+/* With the lock held: the heap's module is open: its handle, and its library's dynamic section. */
+void crossings_open(struct allocator *allocator, uint32_t heap, alcove_module *module, const void *library);
+/* With the lock held: it was closed. If its library stays mapped, nobody is strict about what it left. */
+void crossings_close(struct allocator *allocator, uint32_t heap, bool stays);
+/* With the lock held: has a library that is still mapped left blocks, which its destructors may release? */
+bool crossings_pending(const struct allocator *allocator);
 /* A heap as messages name it: by its module if it has one, else by its number. The text may be in *out. */
 struct side {
     char text[NAME_BYTES + 16];

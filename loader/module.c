@@ -126,16 +126,6 @@ module_route_early(struct module *module)
     return !module->failed_early;
 }
 
-/* With the lock held: may this object become a module? */
-static int
-module_may_open(struct module *module, const char *path)
-{
-    for (const struct module *other = loader.modules; other != NULL; other = other->next)
-        if (other->dynamic == module->dynamic)
-            return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\". Close that one first", path, other->name);
-    return module_check(module, path);
-}
-
 static const char *
 last_part(const char *path)
 {
@@ -182,6 +172,40 @@ module_name(struct module *module, const char *path, const char *name)
         length = letter_begin(name, sizeof module->name - 1);
     memcpy(module->name, name, length);
     free(file);
+}
+
+/* With the lock held: the module that an opened library is already. NULL: none. */
+static struct module *
+module_same(const struct module *module)
+{
+    struct module *other = loader.modules;
+    while (other != NULL && other->dynamic != module->dynamic)
+        other = other->next;
+    return other;
+}
+
+/* With the lock held: count another opening of a module. What the options leave at zero they do not ask for. */
+static int
+module_count(struct module *open, const struct module *wanted, const char *path)
+{
+    const struct alcove_module_options *options = wanted->options;
+    static const char *const policies[] = {"guard", "strict", "off"};
+    if (open->closing)
+        return fail(ALCOVE_EBUSY, "%s is still being closed, as module \"%s\". Let that finish first", path, open->name);
+    if (open->allocator != wanted->allocator)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\" of another allocator. Open it with that one, or close it there",
+                    path, open->name);
+    if (options->name != NULL && options->name[0] != 0 && strcmp(open->name, wanted->name) != 0)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\", and cannot be \"%s\" too. Give no name, or the same",
+                    path, open->name, wanted->name);
+    if (options->limit != 0 && options->limit != open->limit)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\" with a limit of %llu bytes, not %llu. Give none, or the same; "
+                    "module_limit() changes it", path, open->name, (unsigned long long)open->limit, (unsigned long long)options->limit);
+    if (options->policy != ALCOVE_POLICY_GUARD && options->policy != open->policy)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\" with the policy %s, not %s. Give none, or the same", path,
+                    open->name, policies[open->policy], policies[options->policy]);
+    open->opens++;
+    return ALCOVE_OK;
 }
 
 /* Open the library of a new record. Without the lock: its constructors run. */
@@ -242,11 +266,14 @@ module_options_read(struct alcove_module_options *options, const struct alcove_m
     return limit_check(options->limit);
 }
 
-/* The part of module_open that is done with the lock held. The path is as messages show it. */
+/* The part of module_open that is done with the lock held, for a library that is no module yet. The path is as messages show it. */
 static int
 module_enter(struct module *module, const char *path)
 {
-    int code = module_may_open(module, path);
+    module->opens = 1;
+    module->limit = module->options->limit;
+    module->policy = module->options->policy;
+    int code = module_check(module, path);
     if (code == ALCOVE_OK && module->options->policy != ALCOVE_POLICY_OFF)
         code = module_route(module);
     if (code != ALCOVE_OK) {
@@ -257,6 +284,8 @@ module_enter(struct module *module, const char *path)
     module->id = (alcove_module *)(loader.serial << 4 | 2);
     module->next = loader.modules;
     loader.modules = module;
+    if (module->heap != ALCOVE_HEAP_NONE)
+        crossings_open(module->allocator, module->heap, module->id, module->dynamic);
     return ALCOVE_OK;
 }
 
@@ -302,23 +331,26 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
     bool loaded = code == ALCOVE_OK;
     alcove_module *opened = NULL;
     int guard_code = loaded ? module_wait_enter(module) : loader_enter();
-    if (loaded)
-        code = guard_code != ALCOVE_OK ? guard_code : module_enter(module, shown.text);
+    struct module *same = loaded ? module_same(module) : NULL;
+    if (loaded && guard_code != ALCOVE_OK)
+        code = guard_code;
+    else if (loaded)
+        code = same != NULL ? module_count(same, module, shown.text) : module_enter(module, shown.text);
     if (code == ALCOVE_OK)
-        opened = module->id;
-    else if (module != NULL)
+        opened = same != NULL ? same->id : module->id;
+    if (module != NULL && (code != ALCOVE_OK || same != NULL))
         module_route_undo(module); /* what its constructors began */
     if (module != NULL)
         module->options = NULL;
     allocator->users--;
     loader_leave();
-    if (code == ALCOVE_OK) {
-        *out = opened;
-        return ALCOVE_OK;
+    if (code != ALCOVE_OK || same != NULL) { /* one reference of dlopen is enough for a module */
+        if (loaded)
+            linker_close(module->handle);
+        free(module);
     }
-    if (loaded)
-        linker_close(module->handle);
-    free(module);
+    if (code == ALCOVE_OK)
+        *out = opened;
     return code;
 }
 
@@ -410,27 +442,46 @@ ALCOVE_PUBLIC(module_limit)(alcove_module *id, uint64_t limit)
     else if (module != NULL && module->allocator->table->heap_limit(module->heap, limit) != 0)
         code = fail(ALCOVE_EINVAL, "the allocator does not accept a limit of %llu bytes for module \"%s\"",
                     (unsigned long long)limit, module->name);
+    else if (module != NULL)
+        module->limit = limit;
     loader_leave();
     return code;
+}
+
+/* With the lock held: the figures of a report. */
+static void
+module_report(const struct module *module, struct alcove_report *report)
+{
+    memset(report, 0, sizeof *report);
+    report->size = FIGURES_SIZE(struct alcove_report);
+    snprintf(report->name, sizeof report->name, "%s", module->name);
+    report->opens = module->opens;
+    if (module->heap == ALCOVE_HEAP_NONE)
+        return;
+    module->allocator->table->heap_stats(module->heap, &report->heap);
+    crossings_read(module->allocator, module->heap, &report->released_outside, &report->released_foreign);
 }
 
 /* With the lock held, after dlclose: settle the module's heap and fill the report. */
 static void
 module_settle(struct module *module, unsigned flags, struct alcove_report *report)
 {
-    snprintf(report->name, sizeof report->name, "%s", module->name);
+    struct allocator *allocator = module->allocator;
+    bool drop = flags & ALCOVE_CLOSE_DROP;
+    module_thunks_end(module);
+    module_report(module, report);
+    report->resident = object_is_mapped(module->dynamic);
     if (module->heap == ALCOVE_HEAP_NONE)
         return;
-    struct allocator *allocator = module->allocator;
-    module_thunks_end(module);
-    allocator->table->heap_stats(module->heap, &report->heap);
-    crossings_read(allocator, module->heap, &report->released_outside, &report->released_foreign);
-    if (flags & ALCOVE_CLOSE_DROP) {
+    crossings_close(allocator, module->heap, report->resident); /* then its destructors are yet to release what it left */
+    if (drop && !report->resident) {
         heap_drop(allocator, module->heap);
-    } else {
-        heap_give_up(allocator, module->heap); /* an empty one may have a thread inside, too */
-        report->kept = report->heap.live_blocks != 0;
+        return;
     }
+    heap_give_up(allocator, module->heap); /* an empty one may have a thread inside, too */
+    if (drop)
+        allocator->table->purge();
+    report->kept = report->heap.live_blocks != 0;
 }
 
 int
@@ -449,17 +500,20 @@ ALCOVE_PUBLIC(module_close)(alcove_module *id, unsigned flags, struct alcove_rep
         code = fail(ALCOVE_EBUSY, "another thread is looking up a symbol of module \"%s\"", module->name);
         module = NULL;
     }
-    if (module != NULL)
+    bool last = module != NULL && --module->opens == 0;
+    if (last) {
         module->closing = true; /* no longer found, but still counted as open */
+    } else if (module != NULL) {
+        module_report(module, report);
+        report->resident = 1;
+    }
     loader_leave();
-    if (module == NULL)
+    if (!last)
         return code;
 
     linker_close(module->handle); /* its destructors free through the entries */
 
     loader_enter();
-    memset(report, 0, sizeof *report);
-    report->size = FIGURES_SIZE(struct alcove_report);
     module_settle(module, flags, report);
     struct module **link = &loader.modules;
     while (*link != module)

@@ -18,6 +18,9 @@ struct record {
     _Atomic uint64_t foreign; /* blocks of others that this heap's module released */
     _Atomic bool strict;
     _Atomic bool named; /* a module's heap has this number */
+    _Atomic bool stayed; /* its module was closed, and its library stayed mapped */
+    _Atomic(const void *) library; /* its dynamic section */
+    _Atomic(alcove_module *) module; /* NULL: closed, or not quite open */
     char name[NAME_BYTES];
 };
 
@@ -43,6 +46,9 @@ crossings_start(struct allocator *allocator, uint32_t heap, const char *name, en
     record->outside = 0;
     record->foreign = 0;
     record->strict = policy == ALCOVE_POLICY_STRICT;
+    record->library = NULL;
+    record->module = NULL;
+    record->stayed = false;
     snprintf(record->name, sizeof record->name, "%s", name);
     record->named = true;
     if (heap >= allocator->records_end)
@@ -63,6 +69,37 @@ crossings_end_all(struct allocator *allocator)
 {
     while (allocator->records_end > 0)
         crossings_end(allocator, --allocator->records_end);
+}
+
+void
+crossings_open(struct allocator *allocator, uint32_t heap, alcove_module *module, const void *library)
+{
+    struct record *record = &allocator->records[heap];
+    record->library = library;
+    record->module = module;
+}
+
+void
+crossings_close(struct allocator *allocator, uint32_t heap, bool stays)
+{
+    struct record *record = &allocator->records[heap];
+    record->module = NULL;
+    record->stayed = stays;
+    if (stays)
+        record->strict = false; /* its own destructors are nobody's now, and their releases look like everyone's */
+}
+
+bool
+crossings_pending(const struct allocator *allocator)
+{
+    struct alcove_heap_stats stats;
+    for (uint32_t heap = 0; heap < allocator->records_end; heap++) {
+        const struct record *record = &allocator->records[heap];
+        if (record->named && record->stayed && allocator->table->heap_stats(heap, &stats) == 0 &&
+            stats.live_blocks != 0 && object_is_mapped(record->library))
+            return true;
+    }
+    return false;
 }
 
 void

@@ -45,6 +45,19 @@ dynamic_of(const struct dl_phdr_info *info)
 }
 
 static int
+dynamic_find(struct dl_phdr_info *info, size_t size, void *dynamic)
+{
+    (void)size;
+    return dynamic_of(info) == dynamic ? ITERATE_STOP : ITERATE_AGAIN;
+}
+
+bool
+object_is_mapped(const void *dynamic)
+{
+    return objects_walk(dynamic_find, (void *)dynamic) == ITERATE_STOP;
+}
+
+static int
 adds_read(struct dl_phdr_info *info, size_t size, void *out)
 {
     (void)size;
