@@ -3,6 +3,7 @@
  * freed when it ends; no TLS variable, so that the loader's TLS block stays small enough for libc
  * to place it statically when the loader comes late.
  */
+#include "escape.h"
 #include "loader.h"
 
 #include <stdarg.h>
@@ -70,23 +71,26 @@ message_buffer(void)
 int
 fail(int code, const char *format, ...)
 {
+    char text[MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(message_buffer(), MESSAGE_BYTES, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    escape(message_buffer(), MESSAGE_BYTES, text, false); /* names in it may hold anything */
     return code;
 }
 
 int
 fail_errno(int code, int error, const char *format, ...)
 {
-    char *buffer = message_buffer();
+    char text[MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(buffer, MESSAGE_BYTES, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    size_t length = strlen(buffer);
-    snprintf(buffer + length, MESSAGE_BYTES - length, ": %s", strerror(error));
+    size_t length = strlen(text);
+    snprintf(text + length, sizeof text - length, ": %s", strerror(error));
+    escape(message_buffer(), MESSAGE_BYTES, text, false); /* names in it may hold anything */
     return code;
 }
 

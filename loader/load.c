@@ -24,7 +24,7 @@ _Atomic(const struct alcove_table *) loader_tables[ALLOCATORS_MAX];
 #define DRAIN_WAITS 5000 /* times 1 ms for another thread's unload */
 
 _Static_assert(sizeof(struct alcove_load_options) == ALCOVE_LOAD_OPTIONS_FIRST, "its first version stays");
-_Static_assert(sizeof(struct alcove_module_options) == ALCOVE_MODULE_OPTIONS_FIRST, "its first version stays");
+_Static_assert(offsetof(struct alcove_module_options, allow) == ALCOVE_MODULE_OPTIONS_FIRST, "its first version stays");
 _Static_assert(sizeof(struct alcove_module_stats) == 512, "it never becomes longer");
 _Static_assert(sizeof(struct alcove_report) == 512, "it never becomes longer");
 

@@ -48,6 +48,13 @@
 #define LIMIT_MOST ((uint64_t)1 << 47)   /* bytes; more than a process can map */
 #define NAME_BYTES 64                    /* of a module's name in reports, final 0 included */
 
+/* With whom a strict module may exchange blocks. */
+struct partners {
+    uint32_t allow; /* ALCOVE_ALLOW_ */
+    uint32_t count;
+    char names[ALCOVE_ALLOWED_MAX][NAME_BYTES];
+};
+
 /* An open plugin. Lives from module_open to the end of module_close; the name is lent to callers. */
 struct module {
     struct module *next;
@@ -67,6 +74,7 @@ struct module {
     unsigned opens;       /* calls of module_open that module_close has to match */
     uint64_t limit;       /* 0: none */
     enum alcove_policy policy;
+    struct partners partners;
     bool closing;
     bool failed_early;    /* it could not be routed before its constructors ran */
     bool given_away;      /* somebody may have an address of its thunks for good */
@@ -184,7 +192,7 @@ void guards_remove(void);
 void guards_forked(void);
 
 /* --- keeper/guards.c */
-/* What modules of an allocator release that is not its own (struct alcove_services): as guards do, for any other. */
+/* What modules of an allocator release that is not its own (struct alcove_services): as guards do, for any other, but it was counted. */
 void foreign_free(void *lender, void *block);
 void *foreign_realloc(void *lender, void *block, size_t size);
 size_t foreign_usable_size(void *lender, void *block);
@@ -192,7 +200,7 @@ size_t foreign_usable_size(void *lender, void *block);
 /* --- keeper/crossings.c: per heap, who released whose. Heaps are registered with the lock held. */
 /* Have room for an allocator's heaps. 0 or an errno value. */
 int crossings_begin(struct allocator *allocator);
-void crossings_start(struct allocator *allocator, uint32_t heap, const char *name, enum alcove_policy policy);
+void crossings_start(struct allocator *allocator, uint32_t heap, const struct module *module);
 void crossings_read(const struct allocator *allocator, uint32_t heap, uint64_t *outside, uint64_t *foreign);
 /* The heap is no module's any more. By any thread, without a lock: the allocator calls it, too (struct alcove_services). */
 void crossings_end(void *allocator, uint32_t heap);
@@ -208,7 +216,7 @@ struct side {
     char text[NAME_BYTES + 16];
 };
 const char *crossings_side(struct side *out, const struct allocator *allocator, uint32_t heap);
-/* A block of a heap is released by code that belongs to no module, which `caller` points into. */
+/* A block of a heap is released by code that belongs to no module; `caller`: where it goes on. */
 void crossing_outside(struct allocator *allocator, uint32_t owner, const void *block, const void *caller);
 /* The same by a module: the allocator's callback (struct alcove_services). */
 void crossing_by_module(void *allocator, uint32_t module, uint32_t owner, void *block, size_t usable);

@@ -3,6 +3,7 @@
  * A module's record belongs to the list in struct loader, under the loader's lock.
  */
 #include "keeper/dispatch.h"
+#include "keeper/strict.h"
 #include "keeper/thunks.h"
 #include "module.h"
 
@@ -96,7 +97,7 @@ module_route(struct module *module)
             module->heap = ALCOVE_HEAP_NONE;
             return heap_create_fail(module, error);
         }
-        crossings_start(module->allocator, module->heap, module->name, module->options->policy);
+        crossings_start(module->allocator, module->heap, module);
         code = module_thunks_begin(module);
     }
     return code == ALCOVE_OK ? module_lead(module, (module->options->flags & ALCOVE_OPEN_PARTIAL) != 0) : code;
@@ -204,6 +205,9 @@ module_count(struct module *open, const struct module *wanted, const char *path)
     if (options->policy != ALCOVE_POLICY_GUARD && options->policy != open->policy)
         return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\" with the policy %s, not %s. Give none, or the same", path,
                     open->name, policies[open->policy], policies[options->policy]);
+    if ((wanted->partners.allow != 0 || wanted->partners.count != 0) && memcmp(&open->partners, &wanted->partners, sizeof open->partners) != 0)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\", and allows others than is asked for. Give none, or the same",
+                    path, open->name);
     open->opens++;
     return ALCOVE_OK;
 }
@@ -247,9 +251,32 @@ module_wait_enter(const struct module *module)
     }
 }
 
+static int
+partners_read(struct partners *partners, const struct alcove_module_options *options)
+{
+    memset(partners, 0, sizeof *partners);
+    partners->allow = options->allow;
+    partners->count = options->allowed_count;
+    if ((options->allow & ~(ALCOVE_ALLOW_HOST | ALCOVE_ALLOW_MODULES)) != 0)
+        return fail(ALCOVE_EINVAL, "module_open: options.allow is 0x%x: only ALCOVE_ALLOW_HOST and ALCOVE_ALLOW_MODULES are known",
+                    (unsigned)options->allow);
+    if (partners->count > ALCOVE_ALLOWED_MAX || (partners->count != 0 && options->allowed == NULL))
+        return fail(ALCOVE_EINVAL, "module_open: options.allowed is %p with %u names: it may have up to %u. ALCOVE_ALLOW_MODULES allows all",
+                    (const void *)options->allowed, (unsigned)partners->count, ALCOVE_ALLOWED_MAX);
+    if ((partners->allow != 0 || partners->count != 0) && options->policy != ALCOVE_POLICY_STRICT)
+        return fail(ALCOVE_EINVAL, "module_open: options.allow and options.allowed are for the strict policy; the others forbid nothing");
+    for (uint32_t i = 0; i < partners->count; i++) {
+        if (options->allowed[i] == NULL || options->allowed[i][0] == 0)
+            return fail(ALCOVE_EINVAL, "module_open: options.allowed[%u] is %s; name a module", (unsigned)i,
+                        options->allowed[i] == NULL ? "NULL" : "\"\"");
+        snprintf(partners->names[i], NAME_BYTES, "%s", options->allowed[i]);
+    }
+    return ALCOVE_OK;
+}
+
 /* Read and check a caller's options; NULL: all are 0. */
 static int
-module_options_read(struct alcove_module_options *options, const struct alcove_module_options *given)
+module_options_read(struct alcove_module_options *options, struct partners *partners, const struct alcove_module_options *given)
 {
     static const struct alcove_module_options defaults;
     if (given == NULL)
@@ -263,6 +290,9 @@ module_options_read(struct alcove_module_options *options, const struct alcove_m
     if (options->policy == ALCOVE_POLICY_OFF && options->limit != 0)
         return fail(ALCOVE_EINVAL, "module_open: a limit of %llu bytes, but the policy is off: then the module has no heap that could have "
                                    "one. Give no limit, or another policy", (unsigned long long)options->limit);
+    int code = partners_read(partners, options);
+    if (code != ALCOVE_OK)
+        return code;
     return limit_check(options->limit);
 }
 
@@ -271,8 +301,6 @@ static int
 module_enter(struct module *module, const char *path)
 {
     module->opens = 1;
-    module->limit = module->options->limit;
-    module->policy = module->options->policy;
     int code = module_check(module, path);
     if (code == ALCOVE_OK && module->options->policy != ALCOVE_POLICY_OFF)
         code = module_route(module);
@@ -296,13 +324,16 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
 {
     const void *caller = __builtin_return_address(0);
     struct alcove_module_options options;
+    struct partners partners;
     if (out == NULL)
         return fail(ALCOVE_EINVAL, "module_open: `out` is NULL; pass the address of a handle");
     if (path == NULL || path[0] == 0)
         return fail(ALCOVE_EINVAL, "module_open: there is no path; name a shared library");
-    int code = module_options_read(&options, given);
+    int code = module_options_read(&options, &partners, given);
     if (code != ALCOVE_OK)
         return code;
+    if (options.policy == ALCOVE_POLICY_STRICT)
+        strict_prepare();
 
     loader_enter();
     struct allocator *allocator = allocator_find(id, &code);
@@ -321,6 +352,9 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
         module->allocator = allocator;
         module->heap = ALCOVE_HEAP_NONE;
         module->options = &options;
+        module->limit = options.limit;
+        module->policy = options.policy;
+        module->partners = partners;
         module_name(module, path, options.name);
         struct opening *opening = opening_begin(module);
         code = module_load(module, path, options.dlopen_flags, caller);

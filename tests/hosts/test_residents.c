@@ -124,6 +124,8 @@ test_library_that_stayed_is_opened_again(void **state)
     (void)state;
     life.reopen = true;
     each_kind_lives_to_its_end(ALCOVE_CLOSE_DROP, ALCOVE_UNLOAD_RELEASE);
+    life.policy = ALCOVE_POLICY_STRICT; /* what it left before is its own */
+    each_kind_lives_to_its_end(ALCOVE_CLOSE_DROP, ALCOVE_UNLOAD_RELEASE);
 }
 
 static void
