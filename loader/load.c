@@ -26,6 +26,8 @@ _Atomic(const struct alcove_table *) loader_tables[ALLOCATORS_MAX];
 _Static_assert(sizeof(struct alcove_load_options) == ALCOVE_LOAD_OPTIONS_FIRST, "its first version stays");
 _Static_assert(offsetof(struct alcove_module_options, allow) == ALCOVE_MODULE_OPTIONS_FIRST, "its first version stays");
 _Static_assert(sizeof(struct alcove_module_stats) == 512, "it never becomes longer");
+_Static_assert(sizeof(struct alcove_message) == 128 && sizeof(struct alcove_refusal) == 128 && sizeof(struct alcove_crossing) == 256,
+               "they never become longer");
 _Static_assert(sizeof(struct alcove_report) == 512, "it never becomes longer");
 
 #define ENVIRONMENT_NAME ALCOVE_ENV_PREFIX "ALLOCATOR"

@@ -100,9 +100,17 @@ struct allocator {
     bool detaching, leaving; /* it is being taken out of service: in what detach_leaving() does, or detach() */
 };
 
+/* The thread that has a lock. */
+struct holder {
+    _Atomic bool held;
+    _Atomic(pthread_t) by;
+};
+
 /* What a loader has. */
 struct loader {
     pthread_mutex_t lock;
+    struct holder holder;   /* of the lock */
+    struct holder starter;  /* in services_start() */
     struct allocator allocators[ALLOCATORS_MAX]; /* number 0 is nobody's */
     unsigned loaded;        /* how many */
     unsigned passing;       /* calls of load and unload with a dlopen reference of their own */
@@ -117,6 +125,51 @@ struct loader {
     atomic_bool detacher_known;
 };
 extern struct loader loader;
+
+static inline void
+holder_begin(struct holder *holder)
+{
+    atomic_store(&holder->by, pthread_self());
+    atomic_store(&holder->held, true);
+}
+
+static inline bool
+holder_is_self(const struct holder *holder)
+{
+    return atomic_load(&holder->held) && pthread_equal(atomic_load(&holder->by), pthread_self());
+}
+
+/* The lock, and who has it: for what may have to wait until it hasn't. */
+static inline void
+loader_lock(void)
+{
+    pthread_mutex_lock(&loader.lock);
+    holder_begin(&loader.holder);
+}
+
+/* False: another thread has it. */
+static inline bool
+loader_trylock(void)
+{
+    if (pthread_mutex_trylock(&loader.lock) != 0)
+        return false;
+    holder_begin(&loader.holder);
+    return true;
+}
+
+static inline void
+loader_unlock(void)
+{
+    atomic_store(&loader.holder.held, false);
+    pthread_mutex_unlock(&loader.lock);
+}
+
+/* Has this thread a lock of ours, so that nobody may be told of anything? */
+static inline bool
+loader_is_held(void)
+{
+    return holder_is_self(&loader.holder) || holder_is_self(&loader.starter);
+}
 
 /* Tables of the allocators that are loaded, by number, for guards and callbacks, which have no lock. */
 extern _Atomic(const struct alcove_table *) loader_tables[ALLOCATORS_MAX];
@@ -144,6 +197,9 @@ struct shown {
 const char *text_show(struct shown *out, const char *text);
 /* Where to cut a text so that no letter of UTF-8 is cut in two: at `cut`, or before. */
 size_t letter_begin(const char *text, size_t cut);
+
+/* Whoever wants messages is told of each that fails. With the lock held that waits until error_tell(), which leaving calls. */
+void error_tell(void);
 
 /* --- elf/file.c: can this file be loaded? 0, or a code with its message set. */
 int elf_file_check(const char *path);
@@ -209,6 +265,10 @@ void crossings_end_all(struct allocator *allocator); /* with the lock held */
 void crossings_open(struct allocator *allocator, uint32_t heap, alcove_module *module, const void *library);
 /* With the lock held: it was closed. If its library stays mapped, nobody is strict about what it left. */
 void crossings_close(struct allocator *allocator, uint32_t heap, bool stays);
+/* With the lock held: is it a module's that was closed? Then what is known of it is written. */
+bool crossings_closed(const struct allocator *allocator, uint32_t heap, struct alcove_module_entry *entry);
+/* An allocation failed because of the heap's limit: the allocator's callback (struct alcove_services). */
+void heap_refused(void *allocator, uint32_t heap, size_t size);
 /* With the lock held: has a library that is still mapped left blocks, which its destructors may release? */
 bool crossings_pending(const struct allocator *allocator);
 /* A heap as messages name it: by its module if it has one, else by its number. The text may be in *out. */

@@ -5,7 +5,8 @@ lib_LTLIBRARIES += libalcove-loader.la
 noinst_LTLIBRARIES += libloadcore.la
 
 libloadcore_la_SOURCES = \
-	loader/error.c loader/escape.c loader/escape.h loader/load.c loader/loader.h loader/module.c loader/module.h loader/module_route.c \
+	loader/error.c loader/escape.c loader/escape.h loader/events.c loader/events.h \
+	loader/list.c loader/load.c loader/loader.h loader/module.c loader/module.h loader/module_route.c \
 	loader/open.c loader/search.c \
 	loader/elf/file.c loader/elf/imports.c loader/elf/imports.h loader/elf/object.c loader/elf/object.h \
 	loader/elf/protection.c loader/elf/protection.h loader/elf/symbols.c loader/elf/symbols.h loader/elf/words.c loader/elf/words.h \

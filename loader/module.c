@@ -513,8 +513,6 @@ module_settle(struct module *module, unsigned flags, struct alcove_report *repor
         return;
     }
     heap_give_up(allocator, module->heap); /* an empty one may have a thread inside, too */
-    if (drop)
-        allocator->table->purge();
     report->kept = report->heap.live_blocks != 0;
 }
 

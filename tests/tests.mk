@@ -60,7 +60,7 @@ if FAULT_INJECTION
 module_tests += tests/module/test_refusal
 endif
 
-host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_half_made tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
+host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_events tests/hosts/test_half_made tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
 	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size tests/hosts/test_paths \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_residents tests/hosts/test_routing \
@@ -73,6 +73,8 @@ tests_hosts_test_abi_LDADD = $(host_ldadd)
 tests_hosts_test_endings_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_endings_LDADD = $(host_ldadd)
 tests_hosts_test_endings_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_hosts_test_events_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_events_LDADD = $(host_ldadd)
 tests_hosts_test_half_made_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_half_made_LDADD = $(host_ldadd)
 tests_hosts_test_half_made_LDFLAGS = $(AM_LDFLAGS) -export-dynamic

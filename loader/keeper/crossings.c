@@ -4,8 +4,11 @@
  * guards and entries raise them from any thread, and so is what ends with the heap: its number may be
  * that of a host's own heap next, of which the loader knows nothing.
  */
+#include "events.h"
 #include "keeper/strict.h"
 #include "keeper/territory.h"
+
+#include "ground/versions.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,6 +20,7 @@ struct record {
     _Atomic uint64_t foreign; /* blocks of others that this heap's module released */
     _Atomic bool strict;
     _Atomic bool named; /* a module's heap has this number */
+    _Atomic bool closed; /* its module was */
     _Atomic bool stayed; /* its module was closed, and its library stayed mapped */
     _Atomic(const void *) library; /* its dynamic section */
     _Atomic(alcove_module *) module; /* NULL: closed, or not quite open */
@@ -49,7 +53,7 @@ crossings_start(struct allocator *allocator, uint32_t heap, const struct module 
     record->strict = module->policy == ALCOVE_POLICY_STRICT;
     record->library = NULL;
     record->module = NULL;
-    record->stayed = false;
+    record->closed = record->stayed = false;
     snprintf(record->name, sizeof record->name, "%s", module->name);
     record->named = true;
     if (heap >= allocator->records_end)
@@ -85,6 +89,7 @@ crossings_close(struct allocator *allocator, uint32_t heap, bool stays)
 {
     struct record *record = &allocator->records[heap];
     record->module = NULL;
+    record->closed = true;
     record->stayed = stays;
     if (stays)
         record->strict = false; /* its own destructors are nobody's now, and their releases look like everyone's */
@@ -101,6 +106,18 @@ crossings_pending(const struct allocator *allocator)
             return true;
     }
     return false;
+}
+
+bool
+crossings_closed(const struct allocator *allocator, uint32_t heap, struct alcove_module_entry *entry)
+{
+    const struct record *record = &allocator->records[heap];
+    if (!record->named || !record->closed)
+        return false;
+    snprintf(entry->name, sizeof entry->name, "%s", record->name);
+    entry->resident = record->stayed && object_is_mapped(record->library);
+    entry->policy = record->strict ? ALCOVE_POLICY_STRICT : ALCOVE_POLICY_GUARD;
+    return true;
 }
 
 void
@@ -175,6 +192,56 @@ crossing_check(const struct record *releaser, const struct record *owner, const 
     });
 }
 
+/* One side of a crossing. Without a record it is the host's, or libc's. */
+struct crosser {
+    const struct allocator *allocator;
+    struct record *record;
+    uint32_t heap;
+};
+
+static void
+crossing_tell(const struct crosser *releaser, const struct crosser *owner, void *block, size_t usable)
+{
+    if (!event_wanted[ALCOVE_EVENT_CROSSING])
+        return;
+    struct alcove_crossing crossing = {
+        .size = FIGURES_SIZE(struct alcove_crossing),
+        .block = block,
+        .bytes = usable,
+        .releaser_allocator = releaser->allocator != NULL ? releaser->allocator->id : NULL,
+        .owner_allocator = owner->allocator != NULL ? owner->allocator->id : NULL,
+        .releaser_heap = releaser->heap,
+        .owner_heap = owner->heap,
+    };
+    if (releaser->record != NULL) {
+        crossing.releaser = releaser->record->module;
+        crossing.releaser_name = releaser->record->name;
+    }
+    if (owner->record != NULL) {
+        crossing.owner = owner->record->module;
+        crossing.owner_name = owner->record->name;
+    }
+    event_tell(ALCOVE_EVENT_CROSSING, &crossing, &crossing.missed);
+}
+
+void
+heap_refused(void *lender, uint32_t heap, size_t size)
+{
+    const struct allocator *allocator = lender;
+    if (!event_wanted[ALCOVE_EVENT_REFUSAL])
+        return;
+    const struct record *record = record_of(allocator, heap);
+    struct alcove_refusal refusal = {
+        .size = FIGURES_SIZE(struct alcove_refusal),
+        .allocator = allocator->id,
+        .module = record != NULL ? record->module : NULL,
+        .name = record != NULL ? record->name : NULL,
+        .bytes = size,
+        .heap = heap,
+    };
+    event_tell(ALCOVE_EVENT_REFUSAL, &refusal, &refusal.missed);
+}
+
 void
 crossing_outside(struct allocator *allocator, uint32_t owner, const void *block, const void *caller)
 {
@@ -182,33 +249,40 @@ crossing_outside(struct allocator *allocator, uint32_t owner, const void *block,
     if (record == NULL)
         return;
     count(&record->outside);
-    if (!accepts(record, NULL))
-        crossing_check(NULL, record, block, allocator->table->malloc_usable_size((void *)block), caller);
+    if (!event_wanted[ALCOVE_EVENT_CROSSING] && accepts(record, NULL))
+        return;
+    size_t usable = allocator->table->malloc_usable_size((void *)block);
+    crossing_check(NULL, record, block, usable, caller);
+    crossing_tell(&(struct crosser){.heap = ALCOVE_HEAP_NONE}, &(struct crosser){allocator, record, owner}, (void *)block, usable);
 }
 
 /* What an allocator does not know may be another one's. */
-static struct record *
-record_elsewhere(const struct allocator *lender, const void *block, size_t *usable)
+static struct crosser
+crosser_elsewhere(const struct allocator *lender, const void *block, size_t *usable)
 {
     unsigned number = territory_of(block);
     const struct alcove_table *table =
         number < ALLOCATORS_MAX && number != lender->number ? atomic_load_explicit(&loader_tables[number], memory_order_acquire) : NULL;
     if (table == NULL)
-        return NULL;
+        return (struct crosser){.heap = ALCOVE_HEAP_NONE};
+    const struct allocator *allocator = &loader.allocators[number];
+    uint32_t heap = table->heap_of(block);
     *usable = table->malloc_usable_size((void *)block);
-    return record_of(&loader.allocators[number], table->heap_of(block));
+    return (struct crosser){allocator, record_of(allocator, heap), heap};
 }
 
 void
 crossing_by_module(void *lender, uint32_t module, uint32_t heap, void *block, size_t usable)
 {
-    struct allocator *allocator = lender;
+    const struct allocator *allocator = lender;
     struct record *releaser = record_of(allocator, module);
-    struct record *owner = heap < ALCOVE_HEAP_MAX ? record_of(allocator, heap) : record_elsewhere(allocator, block, &usable);
+    struct crosser owner = heap < ALCOVE_HEAP_MAX ? (struct crosser){allocator, record_of(allocator, heap), heap}
+                                                  : crosser_elsewhere(allocator, block, &usable);
     if (releaser != NULL)
         count(&releaser->foreign);
-    if (owner == NULL) /* libc's, or the host's: nobody who could mind */
-        return;
-    count(&owner->outside);
-    crossing_check(releaser, owner, block, usable, NULL);
+    if (owner.record != NULL) { /* else it is libc's, or the host's: nobody who could mind */
+        count(&owner.record->outside);
+        crossing_check(releaser, owner.record, block, usable, NULL);
+    }
+    crossing_tell(&(struct crosser){allocator, releaser, module}, &owner, block, usable);
 }

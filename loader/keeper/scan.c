@@ -195,7 +195,7 @@ int
 loader_enter(void)
 {
     for (;;) {
-        pthread_mutex_lock(&loader.lock);
+        loader_lock();
         for EACH_ALLOCATOR(allocator) {
             if (allocator->detaching) /* by a thread that is not in this child of a fork */
                 allocator_detach(allocator, allocator->leaving);
@@ -207,11 +207,11 @@ loader_enter(void)
         if (!guarded_some && steering_begin())
             guarded_first = seconds_now();
         bool again = guarded_some;
-        pthread_mutex_unlock(&loader.lock);
+        loader_unlock();
 
         struct snapshot snapshot;
         int code = snapshot_take(&snapshot);
-        pthread_mutex_lock(&loader.lock);
+        loader_lock();
         if (code != ALCOVE_OK || !guards_wanted()) {
             free(snapshot.dynamic);
             return code;
@@ -225,14 +225,15 @@ loader_enter(void)
             guarded_adds = snapshot.adds;
             return scan.code;
         }
-        pthread_mutex_unlock(&loader.lock);
+        loader_unlock();
     }
 }
 
 void
 loader_leave(void)
 {
-    pthread_mutex_unlock(&loader.lock);
+    loader_unlock();
+    error_tell();
 }
 
 /* Is another thread's dlopen at it? Its RELRO is not protected yet. */
