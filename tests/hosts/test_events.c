@@ -371,6 +371,39 @@ test_list_has_open_modules_and_closed_ones_with_blocks(void **state)
     assert_int_equal(count, 1);
 }
 
+static void *
+work_and_wait(void *module_to_use)
+{
+    CALL(module_to_use, blocks_release)(CALL(module_to_use, blocks_make)(BLOCKS_MALLOC, 100));
+    atomic_store(&inside, 1);
+    while (!atomic_load(&go_on))
+        usleep(100);
+    return NULL;
+}
+
+/* A thread that sleeps has its heap yet. */
+static void
+test_list_leaves_out_closed_modules_without_blocks(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    struct alcove_module_entry list[4];
+    alcove_module *other = plugin_open(allocator, "blocks_two", NULL);
+    atomic_store(&inside, 0);
+    atomic_store(&go_on, 0);
+    assert_int_equal(pthread_create(&thread, NULL, work_and_wait, other), 0);
+    while (!atomic_load(&inside))
+        usleep(100);
+    uint32_t heaps = heaps_now(), count = 4;
+    module_end(other);
+    assert_int_equal(heaps_now(), heaps);
+    assert_ok(alcove_modules(list, sizeof *list, &count));
+    assert_int_equal(count, 1);
+    assert_ptr_equal(list[0].module, module);
+    atomic_store(&go_on, 1);
+    pthread_join(thread, NULL);
+}
+
 static void
 test_list_for_callers_that_know_less_or_more_of_an_entry(void **state)
 {
@@ -421,6 +454,7 @@ main(void)
         TEST(test_fork_while_another_thread_is_in_a_handler),
         TEST(test_event_that_does_not_exist_is_refused),
         TEST(test_list_has_open_modules_and_closed_ones_with_blocks),
+        TEST(test_list_leaves_out_closed_modules_without_blocks),
         TEST(test_list_for_callers_that_know_less_or_more_of_an_entry),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

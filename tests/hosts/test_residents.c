@@ -16,7 +16,7 @@ static struct {
     const char *kind;
     unsigned close_flags, unload_flags;
     enum alcove_policy policy;
-    bool reopen, loaded_again;
+    bool reopen, loaded_again, not_unloaded;
 } life;
 
 /* Open, work, close, unload, and leave the rest to the end of the process. */
@@ -47,6 +47,8 @@ live(void)
         CHECK(report.resident == 1 && report.kept == 1);
     }
     CHECK(alcove_unload(allocator, 0) == ALCOVE_EBUSY);
+    if (life.not_unloaded)
+        exit(0);
     CHECK(alcove_unload(allocator, life.unload_flags) == ALCOVE_OK);
     CHECK(block[0] == 1);
     if (life.loaded_again) {
@@ -119,6 +121,16 @@ test_strict_library_that_stays_frees_its_own_at_exit(void **state)
 }
 
 static void
+test_strict_library_that_stays_frees_its_own_at_exit_of_a_host_that_unloads_nothing(void **state)
+{
+    (void)state;
+    life.policy = ALCOVE_POLICY_STRICT;
+    life.not_unloaded = true;
+    each_kind_lives_to_its_end(0, 0);
+    each_kind_lives_to_its_end(ALCOVE_CLOSE_DROP, 0);
+}
+
+static void
 test_library_that_stayed_is_opened_again(void **state)
 {
     (void)state;
@@ -178,6 +190,7 @@ main(void)
         TEST(test_drop_keeps_what_a_library_that_stays_will_free),
         TEST(test_release_leaves_what_a_library_that_stays_will_free),
         TEST(test_strict_library_that_stays_frees_its_own_at_exit),
+        TEST(test_strict_library_that_stays_frees_its_own_at_exit_of_a_host_that_unloads_nothing),
         TEST(test_library_that_stayed_is_opened_again),
         TEST(test_library_that_stayed_is_opened_by_the_next_allocator),
         TEST(test_library_that_goes_is_dropped_and_released),

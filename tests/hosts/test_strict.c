@@ -257,9 +257,9 @@ static void
 test_names_are_escaped(void **state)
 {
     (void)state;
-    strict_open((struct alcove_module_options){.name = "a\"b\\c\nd\033e\xff" "f\xc3\xa4\xe2\x82\xac\xc0\x80g\x7f"});
+    strict_open((struct alcove_module_options){.name = "a\"b\\c\nd\033e\xff" "f\xc3\xa4\xe2\x82\xac\xc0\x80g\x7f\xc2\x85\xe0\x80\x80"});
     assert_aborts(host_frees_strict_block,
-                  "module \"a\\x22b\\x5cc\\x0ad\\x1be\\xfff\xc3\xa4\xe2\x82\xac\\xc0\\x80g\\x7f\"", "the host");
+                  "module \"a\\x22b\\x5cc\\x0ad\\x1be\\xfff\xc3\xa4\xe2\x82\xac\\xc0\\x80g\\x7f\\xc2\\x85\\xe0\\x80\\x80\"", "the host");
     assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "c\\x0ad\\x1be\\xfff\xc3\xa4");
     module_end(strict);
 }
