@@ -3,7 +3,11 @@
  * freed when it ends; no TLS variable, so that the loader's TLS block stays small enough for libc
  * to place it statically when the loader comes late.
  */
+#include "escape.h"
+#include "events.h"
 #include "loader.h"
+
+#include "ground/versions.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -13,10 +17,15 @@
 #define MESSAGE_BYTES 1024
 #define LETTER_MOST 3 /* bytes of a letter in UTF-8 after its first */
 
+struct buffer {
+    char text[MESSAGE_BYTES];
+    bool untold; /* whoever wants messages was not told of it yet */
+};
+
 static _Atomic int64_t key = -1; /* -1: none was free yet */
 
 /* For threads that have no buffer, since no key is free or no memory: the last message of one of them, and whose. */
-static char shared[MESSAGE_BYTES];
+static struct buffer shared;
 static _Atomic(pthread_t) shared_by;
 static atomic_bool shared_used;
 
@@ -39,15 +48,15 @@ key_get(pthread_key_t *out)
 }
 
 /* The thread's own buffer; NULL: it can have none. */
-static char *
+static struct buffer *
 own_buffer(void)
 {
     pthread_key_t own;
     if (!key_get(&own))
         return NULL;
-    char *buffer = pthread_getspecific(own);
+    struct buffer *buffer = pthread_getspecific(own);
     if (buffer == NULL) {
-        buffer = calloc(1, MESSAGE_BYTES);
+        buffer = calloc(1, sizeof *buffer);
         if (buffer != NULL && pthread_setspecific(own, buffer) != 0) {
             free(buffer);
             buffer = NULL;
@@ -56,37 +65,76 @@ own_buffer(void)
     return buffer;
 }
 
-static char *
+static struct buffer *
 message_buffer(void)
 {
-    char *buffer = own_buffer();
+    struct buffer *buffer = own_buffer();
     if (buffer != NULL)
         return buffer;
     atomic_store(&shared_by, pthread_self());
     atomic_store(&shared_used, true);
-    return shared;
+    return &shared;
+}
+
+/* The thread's own, if it has one already. */
+static struct buffer *
+buffer_known(void)
+{
+    int64_t known = atomic_load(&key);
+    return known >= 0 ? pthread_getspecific((pthread_key_t)known) : NULL;
+}
+
+/* The text is the caller's again when the handler has returned, whatever failed in there. */
+void
+error_tell(void)
+{
+    struct buffer *buffer = buffer_known();
+    if (buffer == NULL || !buffer->untold || loader_is_held())
+        return;
+    buffer->untold = false;
+    if (!event_wanted[ALCOVE_EVENT_MESSAGE])
+        return;
+    char text[MESSAGE_BYTES];
+    memcpy(text, buffer->text, sizeof text);
+    struct alcove_message message = {.size = FIGURES_SIZE(struct alcove_message), .text = text};
+    event_tell(ALCOVE_EVENT_MESSAGE, &message, &message.missed);
+    memcpy(buffer->text, text, sizeof text);
+    buffer->untold = false;
+}
+
+/* Names in a text may hold anything. */
+static void
+message_set(const char *text)
+{
+    struct buffer *buffer = message_buffer();
+    escape(buffer->text, sizeof buffer->text, text, false);
+    buffer->untold = true;
+    error_tell();
 }
 
 int
 fail(int code, const char *format, ...)
 {
+    char text[MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(message_buffer(), MESSAGE_BYTES, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    message_set(text);
     return code;
 }
 
 int
 fail_errno(int code, int error, const char *format, ...)
 {
-    char *buffer = message_buffer();
+    char text[MESSAGE_BYTES];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(buffer, MESSAGE_BYTES, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    size_t length = strlen(buffer);
-    snprintf(buffer + length, MESSAGE_BYTES - length, ": %s", strerror(error));
+    size_t length = strlen(text);
+    snprintf(text + length, sizeof text - length, ": %s", strerror(error));
+    message_set(text);
     return code;
 }
 
@@ -138,9 +186,8 @@ text_show(struct shown *out, const char *text)
 const char *
 ALCOVE_PUBLIC(error_message)(void)
 {
-    int64_t known = atomic_load(&key);
-    const char *own = known >= 0 ? pthread_getspecific((pthread_key_t)known) : NULL;
+    const struct buffer *own = buffer_known();
     if (own != NULL)
-        return own;
-    return atomic_load(&shared_used) && pthread_equal(atomic_load(&shared_by), pthread_self()) ? shared : "";
+        return own->text;
+    return atomic_load(&shared_used) && pthread_equal(atomic_load(&shared_by), pthread_self()) ? shared.text : "";
 }

@@ -24,8 +24,10 @@ _Atomic(const struct alcove_table *) loader_tables[ALLOCATORS_MAX];
 #define DRAIN_WAITS 5000 /* times 1 ms for another thread's unload */
 
 _Static_assert(sizeof(struct alcove_load_options) == ALCOVE_LOAD_OPTIONS_FIRST, "its first version stays");
-_Static_assert(sizeof(struct alcove_module_options) == ALCOVE_MODULE_OPTIONS_FIRST, "its first version stays");
+_Static_assert(offsetof(struct alcove_module_options, allow) == ALCOVE_MODULE_OPTIONS_FIRST, "its first version stays");
 _Static_assert(sizeof(struct alcove_module_stats) == 512, "it never becomes longer");
+_Static_assert(sizeof(struct alcove_message) == 128 && sizeof(struct alcove_refusal) == 128 && sizeof(struct alcove_crossing) == 256,
+               "they never become longer");
 _Static_assert(sizeof(struct alcove_report) == 512, "it never becomes longer");
 
 #define ENVIRONMENT_NAME ALCOVE_ENV_PREFIX "ALLOCATOR"
@@ -462,7 +464,7 @@ ALCOVE_PUBLIC(unload)(alcove_allocator *id, unsigned flags)
         allocator->references--;
     } else if (allocator != NULL && (code = unload_check(allocator, flags, &live)) == ALCOVE_OK) {
         handle = allocator->handle;
-        code = allocator_detach(allocator, live && flags == ALCOVE_UNLOAD_LEAVE);
+        code = allocator_detach(allocator, live && (flags == ALCOVE_UNLOAD_LEAVE || crossings_pending(allocator)));
         if (code == ALCOVE_OK) {
             loader.passing++;
             loader.draining = true;

@@ -48,6 +48,13 @@
 #define LIMIT_MOST ((uint64_t)1 << 47)   /* bytes; more than a process can map */
 #define NAME_BYTES 64                    /* of a module's name in reports, final 0 included */
 
+/* With whom a strict module may exchange blocks. */
+struct partners {
+    uint32_t allow; /* ALCOVE_ALLOW_ */
+    uint32_t count;
+    char names[ALCOVE_ALLOWED_MAX][NAME_BYTES];
+};
+
 /* An open plugin. Lives from module_open to the end of module_close; the name is lent to callers. */
 struct module {
     struct module *next;
@@ -64,6 +71,10 @@ struct module {
     uint8_t variant[ALCOVE_ENTRY_COUNT]; /* of the original that its imports led to */
     unsigned users;       /* calls that use `handle` without the lock */
     const struct alcove_module_options *options; /* while it is being opened */
+    unsigned opens;       /* calls of module_open that module_close has to match */
+    uint64_t limit;       /* 0: none */
+    enum alcove_policy policy;
+    struct partners partners;
     bool closing;
     bool failed_early;    /* it could not be routed before its constructors ran */
     bool given_away;      /* somebody may have an address of its thunks for good */
@@ -89,9 +100,17 @@ struct allocator {
     bool detaching, leaving; /* it is being taken out of service: in what detach_leaving() does, or detach() */
 };
 
+/* The thread that has a lock. */
+struct holder {
+    _Atomic bool held;
+    _Atomic(pthread_t) by;
+};
+
 /* What a loader has. */
 struct loader {
     pthread_mutex_t lock;
+    struct holder holder;   /* of the lock */
+    struct holder starter;  /* in services_start() */
     struct allocator allocators[ALLOCATORS_MAX]; /* number 0 is nobody's */
     unsigned loaded;        /* how many */
     unsigned passing;       /* calls of load and unload with a dlopen reference of their own */
@@ -106,6 +125,51 @@ struct loader {
     atomic_bool detacher_known;
 };
 extern struct loader loader;
+
+static inline void
+holder_begin(struct holder *holder)
+{
+    atomic_store(&holder->by, pthread_self());
+    atomic_store(&holder->held, true);
+}
+
+static inline bool
+holder_is_self(const struct holder *holder)
+{
+    return atomic_load(&holder->held) && pthread_equal(atomic_load(&holder->by), pthread_self());
+}
+
+/* The lock, and who has it: for what may have to wait until it hasn't. */
+static inline void
+loader_lock(void)
+{
+    pthread_mutex_lock(&loader.lock);
+    holder_begin(&loader.holder);
+}
+
+/* False: another thread has it. */
+static inline bool
+loader_trylock(void)
+{
+    if (pthread_mutex_trylock(&loader.lock) != 0)
+        return false;
+    holder_begin(&loader.holder);
+    return true;
+}
+
+static inline void
+loader_unlock(void)
+{
+    atomic_store(&loader.holder.held, false);
+    pthread_mutex_unlock(&loader.lock);
+}
+
+/* Has this thread a lock of ours, so that nobody may be told of anything? */
+static inline bool
+loader_is_held(void)
+{
+    return holder_is_self(&loader.holder) || holder_is_self(&loader.starter);
+}
 
 /* Tables of the allocators that are loaded, by number, for guards and callbacks, which have no lock. */
 extern _Atomic(const struct alcove_table *) loader_tables[ALLOCATORS_MAX];
@@ -134,6 +198,9 @@ const char *text_show(struct shown *out, const char *text);
 /* Where to cut a text so that no letter of UTF-8 is cut in two: at `cut`, or before. */
 size_t letter_begin(const char *text, size_t cut);
 
+/* Whoever wants messages is told of each that fails. With the lock held that waits until error_tell(), which leaving calls. */
+void error_tell(void);
+
 /* --- elf/file.c: can this file be loaded? 0, or a code with its message set. */
 int elf_file_check(const char *path);
 /* Does dlopen's search for a name end at this file, good or bad? It passes by what cannot be opened, and what other machines load. */
@@ -160,6 +227,8 @@ int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argum
 bool objects_unsettled(void);
 /* keeper/namespaces.c, for objects_walk: those of other namespaces than the program's. *settled: not while one was being changed. */
 int namespaces_walk(const struct dl_phdr_info *program, int (*each)(struct dl_phdr_info *, size_t, void *), void *argument, bool *settled);
+/* Is the object with this dynamic section mapped? */
+bool object_is_mapped(const void *dynamic);
 void *linker_open(const char *path, int flags);
 void linker_close(void *handle);
 void *linker_symbol(void *handle, const char *name);
@@ -183,7 +252,7 @@ void guards_remove(void);
 void guards_forked(void);
 
 /* --- keeper/guards.c */
-/* What modules of an allocator release that is not its own (struct alcove_services): as guards do, for any other. */
+/* What modules of an allocator release that is not its own (struct alcove_services): as guards do, for any other, but it was counted. */
 void foreign_free(void *lender, void *block);
 void *foreign_realloc(void *lender, void *block, size_t size);
 size_t foreign_usable_size(void *lender, void *block);
@@ -191,17 +260,27 @@ size_t foreign_usable_size(void *lender, void *block);
 /* --- keeper/crossings.c: per heap, who released whose. Heaps are registered with the lock held. */
 /* Have room for an allocator's heaps. 0 or an errno value. */
 int crossings_begin(struct allocator *allocator);
-void crossings_start(struct allocator *allocator, uint32_t heap, const char *name, enum alcove_policy policy);
+void crossings_start(struct allocator *allocator, uint32_t heap, const struct module *module);
 void crossings_read(const struct allocator *allocator, uint32_t heap, uint64_t *outside, uint64_t *foreign);
 /* The heap is no module's any more. By any thread, without a lock: the allocator calls it, too (struct alcove_services). */
 void crossings_end(void *allocator, uint32_t heap);
 void crossings_end_all(struct allocator *allocator); /* with the lock held */
+/* With the lock held: the heap's module is open: its handle, and its library's dynamic section. */
+void crossings_open(struct allocator *allocator, uint32_t heap, alcove_module *module, const void *library);
+/* With the lock held: it was closed. If its library stays mapped, nobody is strict about what it left. */
+void crossings_close(struct allocator *allocator, uint32_t heap, bool stays);
+/* With the lock held: is it a module's that was closed? Then what is known of it is written. */
+bool crossings_closed(const struct allocator *allocator, uint32_t heap, struct alcove_module_entry *entry);
+/* An allocation failed because of the heap's limit: the allocator's callback (struct alcove_services). */
+void heap_refused(void *allocator, uint32_t heap, size_t size);
+/* With the lock held: has a library that is still mapped left blocks, which its destructors may release? */
+bool crossings_pending(const struct allocator *allocator);
 /* A heap as messages name it: by its module if it has one, else by its number. The text may be in *out. */
 struct side {
     char text[NAME_BYTES + 16];
 };
 const char *crossings_side(struct side *out, const struct allocator *allocator, uint32_t heap);
-/* A block of a heap is released by code that belongs to no module, which `caller` points into. */
+/* A block of a heap is released by code that belongs to no module; `caller`: where it goes on. */
 void crossing_outside(struct allocator *allocator, uint32_t owner, const void *block, const void *caller);
 /* The same by a module: the allocator's callback (struct alcove_services). */
 void crossing_by_module(void *allocator, uint32_t module, uint32_t owner, void *block, size_t usable);

@@ -3,6 +3,7 @@
  * A module's record belongs to the list in struct loader, under the loader's lock.
  */
 #include "keeper/dispatch.h"
+#include "keeper/strict.h"
 #include "keeper/thunks.h"
 #include "module.h"
 
@@ -96,7 +97,7 @@ module_route(struct module *module)
             module->heap = ALCOVE_HEAP_NONE;
             return heap_create_fail(module, error);
         }
-        crossings_start(module->allocator, module->heap, module->name, module->options->policy);
+        crossings_start(module->allocator, module->heap, module);
         code = module_thunks_begin(module);
     }
     return code == ALCOVE_OK ? module_lead(module, (module->options->flags & ALCOVE_OPEN_PARTIAL) != 0) : code;
@@ -124,16 +125,6 @@ module_route_early(struct module *module)
     if (module->failed_early)
         module_route_undo(module);
     return !module->failed_early;
-}
-
-/* With the lock held: may this object become a module? */
-static int
-module_may_open(struct module *module, const char *path)
-{
-    for (const struct module *other = loader.modules; other != NULL; other = other->next)
-        if (other->dynamic == module->dynamic)
-            return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\". Close that one first", path, other->name);
-    return module_check(module, path);
 }
 
 static const char *
@@ -184,6 +175,43 @@ module_name(struct module *module, const char *path, const char *name)
     free(file);
 }
 
+/* With the lock held: the module that an opened library is already. NULL: none. */
+static struct module *
+module_same(const struct module *module)
+{
+    struct module *other = loader.modules;
+    while (other != NULL && other->dynamic != module->dynamic)
+        other = other->next;
+    return other;
+}
+
+/* With the lock held: count another opening of a module. What the options leave at zero they do not ask for. */
+static int
+module_count(struct module *open, const struct module *wanted, const char *path)
+{
+    const struct alcove_module_options *options = wanted->options;
+    static const char *const policies[] = {"guard", "strict", "off"};
+    if (open->closing)
+        return fail(ALCOVE_EBUSY, "%s is still being closed, as module \"%s\". Let that finish first", path, open->name);
+    if (open->allocator != wanted->allocator)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\" of another allocator. Open it with that one, or close it there",
+                    path, open->name);
+    if (options->name != NULL && options->name[0] != 0 && strcmp(open->name, wanted->name) != 0)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\", and cannot be \"%s\" too. Give no name, or the same",
+                    path, open->name, wanted->name);
+    if (options->limit != 0 && options->limit != open->limit)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\" with a limit of %llu bytes, not %llu. Give none, or the same; "
+                    "module_limit() changes it", path, open->name, (unsigned long long)open->limit, (unsigned long long)options->limit);
+    if (options->policy != ALCOVE_POLICY_GUARD && options->policy != open->policy)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\" with the policy %s, not %s. Give none, or the same", path,
+                    open->name, policies[open->policy], policies[options->policy]);
+    if ((wanted->partners.allow != 0 || wanted->partners.count != 0) && memcmp(&open->partners, &wanted->partners, sizeof open->partners) != 0)
+        return fail(ALCOVE_EBUSY, "%s is open already, as module \"%s\", and allows others than is asked for. Give none, or the same",
+                    path, open->name);
+    open->opens++;
+    return ALCOVE_OK;
+}
+
 /* Open the library of a new record. Without the lock: its constructors run. */
 static int
 module_load(struct module *module, const char *path, int flags, const void *caller)
@@ -223,9 +251,32 @@ module_wait_enter(const struct module *module)
     }
 }
 
+static int
+partners_read(struct partners *partners, const struct alcove_module_options *options)
+{
+    memset(partners, 0, sizeof *partners);
+    partners->allow = options->allow;
+    partners->count = options->allowed_count;
+    if ((options->allow & ~(ALCOVE_ALLOW_HOST | ALCOVE_ALLOW_MODULES)) != 0)
+        return fail(ALCOVE_EINVAL, "module_open: options.allow is 0x%x: only ALCOVE_ALLOW_HOST and ALCOVE_ALLOW_MODULES are known",
+                    (unsigned)options->allow);
+    if (partners->count > ALCOVE_ALLOWED_MAX || (partners->count != 0 && options->allowed == NULL))
+        return fail(ALCOVE_EINVAL, "module_open: options.allowed is %p with %u names: it may have up to %u. ALCOVE_ALLOW_MODULES allows all",
+                    (const void *)options->allowed, (unsigned)partners->count, ALCOVE_ALLOWED_MAX);
+    if ((partners->allow != 0 || partners->count != 0) && options->policy != ALCOVE_POLICY_STRICT)
+        return fail(ALCOVE_EINVAL, "module_open: options.allow and options.allowed are for the strict policy; the others forbid nothing");
+    for (uint32_t i = 0; i < partners->count; i++) {
+        if (options->allowed[i] == NULL || options->allowed[i][0] == 0)
+            return fail(ALCOVE_EINVAL, "module_open: options.allowed[%u] is %s; name a module", (unsigned)i,
+                        options->allowed[i] == NULL ? "NULL" : "\"\"");
+        snprintf(partners->names[i], NAME_BYTES, "%s", options->allowed[i]);
+    }
+    return ALCOVE_OK;
+}
+
 /* Read and check a caller's options; NULL: all are 0. */
 static int
-module_options_read(struct alcove_module_options *options, const struct alcove_module_options *given)
+module_options_read(struct alcove_module_options *options, struct partners *partners, const struct alcove_module_options *given)
 {
     static const struct alcove_module_options defaults;
     if (given == NULL)
@@ -239,14 +290,18 @@ module_options_read(struct alcove_module_options *options, const struct alcove_m
     if (options->policy == ALCOVE_POLICY_OFF && options->limit != 0)
         return fail(ALCOVE_EINVAL, "module_open: a limit of %llu bytes, but the policy is off: then the module has no heap that could have "
                                    "one. Give no limit, or another policy", (unsigned long long)options->limit);
+    int code = partners_read(partners, options);
+    if (code != ALCOVE_OK)
+        return code;
     return limit_check(options->limit);
 }
 
-/* The part of module_open that is done with the lock held. The path is as messages show it. */
+/* The part of module_open that is done with the lock held, for a library that is no module yet. The path is as messages show it. */
 static int
 module_enter(struct module *module, const char *path)
 {
-    int code = module_may_open(module, path);
+    module->opens = 1;
+    int code = module_check(module, path);
     if (code == ALCOVE_OK && module->options->policy != ALCOVE_POLICY_OFF)
         code = module_route(module);
     if (code != ALCOVE_OK) {
@@ -257,6 +312,8 @@ module_enter(struct module *module, const char *path)
     module->id = (alcove_module *)(loader.serial << 4 | 2);
     module->next = loader.modules;
     loader.modules = module;
+    if (module->heap != ALCOVE_HEAP_NONE)
+        crossings_open(module->allocator, module->heap, module->id, module->dynamic);
     return ALCOVE_OK;
 }
 
@@ -267,13 +324,16 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
 {
     const void *caller = __builtin_return_address(0);
     struct alcove_module_options options;
+    struct partners partners;
     if (out == NULL)
         return fail(ALCOVE_EINVAL, "module_open: `out` is NULL; pass the address of a handle");
     if (path == NULL || path[0] == 0)
         return fail(ALCOVE_EINVAL, "module_open: there is no path; name a shared library");
-    int code = module_options_read(&options, given);
+    int code = module_options_read(&options, &partners, given);
     if (code != ALCOVE_OK)
         return code;
+    if (options.policy == ALCOVE_POLICY_STRICT)
+        strict_prepare();
 
     loader_enter();
     struct allocator *allocator = allocator_find(id, &code);
@@ -292,6 +352,9 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
         module->allocator = allocator;
         module->heap = ALCOVE_HEAP_NONE;
         module->options = &options;
+        module->limit = options.limit;
+        module->policy = options.policy;
+        module->partners = partners;
         module_name(module, path, options.name);
         struct opening *opening = opening_begin(module);
         code = module_load(module, path, options.dlopen_flags, caller);
@@ -302,23 +365,26 @@ ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct 
     bool loaded = code == ALCOVE_OK;
     alcove_module *opened = NULL;
     int guard_code = loaded ? module_wait_enter(module) : loader_enter();
-    if (loaded)
-        code = guard_code != ALCOVE_OK ? guard_code : module_enter(module, shown.text);
+    struct module *same = loaded ? module_same(module) : NULL;
+    if (loaded && guard_code != ALCOVE_OK)
+        code = guard_code;
+    else if (loaded)
+        code = same != NULL ? module_count(same, module, shown.text) : module_enter(module, shown.text);
     if (code == ALCOVE_OK)
-        opened = module->id;
-    else if (module != NULL)
+        opened = same != NULL ? same->id : module->id;
+    if (module != NULL && (code != ALCOVE_OK || same != NULL))
         module_route_undo(module); /* what its constructors began */
     if (module != NULL)
         module->options = NULL;
     allocator->users--;
     loader_leave();
-    if (code == ALCOVE_OK) {
-        *out = opened;
-        return ALCOVE_OK;
+    if (code != ALCOVE_OK || same != NULL) { /* one reference of dlopen is enough for a module */
+        if (loaded)
+            linker_close(module->handle);
+        free(module);
     }
-    if (loaded)
-        linker_close(module->handle);
-    free(module);
+    if (code == ALCOVE_OK)
+        *out = opened;
     return code;
 }
 
@@ -410,27 +476,44 @@ ALCOVE_PUBLIC(module_limit)(alcove_module *id, uint64_t limit)
     else if (module != NULL && module->allocator->table->heap_limit(module->heap, limit) != 0)
         code = fail(ALCOVE_EINVAL, "the allocator does not accept a limit of %llu bytes for module \"%s\"",
                     (unsigned long long)limit, module->name);
+    else if (module != NULL)
+        module->limit = limit;
     loader_leave();
     return code;
+}
+
+/* With the lock held: the figures of a report. */
+static void
+module_report(const struct module *module, struct alcove_report *report)
+{
+    memset(report, 0, sizeof *report);
+    report->size = FIGURES_SIZE(struct alcove_report);
+    snprintf(report->name, sizeof report->name, "%s", module->name);
+    report->opens = module->opens;
+    if (module->heap == ALCOVE_HEAP_NONE)
+        return;
+    module->allocator->table->heap_stats(module->heap, &report->heap);
+    crossings_read(module->allocator, module->heap, &report->released_outside, &report->released_foreign);
 }
 
 /* With the lock held, after dlclose: settle the module's heap and fill the report. */
 static void
 module_settle(struct module *module, unsigned flags, struct alcove_report *report)
 {
-    snprintf(report->name, sizeof report->name, "%s", module->name);
+    struct allocator *allocator = module->allocator;
+    bool drop = flags & ALCOVE_CLOSE_DROP;
+    module_thunks_end(module);
+    module_report(module, report);
+    report->resident = object_is_mapped(module->dynamic);
     if (module->heap == ALCOVE_HEAP_NONE)
         return;
-    struct allocator *allocator = module->allocator;
-    module_thunks_end(module);
-    allocator->table->heap_stats(module->heap, &report->heap);
-    crossings_read(allocator, module->heap, &report->released_outside, &report->released_foreign);
-    if (flags & ALCOVE_CLOSE_DROP) {
+    crossings_close(allocator, module->heap, report->resident); /* then its destructors are yet to release what it left */
+    if (drop && !report->resident) {
         heap_drop(allocator, module->heap);
-    } else {
-        heap_give_up(allocator, module->heap); /* an empty one may have a thread inside, too */
-        report->kept = report->heap.live_blocks != 0;
+        return;
     }
+    heap_give_up(allocator, module->heap); /* an empty one may have a thread inside, too */
+    report->kept = report->heap.live_blocks != 0;
 }
 
 int
@@ -449,17 +532,20 @@ ALCOVE_PUBLIC(module_close)(alcove_module *id, unsigned flags, struct alcove_rep
         code = fail(ALCOVE_EBUSY, "another thread is looking up a symbol of module \"%s\"", module->name);
         module = NULL;
     }
-    if (module != NULL)
+    bool last = module != NULL && --module->opens == 0;
+    if (last) {
         module->closing = true; /* no longer found, but still counted as open */
+    } else if (module != NULL) {
+        module_report(module, report);
+        report->resident = 1;
+    }
     loader_leave();
-    if (module == NULL)
+    if (!last)
         return code;
 
     linker_close(module->handle); /* its destructors free through the entries */
 
     loader_enter();
-    memset(report, 0, sizeof *report);
-    report->size = FIGURES_SIZE(struct alcove_report);
     module_settle(module, flags, report);
     struct module **link = &loader.modules;
     while (*link != module)

@@ -60,11 +60,11 @@ if FAULT_INJECTION
 module_tests += tests/module/test_refusal
 endif
 
-host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_half_made tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
+host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_events tests/hosts/test_half_made tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
 	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size tests/hosts/test_paths \
-	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_routing \
-	tests/hosts/test_static_allocator
+	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_residents tests/hosts/test_routing \
+	tests/hosts/test_static_allocator tests/hosts/test_strict
 # Plugins call back into test_endings, test_half_made and test_loader; the loader finds functions of test_half_made and
 # test_loader_forks in place of libc's; test_program_stub is about programs that are not PIE; test_leftovers
 # compares where imports lead, which is to change by nothing but the allocator.
@@ -73,6 +73,8 @@ tests_hosts_test_abi_LDADD = $(host_ldadd)
 tests_hosts_test_endings_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_endings_LDADD = $(host_ldadd)
 tests_hosts_test_endings_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_hosts_test_events_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_events_LDADD = $(host_ldadd)
 tests_hosts_test_half_made_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_half_made_LDADD = $(host_ldadd)
 tests_hosts_test_half_made_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
@@ -109,6 +111,8 @@ tests_hosts_test_program_stub_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_program_stub_CFLAGS = $(AM_CFLAGS) -fno-pie
 tests_hosts_test_program_stub_LDADD = $(host_ldadd)
 tests_hosts_test_program_stub_LDFLAGS = $(AM_LDFLAGS) -no-pie
+tests_hosts_test_residents_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_residents_LDADD = $(host_ldadd)
 tests_hosts_test_routing_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_routing_LDADD = $(host_ldadd)
 tests_hosts_test_scarce_CPPFLAGS = $(host_cppflags)
@@ -116,6 +120,8 @@ tests_hosts_test_scarce_LDADD = $(host_ldadd)
 tests_hosts_test_static_allocator_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_static_allocator_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_hosts_test_static_allocator_LDADD = $(host_ldadd) $(STATIC_ALLOCATOR_LIBS)
+tests_hosts_test_strict_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_strict_LDADD = $(host_ldadd)
 
 stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/stress_pools tests/stress/stress_threads
 
@@ -140,8 +146,9 @@ interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/b
 plugin_libraries = tests/plugins/asker.la tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
 	tests/plugins/caller_two.la tests/plugins/differing.la tests/plugins/first_table.la tests/plugins/half_made.la tests/plugins/keeper.la tests/plugins/lacking_table.la \
 	tests/plugins/late.la tests/plugins/newer_table.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
-	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/small_table.la \
-	tests/plugins/static_tls.la
+	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/releaser.la tests/plugins/small_table.la \
+	tests/plugins/static_tls.la tests/plugins/stayer.la tests/plugins/stayer_nodelete.la tests/plugins/stayer_thread.la \
+	tests/plugins/stayer_unique.la
 tests_plugins_asker_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_asker_la_LDFLAGS = $(plugin_ldflags) -Wl,-rpath,'$$ORIGIN/own' -Wl,-rpath,'$$ORIGIN/other'
 tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
@@ -175,9 +182,19 @@ EXTRA_tests_plugins_needs_two_la_DEPENDENCIES = libalcove@S@.la
 tests_plugins_opener_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_other_abi_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_other_abi_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_releaser_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_small_table_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_small_table_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_static_tls_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_stayer_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_stayer_nodelete_la_SOURCES = tests/plugins/stayer.c
+tests_plugins_stayer_nodelete_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,nodelete
+tests_plugins_stayer_thread_la_SOURCES = tests/plugins/stayer.c
+tests_plugins_stayer_thread_la_CPPFLAGS = $(AM_CPPFLAGS) -DSTAYS_FOR_THREAD
+tests_plugins_stayer_thread_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_stayer_unique_la_SOURCES = tests/plugins/stayer.c
+tests_plugins_stayer_unique_la_CPPFLAGS = $(AM_CPPFLAGS) -DSTAYS_UNIQUE
+tests_plugins_stayer_unique_la_LDFLAGS = $(plugin_ldflags)
 if STATIC
 plugin_libraries += tests/plugins/static_one.la tests/plugins/static_two.la
 tests_plugins_static_one_la_SOURCES = tests/plugins/allocating.c
@@ -218,7 +235,7 @@ tests_fuzz_packed_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,pac
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/elf.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/first_table.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/work.h tests/child.h tests/module/fibers.c \
+	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/first_table.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/plugins/releaser.h tests/plugins/stayer.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h tests/module/system_calls.h dev/fuzz tests/fuzz/corpus.map tests/fuzz/findings
 
 # dev/sweep runs it, once for each library of the system; tests/sweep/sweep.h explains.

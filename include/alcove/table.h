@@ -185,6 +185,13 @@ struct alcove_services {
 
     /* Not 0: the lender calls the table's fork_prepare, and so on, for every fork. Else the allocator's own fork handlers do. */
     uint64_t forks;
+
+    /* The allocator has something to say: one line, without its end. No lock of the allocator's is held, and who is called may
+     * allocate. Returns 1 if somebody took it; 0: then the allocator writes it to standard error. */
+    int (*message)(void *lender, const char *text);
+
+    /* An allocation of so many bytes fails because of the heap's limit, which may be set anew meanwhile, for the next one. As above. */
+    void (*refused)(void *lender, uint32_t heap, size_t size);
 };
 #define ALCOVE_SERVICES_FIRST 16u /* up to the lender */
 

@@ -46,7 +46,7 @@ struct opening *
 opening_begin(struct module *module)
 {
     struct opening *opening = NULL, *outer = own_opening();
-    pthread_mutex_lock(&loader.lock);
+    loader_lock();
     for (unsigned i = 0; i < OPENINGS_MOST && opening == NULL; i++)
         if (atomic_load(&openings[i].module) == NULL)
             opening = &openings[i];
@@ -64,7 +64,7 @@ opening_begin(struct module *module)
     } else {
         opening = NULL;
     }
-    pthread_mutex_unlock(&loader.lock);
+    loader_unlock();
     return opening;
 }
 
@@ -73,11 +73,11 @@ opening_end(struct opening *opening)
 {
     if (opening == NULL)
         return;
-    pthread_mutex_lock(&loader.lock);
+    loader_lock();
     atomic_store(&opening->module, NULL);
     if (atomic_fetch_sub(&opening_count, 1) == 1)
         steering_dispatch(false);
-    pthread_mutex_unlock(&loader.lock);
+    loader_unlock();
 }
 
 void
@@ -137,11 +137,11 @@ module_call(struct opening *opening, enum alcove_entry which, const void *caller
     opening_find(opening, module);
     struct search search = {.address = (uintptr_t)caller};
     void *thunk = NULL;
-    pthread_mutex_lock(&loader.lock);
+    loader_lock();
     if (module->dynamic != NULL && objects_walk(object_with, &search) != 0 && search.object.dynamic == module->dynamic &&
         module_route_early(module))
         thunk = module->entries[which];
-    pthread_mutex_unlock(&loader.lock);
+    loader_unlock();
     return thunk;
 }
 
@@ -152,13 +152,13 @@ dispatch(enum alcove_entry which, unsigned variant, const void *caller)
     if (atomic_load_explicit(led_place(caller), memory_order_relaxed) == caller)
         return resting;
     int saved = errno;
-    struct opening *opening = own_opening();
+    struct opening *opening = loader_is_held() ? NULL : own_opening();
     void *to = opening != NULL ? module_call(opening, which, caller) : NULL;
     /* While others open modules, code of theirs may be calling, in a thread that a constructor made. */
     bool others = atomic_load(&opening_count) != 0 && opening == NULL;
-    if (to == NULL && !others && pthread_mutex_trylock(&loader.lock) == 0) {
+    if (to == NULL && !others && loader_trylock()) {
         caller_lead(caller);
-        pthread_mutex_unlock(&loader.lock);
+        loader_unlock();
         atomic_store(led_place(caller), caller);
     }
     errno = saved;

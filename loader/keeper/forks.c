@@ -8,7 +8,7 @@
  * loader.lifetime is read from prepare to parent: no allocator comes or goes meanwhile. Other locks of the loader's are not taken: whoever
  * has one may wait for another handler's. The child has one thread, which holds no lock and is in the middle of no call.
  */
-#include "loader.h"
+#include "events.h"
 
 /* The thread has interrupted itself, by a signal, where it takes an allocator out of service: its child may only exec. */
 static bool
@@ -52,6 +52,8 @@ child(void)
         CALL_EACH(fork_child)
     services_fork_child();
     loader.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+    loader.holder.held = loader.starter.held = false;
+    events_forked();
     loader.lifetime = (pthread_rwlock_t)PTHREAD_RWLOCK_INITIALIZER;
     for EACH_ALLOCATOR(allocator)
         allocator->users = 0;

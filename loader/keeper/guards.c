@@ -49,10 +49,12 @@ owner_of(const void *block)
     return (struct owned){.owner = OWNER_ALLOCATOR, .allocator = &loader.allocators[number], .table = table};
 }
 
+/* `caller`: where the releasing code goes on. NULL: a module's, which has told (crossing_by_module). */
 static void
 release_count(const struct owned *owned, const void *block, const void *caller)
 {
-    crossing_outside(owned->allocator, owned->table->heap_of(block), block, caller);
+    if (caller != NULL)
+        crossing_outside(owned->allocator, owned->table->heap_of(block), block, caller);
 }
 
 SLOW static void
@@ -176,16 +178,16 @@ is_lenders(const struct allocator *lender, const void *block)
 void
 foreign_free(void *lender, void *block)
 {
-    if (!is_lenders(lender, block))
-        guard_free_0(block, 0, 0);
-    else
+    if (is_lenders(lender, block))
         ORIGINAL(free, free_function, 0)(block, 0, 0);
+    else
+        owned_free(block, 0, 0, 0, NULL);
 }
 
 void *
 foreign_realloc(void *lender, void *block, size_t size)
 {
-    return is_lenders(lender, block) ? ORIGINAL(realloc, realloc_function, 0)(block, size) : guard_realloc_0(block, size);
+    return is_lenders(lender, block) ? ORIGINAL(realloc, realloc_function, 0)(block, size) : owned_realloc(block, size, 0, NULL);
 }
 
 size_t

@@ -47,6 +47,19 @@ dynamic_of(const struct dl_phdr_info *info)
 }
 
 static int
+dynamic_find(struct dl_phdr_info *info, size_t size, void *dynamic)
+{
+    (void)size;
+    return dynamic_of(info) == dynamic ? ITERATE_STOP : ITERATE_AGAIN;
+}
+
+bool
+object_is_mapped(const void *dynamic)
+{
+    return objects_walk(dynamic_find, (void *)dynamic) == ITERATE_STOP;
+}
+
+static int
 counts_read(struct dl_phdr_info *info, size_t size, void *out)
 {
     (void)size;
@@ -196,7 +209,7 @@ int
 loader_enter(void)
 {
     for (;;) {
-        pthread_mutex_lock(&loader.lock);
+        loader_lock();
         for EACH_ALLOCATOR(allocator) {
             if (allocator->detaching) /* by a thread that is not in this child of a fork */
                 allocator_detach(allocator, allocator->leaving);
@@ -211,11 +224,11 @@ loader_enter(void)
                 guarded_first = seconds_now();
         }
         bool again = guarded_some;
-        pthread_mutex_unlock(&loader.lock);
+        loader_unlock();
 
         struct snapshot snapshot;
         int code = snapshot_take(&snapshot);
-        pthread_mutex_lock(&loader.lock);
+        loader_lock();
         if (code != ALCOVE_OK || !guards_wanted()) {
             free(snapshot.dynamic);
             return code;
@@ -230,14 +243,15 @@ loader_enter(void)
             guarded_subs = snapshot.subs;
             return scan.code;
         }
-        pthread_mutex_unlock(&loader.lock);
+        loader_unlock();
     }
 }
 
 void
 loader_leave(void)
 {
-    pthread_mutex_unlock(&loader.lock);
+    loader_unlock();
+    error_tell();
 }
 
 /* Is another thread's dlopen at it? Its RELRO is not protected yet. */
@@ -274,6 +288,8 @@ lookup_seen(void)
 {
     struct snapshot now = {.adds = 0};
     int saved = errno;
+    if (loader_is_held()) /* we have called a function of libc's, and the host has put one of its own before that */
+        return;
     objects_walk(counts_read, &now);
     if (now.adds != atomic_load(&guarded_adds) || now.subs != atomic_load(&guarded_subs)) {
         loader_enter();

@@ -2,10 +2,12 @@
  * What the loader lends to allocators, because it stays and they may go: slots in
  * static TLS, the callback at a thread's end, the territory map, and the process' own functions.
  */
+#include "events.h"
 #include "keeper/territory.h"
 #include "keeper/thunks.h"
 
 #include "ground/static_tls.h"
+#include "ground/versions.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -105,6 +107,20 @@ abandon(void *lender, uintptr_t base, size_t bytes)
     territory_abandon(base, bytes);
 }
 
+/* Nobody takes it while an allocator is detached. */
+static int
+message_tell(void *lender, const char *text)
+{
+    if (!event_wanted[ALCOVE_EVENT_MESSAGE])
+        return 0;
+    struct alcove_message message = {
+        .size = FIGURES_SIZE(struct alcove_message),
+        .allocator = ((struct allocator *)lender)->id,
+        .text = text,
+    };
+    return event_tell(ALCOVE_EVENT_MESSAGE, &message, &message.missed);
+}
+
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER; /* of what is done before the first load */
 
 void
@@ -156,8 +172,11 @@ services_start(void)
     if (code != ALCOVE_OK)
         return code;
     pthread_mutex_lock(&start_lock);
+    holder_begin(&loader.starter);
     code = start();
+    atomic_store(&loader.starter.held, false);
     pthread_mutex_unlock(&start_lock);
+    error_tell();
     return code;
 }
 
@@ -180,5 +199,7 @@ services_fill(struct alcove_services *services, struct allocator *allocator)
         .crossed = crossing_by_module,
         .heap_gone = crossings_end,
         .forks = 1,
+        .message = message_tell,
+        .refused = heap_refused,
     };
 }

@@ -18,14 +18,34 @@ starved_so_far(const struct heap *h)
     return h != NULL ? atomic_load_explicit(&h->starved, memory_order_relaxed) : 0;
 }
 
+/* An allocation that a heap's limit refused: to be told when nobody is inside of the heap. */
+struct refusal {
+    bool refused;
+    uint32_t heap;
+};
+
 /* `starved`: how often the heap was before: if no more often now, it was its limit that refused. */
 static void *
-failed(struct heap *h, uint64_t starved)
+failed(struct heap *h, uint64_t starved, struct refusal *refusal)
 {
-    if (atomic_load_explicit(&h->limit, memory_order_relaxed) != 0 && starved_so_far(h) == starved)
+    if (atomic_load_explicit(&h->limit, memory_order_relaxed) != 0 && starved_so_far(h) == starved) {
         atomic_fetch_add_explicit(&h->refused, 1, memory_order_relaxed);
+        *refusal = (struct refusal){ .refused = true, .heap = h->index };
+    }
     errno = ENOMEM;
     return NULL;
+}
+
+/* No lock is held: who is told may allocate. Keeps errno. */
+static void
+refusal_tell(const struct refusal *refusal, size_t size)
+{
+    if (!refusal->refused || services.refused == NULL)
+        return;
+    int saved = errno;
+    lock_check_none();
+    services.refused(services.lender, refusal->heap, size);
+    errno = saved;
 }
 
 /* There is no such heap, or no memory for the default one, which also stands in for those that ended. */
@@ -210,6 +230,7 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
     struct visit visit = visit_begin((uint32_t)heap);
     struct heap *h = heap_for(heap);
     uint64_t starved = starved_so_far(h);
+    struct refusal refusal = { .refused = false };
     void *block = h != NULL ? alloc_bin(h, bin, zeroed) : NULL;
     if (block == NULL && h != NULL && heap_is_ending(h)) { /* since just now */
         h = heap_default();
@@ -217,9 +238,10 @@ alloc_slow(unsigned bin, size_t heap, bool *zeroed)
         block = h != NULL ? alloc_bin(h, bin, zeroed) : NULL;
     }
     if (block == NULL)
-        block = h != NULL ? failed(h, starved) : no_heap(heap);
+        block = h != NULL ? failed(h, starved, &refusal) : no_heap(heap);
     visit_end(visit);
     misuse_tell();
+    refusal_tell(&refusal, bin_size(bin));
     return block;
 }
 
@@ -233,6 +255,7 @@ alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
     struct visit visit = visit_begin((uint32_t)heap);
     struct heap *h = heap_for(heap);
     uint64_t starved = starved_so_far(h);
+    struct refusal refusal = { .refused = false };
     void *block = h != NULL ? alloc_pages(h, size, alignment, zeroed) : NULL;
     if (block == NULL && h != NULL && heap_is_ending(h)) { /* since just now */
         h = heap_default();
@@ -240,9 +263,10 @@ alloc_large(size_t size, size_t alignment, size_t heap, bool *zeroed)
         block = h != NULL ? alloc_pages(h, size, alignment, zeroed) : NULL;
     }
     if (block == NULL)
-        block = h != NULL ? failed(h, starved) : no_heap(heap);
+        block = h != NULL ? failed(h, starved, &refusal) : no_heap(heap);
     visit_end(visit);
     misuse_tell();
+    refusal_tell(&refusal, size);
     return block;
 }
 

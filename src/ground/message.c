@@ -10,6 +10,7 @@
 #include "ground/attributes.h"
 #include "ground/conf.h"
 #include "ground/lock.h"
+#include "ground/services.h"
 #include "ground/system.h"
 
 /* Replaced by a program that wants the messages; the first argument is NULL. */
@@ -25,6 +26,11 @@ message_write(const char *format, va_list arguments)
     size_t length = strlen(line);
     if (n < 0)
         length = (size_t)start;
+    line[length] = '\0';
+    if (ALCOVE_PUBLIC(malloc_message) == NULL && services.message != NULL && services.message(services.lender, line + start) != 0) {
+        errno = saved;
+        return;
+    }
     line[length++] = '\n';
     if (length < sizeof line)
         line[length] = '\0';

@@ -299,17 +299,80 @@ test_unknown_policy_and_flags(void **state)
 }
 
 static void
-test_same_library_twice(void **state)
+test_same_library_twice_is_one_module_that_is_closed_twice(void **state)
 {
     (void)state;
     alcove_module *module = plugin_open(allocator, "blocks", &(struct alcove_module_options){.name = "the first"});
-    alcove_module *second = untouched;
-    assert_refused(alcove_module_open(allocator, plugin_path("blocks"), NULL, &second), ALCOVE_EBUSY, "the first");
-    assert_ptr_equal(second, untouched);
-    void *block = CALL(module, blocks_make)(BLOCKS_MALLOC, 10); /* the first is unharmed */
+    assert_ptr_equal(plugin_open(allocator, "blocks", NULL), module);
+    void *block = CALL(module, blocks_make)(BLOCKS_MALLOC, 10);
+    struct alcove_report report;
+    assert_ok(alcove_module_close(module, ALCOVE_CLOSE_DROP, &report)); /* drops nothing: the other one uses it */
+    assert_int_equal(report.opens, 1);
+    assert_int_equal(report.resident, 1);
+    assert_int_equal(report.heap.live_blocks, 1);
+    assert_string_equal(report.name, "the first");
     assert_int_equal(heap_of(allocator, block), alcove_module_heap(module));
     CALL(module, blocks_release)(block);
+    assert_refused(alcove_unload(allocator, 0), ALCOVE_EBUSY, "the first");
+    report = module_end(module);
+    assert_int_equal(report.opens, 0);
+    assert_int_equal(report.resident, !DLCLOSE_UNLOADS);
+    assert_unloaded(plugin_path("blocks"));
+    assert_refused(alcove_module_close(module, 0, NULL), ALCOVE_ECLOSED, "closed");
+}
+
+static void
+test_same_library_with_options_that_it_has_is_the_same_module(void **state)
+{
+    (void)state;
+    struct alcove_module_options options = {.name = "one", .limit = 1 << 20, .policy = ALCOVE_POLICY_STRICT};
+    alcove_module *module = plugin_open(allocator, "blocks", &options);
+    assert_ptr_equal(plugin_open(allocator, "blocks", &options), module);
+    assert_ok(alcove_module_limit(module, 2 << 20));
+    assert_ptr_equal(plugin_open(allocator, "blocks", &(struct alcove_module_options){.limit = 2 << 20}), module);
+    for (int i = 0; i < 3; i++)
+        module_end(module);
+    assert_unloaded(plugin_path("blocks"));
+}
+
+static void
+test_same_library_with_other_options_is_refused_and_both_are_named(void **state)
+{
+    (void)state;
+    alcove_module *module = plugin_open(allocator, "blocks", &(struct alcove_module_options){.name = "one", .limit = 1 << 20});
+    static const struct {
+        struct alcove_module_options options;
+        const char *first, *second;
+    } others[] = {
+        {{.name = "two"}, "\"one\"", "\"two\""},
+        {{.limit = 2 << 20}, "1048576", "2097152"},
+        {{.policy = ALCOVE_POLICY_STRICT}, "guard", "strict"},
+        {{.policy = ALCOVE_POLICY_OFF}, "guard", "off"},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        alcove_module *second = untouched;
+        assert_refused(alcove_module_open(allocator, plugin_path("blocks"), &others[i].options, &second), ALCOVE_EBUSY, others[i].first);
+        assert_non_null(strstr(alcove_error_message(), others[i].second));
+        assert_non_null(strstr(alcove_error_message(), plugin_path("blocks")));
+        assert_ptr_equal(second, untouched);
+    }
+    assert_int_equal(module_end(module).opens, 0);
+    assert_unloaded(plugin_path("blocks"));
+}
+
+static void
+test_module_of_another_allocator_is_refused(void **state)
+{
+    (void)state;
+    alcove_allocator *other;
+    assert_ok(alcove_load(&other, &(struct alcove_load_options){.path = plugin_path("first_table"), .prefix = "first_"}));
+    alcove_module *module = plugin_open(allocator, "blocks", &(struct alcove_module_options){.name = "mine"}), *second = untouched;
+    assert_refused(alcove_module_open(other, plugin_path("blocks"), NULL, &second), ALCOVE_EBUSY, "another allocator");
+    assert_non_null(strstr(alcove_error_message(), "\"mine\""));
+    assert_ptr_equal(second, untouched);
     module_end(module);
+    module_end(plugin_open(other, "blocks", NULL));
+    assert_ok(alcove_unload(other, 0));
 }
 
 static void
@@ -395,7 +458,10 @@ main(void)
         TEST(test_impossible_limit),
         TEST(test_limit_of_a_module_without_a_heap),
         TEST(test_unknown_policy_and_flags),
-        TEST(test_same_library_twice),
+        TEST(test_same_library_twice_is_one_module_that_is_closed_twice),
+        TEST(test_same_library_with_options_that_it_has_is_the_same_module),
+        TEST(test_same_library_with_other_options_is_refused_and_both_are_named),
+        TEST(test_module_of_another_allocator_is_refused),
         TEST(test_closing_twice),
         TEST(test_handles_that_never_were),
         TEST(test_no_such_symbol),

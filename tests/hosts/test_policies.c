@@ -1,5 +1,5 @@
 /*
- * What a host says and learns of a module: its report, its limit, its policy.
+ * What a host says and learns of a module: its report, its limit, its policy. test_strict has the strict one.
  */
 #include "host.h"
 #include "config.h"
@@ -232,110 +232,6 @@ test_host_frees_huge_blocks_of_the_module_twice(void **state)
     double_frees_are_told(host_frees_huge_blocks_twice);
 }
 
-static alcove_module *strict;
-
-static void
-host_frees_strict_block(void)
-{
-    free(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
-}
-
-static void
-host_reallocs_strict_block_to_nothing(void)
-{
-    void *left = realloc(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100), 0);
-    assert_null(left);
-}
-
-static void
-strict_frees_host_block(void)
-{
-    CALL(strict, blocks_release)(malloc(100));
-}
-
-static void
-strict_frees_other_modules_block(void)
-{
-    CALL(strict, blocks_release)(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
-}
-
-static void
-other_module_frees_strict_block(void)
-{
-    CALL(module, blocks_release)(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
-}
-
-static void
-realloc_to_nothing(alcove_module *by, void *block)
-{
-    void *(*by_realloc)(void *, size_t, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc);
-    void *left = by_realloc(block, 0, alcove_module_heap(by));
-    assert_null(left);
-}
-
-static void
-strict_reallocs_host_block_to_nothing(void)
-{
-    realloc_to_nothing(strict, malloc(100));
-}
-
-static void
-strict_reallocs_other_modules_block_to_nothing(void)
-{
-    realloc_to_nothing(strict, CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
-}
-
-static void
-other_module_reallocs_strict_block_to_nothing(void)
-{
-    realloc_to_nothing(module, CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
-}
-
-static void
-strict_frees_its_own_block(void)
-{
-    CALL(strict, blocks_release)(CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
-    realloc_to_nothing(strict, CALL(strict, blocks_make)(BLOCKS_MALLOC, 100));
-}
-
-static void
-assert_aborts(void (*run)(void), const char *first, const char *second)
-{
-    char message[1024];
-    int status = child_status(run, message, sizeof message);
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGABRT)
-        fail_msg("the child ended with status 0x%x, not by SIGABRT: %s", status, message);
-    if (strstr(message, "strict") == NULL || strstr(message, first) == NULL || strstr(message, second) == NULL)
-        fail_msg("the message \"%s\" does not say \"%s\" and \"%s\"", message, first, second);
-}
-
-static void
-test_strict_policy_aborts_at_a_crossing_and_names_both_sides(void **state)
-{
-    (void)state;
-    char message[1024], bytes[64];
-    strict = plugin_open(allocator, "blocks_two",
-                         &(struct alcove_module_options){.name = "strict one", .policy = ALCOVE_POLICY_STRICT});
-    void *block = CALL(strict, blocks_make)(BLOCKS_MALLOC, 100);
-    snprintf(bytes, sizeof bytes, "a block of %zu bytes", malloc_usable_size(block));
-    CALL(strict, blocks_release)(block);
-
-    assert_aborts(host_frees_strict_block, "test_policies", "belongs to module \"strict one\"");
-    assert_aborts(host_frees_strict_block, bytes, " at 0x");
-    assert_aborts(host_reallocs_strict_block_to_nothing, "test_policies", "belongs to module \"strict one\"");
-    assert_aborts(strict_frees_host_block, "module \"strict one\" released", "belongs to libc");
-    assert_aborts(strict_frees_other_modules_block, "module \"strict one\" released", "belongs to module \"blocks.so\"");
-    assert_aborts(other_module_frees_strict_block, "module \"blocks.so\" released", "belongs to module \"strict one\"");
-    assert_aborts(strict_reallocs_host_block_to_nothing, "module \"strict one\" released", "belongs to libc");
-    assert_aborts(strict_reallocs_other_modules_block_to_nothing, "module \"strict one\" released",
-                  "belongs to module \"blocks.so\"");
-    assert_aborts(other_module_reallocs_strict_block_to_nothing, "module \"blocks.so\" released",
-                  "belongs to module \"strict one\"");
-    assert_aborts(strict_reallocs_other_modules_block_to_nothing, bytes, " at 0x");
-    assert_int_equal(child_status(strict_frees_its_own_block, message, sizeof message), 0);
-    module_end(strict);
-}
-
 int
 main(void)
 {
@@ -352,7 +248,6 @@ main(void)
         TEST(test_functions_of_libc_looked_up_in_a_module_are_its_own),
         TEST(test_host_frees_large_blocks_of_the_module_twice),
         TEST(test_host_frees_huge_blocks_of_the_module_twice),
-        TEST(test_strict_policy_aborts_at_a_crossing_and_names_both_sides),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -85,7 +85,7 @@ make_mistakes(void *unused)
     CHECK(alcove_module_open(allocator, not_elf, NULL, &module) == ALCOVE_EFORMAT);
     CHECK(alcove_module_open(allocator, "libc.so.6", NULL, &module) == ALCOVE_EINVAL);
     CHECK(alcove_module_open(allocator, plugin, &(struct alcove_module_options){.limit = 1 << 20}, &module) == ALCOVE_OK);
-    CHECK(alcove_module_open(allocator, plugin, NULL, &second) == ALCOVE_EBUSY);
+    CHECK(alcove_module_open(allocator, plugin, &(struct alcove_module_options){.limit = 2 << 20}, &second) == ALCOVE_EBUSY);
     CHECK(alcove_module_symbol(module, long_path) == NULL);
     CHECK(strstr(alcove_error_message(), "xxxx") != NULL);
     CHECK(alcove_module_limit(module, 1) == ALCOVE_EINVAL);
