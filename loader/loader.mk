@@ -7,7 +7,7 @@ noinst_LTLIBRARIES += libloadcore.la
 libloadcore_la_SOURCES = \
 	loader/error.c loader/load.c loader/loader.h loader/module.c loader/module.h loader/module_route.c \
 	loader/open.c loader/search.c \
-	loader/elf/file.c loader/elf/imports.c loader/elf/imports.h loader/elf/object.c loader/elf/object.h \
+	loader/elf/file.c loader/elf/imports.c loader/elf/imports.h loader/elf/notes.c loader/elf/notes.h loader/elf/object.c loader/elf/object.h \
 	loader/elf/protection.c loader/elf/protection.h loader/elf/symbols.c loader/elf/symbols.h loader/elf/words.c loader/elf/words.h \
 	loader/elf/writer.c loader/elf/writer.h \
 	loader/keeper/crossings.c loader/keeper/dispatch.c loader/keeper/dispatch.h loader/keeper/forks.c loader/keeper/guards.c loader/keeper/lead.c loader/keeper/lead.h loader/keeper/linker.c \

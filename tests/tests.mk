@@ -26,7 +26,7 @@
 #   ALCOVE_TEST_VALGRIND  set when valgrind runs it, which knows some 30,000 mappings only
 
 unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_conf tests/unit/test_decay \
-	tests/unit/test_elf_object tests/unit/test_elf_symbols tests/unit/test_elf_words tests/unit/test_elf_writer tests/unit/test_fork_locks \
+	tests/unit/test_elf_notes tests/unit/test_elf_object tests/unit/test_elf_symbols tests/unit/test_elf_words tests/unit/test_elf_writer tests/unit/test_fork_locks \
 	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_peak tests/unit/test_pool tests/unit/test_records \
 	tests/unit/test_sizeclass tests/unit/test_slab tests/unit/test_territory tests/unit/test_tls
 
@@ -34,6 +34,7 @@ unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_con
 tests_unit_test_territory_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/loader
 
 elf_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/loader
+tests_unit_test_elf_notes_CPPFLAGS = $(elf_cppflags)
 tests_unit_test_elf_object_CPPFLAGS = $(elf_cppflags)
 tests_unit_test_elf_symbols_CPPFLAGS = $(elf_cppflags)
 tests_unit_test_elf_words_CPPFLAGS = $(elf_cppflags)
