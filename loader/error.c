@@ -1,11 +1,12 @@
 /*
  * The calling thread's last message. Each thread owns its buffer, taken at its first failure and
  * freed when it ends; no TLS variable, so that the loader's TLS block stays small enough for libc
- * to place it statically when the loader comes late.
+ * to place it statically when the loader comes late. Clients' messages are the keeper's too: fail() goes there.
  */
 #include "loader.h"
 
-#include <stdarg.h>
+#include "keeper/meeting.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,11 +69,19 @@ message_buffer(void)
 }
 
 int
+fail_here(int code, const char *format, va_list arguments)
+{
+    vsnprintf(message_buffer(), MESSAGE_BYTES, format, arguments);
+    return code;
+}
+
+int
 fail(int code, const char *format, ...)
 {
+    const struct keeper *keeper = keeper_known();
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(message_buffer(), MESSAGE_BYTES, format, arguments);
+    (keeper_has_messages(keeper) ? keeper->fail : fail_here)(code, format, arguments);
     va_end(arguments);
     return code;
 }
@@ -136,7 +145,7 @@ text_show(struct shown *out, const char *text)
 }
 
 const char *
-ALCOVE_PUBLIC(error_message)(void)
+error_message(void)
 {
     int64_t known = atomic_load(&key);
     const char *own = known >= 0 ? pthread_getspecific((pthread_key_t)known) : NULL;
