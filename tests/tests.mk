@@ -66,8 +66,8 @@ host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_half
 	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_meeting tests/hosts/test_modules tests/hosts/test_page_size tests/hosts/test_paths \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_routing \
 	tests/hosts/test_static_allocator
-# Plugins call back into test_endings, test_half_made and test_loader; the loader finds functions of test_half_made and
-# test_loader_forks in place of libc's; test_program_stub is about programs that are not PIE; test_leftovers
+# Plugins call back into test_endings, test_half_made and test_loader; the loader finds functions of test_half_made,
+# test_loader_forks and test_meeting in place of libc's; test_program_stub is about programs that are not PIE; test_leftovers
 # compares where imports lead, which is to change by nothing but the allocator.
 tests_hosts_test_abi_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_abi_LDADD = $(host_ldadd)
@@ -98,12 +98,13 @@ tests_hosts_test_lua_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_lua_LDADD = $(host_ldadd)
 tests_hosts_test_meeting_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_meeting_LDADD = $(host_ldadd)
+tests_hosts_test_meeting_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 if STATIC
 # The same with the loader in the program.
 host_tests += tests/hosts/test_meeting_inside
 tests_hosts_test_meeting_inside_SOURCES = tests/hosts/test_meeting.c
 tests_hosts_test_meeting_inside_CPPFLAGS = $(host_cppflags)
-tests_hosts_test_meeting_inside_LDFLAGS = $(AM_LDFLAGS) -static
+tests_hosts_test_meeting_inside_LDFLAGS = $(AM_LDFLAGS) -static -export-dynamic
 tests_hosts_test_meeting_inside_LDADD = libalcove-loader.la $(CMOCKA_LIBS)
 EXTRA_tests_hosts_test_meeting_inside_DEPENDENCIES = archives.stamp
 endif
