@@ -348,6 +348,11 @@ client_comes_and_goes(void)
         CHECK(stats_by(&one, two.module).released_outside == 2);
         CHECK_OK(&one, one.of->module_close(two.module, 0, NULL));
         CHECK_OK(&one, one.of->unload(two.allocator, 0));
+        pid_t child = fork(); /* which calls no handler of what has gone */
+        if (child == 0)
+            _exit(0);
+        int status;
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
     }
     copy_end(&one);
 }
