@@ -1,11 +1,13 @@
 /*
  * The calling thread's last message. Each thread owns its buffer, taken at its first failure and
  * freed when it ends; no TLS variable, so that the loader's TLS block stays small enough for libc
- * to place it statically when the loader comes late.
+ * to place it statically when the loader comes late. Clients' messages are the keeper's too: fail() goes there.
  */
 #include "escape.h"
 #include "events.h"
 #include "loader.h"
+
+#include "keeper/meeting.h"
 
 #include "ground/versions.h"
 
@@ -113,14 +115,22 @@ message_set(const char *text)
 }
 
 int
-fail(int code, const char *format, ...)
+fail_here(int code, const char *format, va_list arguments)
 {
     char text[MESSAGE_BYTES];
+    vsnprintf(text, sizeof text, format, arguments);
+    message_set(text);
+    return code;
+}
+
+int
+fail(int code, const char *format, ...)
+{
+    const struct keeper *keeper = keeper_known();
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    (keeper_has_messages(keeper) ? keeper->fail : fail_here)(code, format, arguments);
     va_end(arguments);
-    message_set(text);
     return code;
 }
 
@@ -134,8 +144,7 @@ fail_errno(int code, int error, const char *format, ...)
     va_end(arguments);
     size_t length = strlen(text);
     snprintf(text + length, sizeof text - length, ": %s", strerror(error));
-    message_set(text);
-    return code;
+    return fail(code, "%s", text);
 }
 
 /* How many characters a byte is shown in. One above 0x7f is part of a letter. */
@@ -184,7 +193,7 @@ text_show(struct shown *out, const char *text)
 }
 
 const char *
-ALCOVE_PUBLIC(error_message)(void)
+error_message(void)
 {
     const struct buffer *own = buffer_known();
     if (own != NULL)

@@ -104,7 +104,7 @@ is_told_before(enum alcove_event event, uint64_t round)
 }
 
 int
-ALCOVE_PUBLIC(on)(enum alcove_event event, alcove_handler function, void *context)
+events_on(enum alcove_event event, alcove_handler function, void *context)
 {
     if ((unsigned)event >= EVENTS)
         return fail(ALCOVE_EINVAL, "on: there is no event %u: 0 is a message, 1 a refusal, 2 a crossing", (unsigned)event);

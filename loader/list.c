@@ -62,7 +62,7 @@ list_closed(struct list *list, const struct allocator *allocator)
 }
 
 int
-ALCOVE_PUBLIC(modules)(struct alcove_module_entry *out, uint32_t stride, uint32_t *count)
+modules_list(struct alcove_module_entry *out, uint32_t stride, uint32_t *count)
 {
     if (count == NULL || (out == NULL && *count != 0))
         return fail(ALCOVE_EINVAL, "modules: %s is NULL; pass room for entries, and how many it is for", count == NULL ? "`count`" : "`out`");

@@ -1,5 +1,5 @@
 /*
- * Loads an allocator and unloads it: the search for its file, the check of its table, attaching,
+ * Loads an allocator and unloads it: the check of its table, attaching,
  * and what must be true before it may go.
  */
 #include "loader.h"
@@ -30,45 +30,11 @@ _Static_assert(sizeof(struct alcove_message) == 128 && sizeof(struct alcove_refu
                "they never become longer");
 _Static_assert(sizeof(struct alcove_report) == 512, "it never becomes longer");
 
-#define ENVIRONMENT_NAME ALCOVE_ENV_PREFIX "ALLOCATOR"
-#define ENVIRONMENT_NAME_BEFORE ALCOVE_ENV_PREFIX "MODULE" /* its first name, which is still read where that one is not set */
-
-/* What a variable says; NULL: nothing. An empty one is none, and so is any in a program with more rights than its caller. */
-static const char *
-environment_read(const char *name)
-{
-    const char *value = secure_getenv(name);
-    return value != NULL && value[0] != 0 ? value : NULL;
-}
-
-/* The file asked for; NULL: none was, so the installed one. */
+/* The file asked for; NULL: none. */
 static const char *
 path_asked(const struct alcove_load_options *options)
 {
-    const char *path = options->path;
-    if (path == NULL && options->search != NULL)
-        path = options->search(options->context);
-    if (path == NULL)
-        path = environment_read(ENVIRONMENT_NAME);
-    if (path == NULL)
-        path = environment_read(ENVIRONMENT_NAME_BEFORE);
-    return path;
-}
-
-static void *
-installed_open(int flags, const void *caller, int *code)
-{
-    static const char installed[] = ALCOVE_LIBDIR_MODULE;
-    if (access(installed, F_OK) == 0)
-        return library_open(installed, flags, caller, code);
-    const char *slash = strrchr(installed, '/');
-    const char *name = slash != NULL ? slash + 1 : installed;
-    void *handle = library_open(name, flags, caller, code);
-    if (*code == ALCOVE_ENOENT)
-        *code = fail(ALCOVE_ENOENT, "no allocator: there is no %s, and %s is in no library folder. Install it, or name it in "
-                                    "options.path or in the environment variable " ENVIRONMENT_NAME,
-                     installed, name);
-    return handle;
+    return options->path == NULL && options->search != NULL ? options->search(options->context) : options->path;
 }
 
 /* What every table of this ABI version has. */
@@ -221,13 +187,40 @@ allocator_of(const void *handle)
     return NULL;
 }
 
-/* Take an opened library into service. On success the handle is the loader's. */
+/* The one that was loaded first; NULL: none is. */
+static struct allocator *
+allocator_eldest(void)
+{
+    struct allocator *eldest = NULL;
+    for EACH_ALLOCATOR(allocator)
+        if (eldest == NULL || (uintptr_t)allocator->id < (uintptr_t)eldest->id)
+            eldest = allocator;
+    return eldest;
+}
+
+/* Count up one that is loaded already, whichever. False: none is. */
+static bool
+allocator_share(alcove_allocator **out)
+{
+    loader_enter();
+    struct allocator *known = allocator_eldest();
+    if (known != NULL) {
+        known->references++;
+        *out = known->id;
+    }
+    loader_leave();
+    return known != NULL;
+}
+
+/* Take an opened library into service; if `share` says so, only if there is no other one by now. On success the handle is the loader's. */
 static int
-allocator_enter(void *handle, const struct alcove_table *table, const char *path, alcove_allocator **out)
+allocator_enter(void *handle, const struct alcove_table *table, const char *path, bool share, alcove_allocator **out)
 {
     int code = ALCOVE_OK;
     loader_enter();
     struct allocator *known = allocator_of(handle);
+    if (known == NULL && share)
+        known = allocator_eldest();
     if (known == NULL) {
         code = allocator_attach(handle, table, path, out);
     } else {
@@ -279,19 +272,20 @@ static int
 allocator_open(const struct alcove_load_options *options, const void *caller, alcove_allocator **out)
 {
     const char *prefix = options->prefix != NULL ? options->prefix : ALCOVE_PREFIX;
-    const char *path = path_asked(options);
     int code;
-    if (path != NULL && path[0] == 0)
+    if ((options->flags & ALCOVE_LOAD_SHARE) && allocator_share(out))
+        return ALCOVE_OK;
+    const char *path = path_asked(options);
+    if (path == NULL || path[0] == 0)
         return fail(ALCOVE_EINVAL, "load: the path is \"\"; name the allocator's file, or give NULL for the installed one");
-    void *handle = path != NULL ? library_open(path, RTLD_NOW | RTLD_LOCAL, caller, &code)
-                                : installed_open(RTLD_NOW | RTLD_LOCAL, caller, &code);
+    void *handle = library_open(path, RTLD_NOW | RTLD_LOCAL, caller, &code);
     if (handle == NULL)
         return code;
     struct shown shown;
-    path = text_show(&shown, path != NULL ? path : ALCOVE_LIBDIR_MODULE);
+    path = text_show(&shown, path);
     const struct alcove_table *table = table_find(handle, path, prefix, &code);
     if (table != NULL)
-        code = allocator_enter(handle, table, path, out);
+        code = allocator_enter(handle, table, path, (options->flags & ALCOVE_LOAD_SHARE) != 0, out);
     if (code != ALCOVE_OK)
         linker_close(handle);
     return code;
@@ -304,8 +298,7 @@ options_fail(const char *function, uint32_t size, size_t known)
                                "be 0 behind those. Set size to that of the struct, or to 0", function, (unsigned)size, known);
 }
 
-/* Read and check a caller's options; NULL: all are 0. */
-static int
+int
 load_options_read(struct alcove_load_options *options, const struct alcove_load_options *given)
 {
     static const struct alcove_load_options defaults;
@@ -313,16 +306,14 @@ load_options_read(struct alcove_load_options *options, const struct alcove_load_
         given = &defaults;
     if (!options_read(options, sizeof *options, given, given->size, ALCOVE_LOAD_OPTIONS_FIRST))
         return options_fail("load", given->size, sizeof *options);
-    if (options->flags != 0)
-        return fail(ALCOVE_EINVAL, "load: the options have flags 0x%x; none are known", (unsigned)options->flags);
+    if (options->flags & ~ALCOVE_LOAD_SHARE)
+        return fail(ALCOVE_EINVAL, "load: the options have flags 0x%x; only ALCOVE_LOAD_SHARE is known", (unsigned)options->flags);
     return ALCOVE_OK;
 }
 
-/* noinline: by its return address it knows its caller. */
-__attribute__((noinline)) int
-ALCOVE_PUBLIC(load)(alcove_allocator **out, const struct alcove_load_options *given)
+int
+loader_load(alcove_allocator **out, const struct alcove_load_options *given, const void *caller)
 {
-    const void *caller = __builtin_return_address(0);
     struct alcove_load_options options;
     if (out == NULL)
         return fail(ALCOVE_EINVAL, "load: `out` is NULL; pass the address of a handle");
@@ -339,11 +330,11 @@ ALCOVE_PUBLIC(load)(alcove_allocator **out, const struct alcove_load_options *gi
         again = passage_leave() && code == ALCOVE_EBUSY;
         if (code != ALCOVE_OK)
             continue;
-        code = ALCOVE_PUBLIC(refresh)(); /* now there is a table, so this guards all objects */
+        code = loader_refresh(); /* now there is a table, so this guards all objects */
         if (code == ALCOVE_OK)
             *out = id;
         else
-            ALCOVE_PUBLIC(unload)(id, ALCOVE_UNLOAD_RELEASE);
+            loader_unload(id, ALCOVE_UNLOAD_RELEASE);
     }
     return code;
 }
@@ -451,7 +442,7 @@ unload_check(const struct allocator *allocator, unsigned flags, bool *live)
 }
 
 int
-ALCOVE_PUBLIC(unload)(alcove_allocator *id, unsigned flags)
+loader_unload(alcove_allocator *id, unsigned flags)
 {
     if (flags != 0 && flags != ALCOVE_UNLOAD_RELEASE && flags != ALCOVE_UNLOAD_LEAVE)
         return fail(ALCOVE_EINVAL, "unload: flags 0x%x: ALCOVE_UNLOAD_RELEASE or ALCOVE_UNLOAD_LEAVE are known, one or the other", flags);
@@ -482,7 +473,7 @@ ALCOVE_PUBLIC(unload)(alcove_allocator *id, unsigned flags)
 }
 
 const struct alcove_table *
-ALCOVE_PUBLIC(table_of)(alcove_allocator *id)
+loader_table_of(alcove_allocator *id)
 {
     int code;
     loader_enter();

@@ -3,7 +3,7 @@
  *
  *   elf/     what the dynamic linker has mapped: objects, their imports; files before they are mapped
  *   keeper/  what is one per process: guards, routes, what allocators are lent, who released whose
- *   .        the public functions, and how they find and open a library
+ *   .        the public functions, one per copy (api.c), what they do in the keeper, and how they find and open a library
  *
  * Glossary
  *   object    anything the dynamic linker has mapped: the program, libc, a plugin (elf/object.h)
@@ -33,6 +33,7 @@
 #endif
 
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -186,7 +187,7 @@ allocator_next(struct allocator *from)
 
 #define EACH_ALLOCATOR(a) (struct allocator *a = allocator_next(loader.allocators); a != NULL; a = allocator_next(a + 1))
 
-/* --- error.c: the calling thread's message. Both return `code`. */
+/* --- error.c: the calling thread's message. Those with a code return it. */
 int fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int fail_errno(int code, int error, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* A path, name or foreign words as a message shows them: on one line, and without the middle where they are long, so that
@@ -200,6 +201,8 @@ size_t letter_begin(const char *text, size_t cut);
 
 /* Whoever wants messages is told of each that fails. With the lock held that waits until error_tell(), which leaving calls. */
 void error_tell(void);
+int fail_here(int code, const char *format, va_list arguments); /* whoever the keeper is */
+const char *error_message(void);
 
 /* --- elf/file.c: can this file be loaded? 0, or a code with its message set. */
 int elf_file_check(const char *path);
@@ -289,14 +292,43 @@ void crossing_by_module(void *allocator, uint32_t module, uint32_t owner, void *
 int forks_watch(void);
 
 /* --- keeper/services.c: what the loader lends to allocators. */
-/* Before the first load: fork handlers, keys, staying mapped. 0 or a code with message, and then it may be called again. */
+/* Before the first load: fork handlers, keys. 0 or a code with message, and then it may be called again. */
 int services_start(void);
 void services_fill(struct alcove_services *services, struct allocator *allocator);
 /* The allocator is gone, and its slots in static TLS are null in every thread. */
 void services_return(const struct allocator *allocator);
 void services_fork_child(void);
 
+/* --- which.c: what options mean in this copy. */
+/* A host's own search, and whether it came to the installed file. */
+struct which {
+    const char *(*search)(void *context);
+    void *context;
+    bool installed;
+};
+/* Read a host's options, and fill in what it left open. `which` is used by the search in them. 0, or a code with its message set. */
+int which_fill(struct which *which, struct alcove_load_options *options, const struct alcove_load_options *given);
+/* The message of a load with those options that failed with `code`, where a better one is known. Returns the code. */
+int which_told(const struct which *which, int code);
+
+/* --- What the keeper does when public functions are called (keeper/meeting.h). */
+int loader_load(alcove_allocator **out, const struct alcove_load_options *given, const void *caller);
+int loader_unload(alcove_allocator *id, unsigned flags);
+const struct alcove_table *loader_table_of(alcove_allocator *id);
+int loader_refresh(void);
+int module_open(alcove_allocator *id, const char *path, const struct alcove_module_options *given, alcove_module **out,
+                const void *caller);
+void *module_symbol(alcove_module *id, const char *name);
+int module_stats(alcove_module *id, struct alcove_module_stats *out);
+uint32_t module_heap(alcove_module *id);
+int module_limit(alcove_module *id, uint64_t limit);
+int modules_list(struct alcove_module_entry *out, uint32_t stride, uint32_t *count); /* list.c */
+int events_on(enum alcove_event event, alcove_handler function, void *context);      /* events.c */
+int module_close(alcove_module *id, unsigned flags, struct alcove_report *report);
+
 /* --- load.c */
+/* Read and check options; NULL: all are 0. */
+int load_options_read(struct alcove_load_options *options, const struct alcove_load_options *given);
 /* With the lock held: take the allocator out of service. Nothing but dlclose may follow. Where it was begun, it goes on. */
 int allocator_detach(struct allocator *allocator, bool leaving);
 /* Options of a caller that options_read() could not read. */

@@ -5,15 +5,19 @@ lib_LTLIBRARIES += libalcove-loader.la
 noinst_LTLIBRARIES += libloadcore.la
 
 libloadcore_la_SOURCES = \
-	loader/error.c loader/escape.c loader/escape.h loader/events.c loader/events.h \
+	loader/api.c loader/error.c loader/escape.c loader/escape.h loader/events.c loader/events.h \
 	loader/list.c loader/load.c loader/loader.h loader/module.c loader/module.h loader/module_route.c \
-	loader/open.c loader/search.c \
-	loader/elf/file.c loader/elf/imports.c loader/elf/imports.h loader/elf/object.c loader/elf/object.h \
-	loader/elf/protection.c loader/elf/protection.h loader/elf/symbols.c loader/elf/symbols.h loader/elf/words.c loader/elf/words.h \
+	loader/open.c loader/search.c loader/which.c \
+	loader/elf/file.c loader/elf/imports.c loader/elf/imports.h loader/elf/notes.c loader/elf/notes.h \
+	loader/elf/object.c loader/elf/object.h loader/elf/protection.c loader/elf/protection.h \
+	loader/elf/symbols.c loader/elf/symbols.h loader/elf/words.c loader/elf/words.h \
 	loader/elf/writer.c loader/elf/writer.h \
-	loader/keeper/crossings.c loader/keeper/definers.c loader/keeper/definers.h loader/keeper/dispatch.c loader/keeper/dispatch.h loader/keeper/forks.c loader/keeper/guards.c loader/keeper/lead.c loader/keeper/lead.h loader/keeper/linker.c loader/keeper/namespaces.c \
-	loader/keeper/routes.c loader/keeper/routes.h \
-	loader/keeper/scan.c loader/keeper/services.c loader/keeper/steering.c loader/keeper/steering.h loader/keeper/strict.c loader/keeper/strict.h loader/keeper/territory.c loader/keeper/territory.h \
+	loader/keeper/crossings.c loader/keeper/definers.c loader/keeper/definers.h \
+	loader/keeper/dispatch.c loader/keeper/dispatch.h loader/keeper/forks.c loader/keeper/guards.c \
+	loader/keeper/lead.c loader/keeper/lead.h loader/keeper/linker.c loader/keeper/meeting.c loader/keeper/meeting.h \
+	loader/keeper/namespaces.c loader/keeper/routes.c loader/keeper/routes.h loader/keeper/scan.c \
+	loader/keeper/services.c loader/keeper/steering.c loader/keeper/steering.h loader/keeper/strict.c \
+	loader/keeper/strict.h loader/keeper/territory.c loader/keeper/territory.h \
 	loader/keeper/thunk_sizes.h loader/keeper/thunk_text.S loader/keeper/thunks.c loader/keeper/thunks.h
 
 libloadcore_la_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/loader -DALCOVE_LIBDIR_MODULE='"$(libdir)/libalcove@S@.so"'

@@ -317,12 +317,10 @@ module_enter(struct module *module, const char *path)
     return ALCOVE_OK;
 }
 
-/* noinline: by its return address it knows its caller. */
-__attribute__((noinline)) int
-ALCOVE_PUBLIC(module_open)(alcove_allocator *id, const char *path, const struct alcove_module_options *given,
-                           alcove_module **out)
+int
+module_open(alcove_allocator *id, const char *path, const struct alcove_module_options *given, alcove_module **out,
+            const void *caller)
 {
-    const void *caller = __builtin_return_address(0);
     struct alcove_module_options options;
     struct partners partners;
     if (out == NULL)
@@ -401,7 +399,7 @@ module_function(struct module *module, const char *name, void *address)
 }
 
 void *
-ALCOVE_PUBLIC(module_symbol)(alcove_module *id, const char *name)
+module_symbol(alcove_module *id, const char *name)
 {
     if (name == NULL) {
         fail(ALCOVE_EINVAL, "module_symbol: the name is NULL");
@@ -429,7 +427,7 @@ ALCOVE_PUBLIC(module_symbol)(alcove_module *id, const char *name)
 }
 
 int
-ALCOVE_PUBLIC(module_stats)(alcove_module *id, struct alcove_module_stats *out)
+module_stats(alcove_module *id, struct alcove_module_stats *out)
 {
     if (out == NULL)
         return fail(ALCOVE_EINVAL, "module_stats: `out` is NULL");
@@ -453,7 +451,7 @@ ALCOVE_PUBLIC(module_stats)(alcove_module *id, struct alcove_module_stats *out)
 }
 
 uint32_t
-ALCOVE_PUBLIC(module_heap)(alcove_module *id)
+module_heap(alcove_module *id)
 {
     int code;
     loader_enter();
@@ -464,7 +462,7 @@ ALCOVE_PUBLIC(module_heap)(alcove_module *id)
 }
 
 int
-ALCOVE_PUBLIC(module_limit)(alcove_module *id, uint64_t limit)
+module_limit(alcove_module *id, uint64_t limit)
 {
     int code = limit_check(limit);
     if (code != ALCOVE_OK)
@@ -517,7 +515,7 @@ module_settle(struct module *module, unsigned flags, struct alcove_report *repor
 }
 
 int
-ALCOVE_PUBLIC(module_close)(alcove_module *id, unsigned flags, struct alcove_report *report)
+module_close(alcove_module *id, unsigned flags, struct alcove_report *report)
 {
     struct alcove_report unread;
     if (report == NULL)

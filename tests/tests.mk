@@ -20,13 +20,13 @@
 #   ALCOVE_TEST_PLUGINS   folder of the built plugin_libraries
 #   ALCOVE_TEST_PREFIX    prefix of the public symbols
 #   ALCOVE_TEST_SRCDIR, ALCOVE_TEST_BUILDDIR, CC
-#   ALCOVE_TEST_STATIC    empty if the build has no libalcove.a, and no plugins static_one and static_two
+#   ALCOVE_TEST_STATIC    empty if the build has no archives, and no plugins static_… and extension_…
 #   ALCOVE_TEST_LOADS     if set, how often a test loads and unloads: dev/check --matrix wants 10,000 times
 #   ALCOVE_TEST_VARIANTS  if set, how many new malformed libraries test_malformed.sh tries
 #   ALCOVE_TEST_VALGRIND  set when valgrind runs it, which knows some 30,000 mappings only
 
 unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_conf tests/unit/test_decay \
-	tests/unit/test_elf_object tests/unit/test_elf_symbols tests/unit/test_elf_words tests/unit/test_elf_writer tests/unit/test_fork_locks \
+	tests/unit/test_elf_notes tests/unit/test_elf_object tests/unit/test_elf_symbols tests/unit/test_elf_words tests/unit/test_elf_writer tests/unit/test_fork_locks \
 	tests/unit/test_lock tests/unit/test_pagemap tests/unit/test_peak tests/unit/test_pool tests/unit/test_records \
 	tests/unit/test_sizeclass tests/unit/test_slab tests/unit/test_territory tests/unit/test_tls
 
@@ -34,6 +34,7 @@ unit_tests = tests/unit/test_cache tests/unit/test_cache_set tests/unit/test_con
 tests_unit_test_territory_CPPFLAGS = $(AM_CPPFLAGS) -I$(top_srcdir)/loader
 
 elf_cppflags = $(AM_CPPFLAGS) -I$(top_srcdir)/loader
+tests_unit_test_elf_notes_CPPFLAGS = $(elf_cppflags)
 tests_unit_test_elf_object_CPPFLAGS = $(elf_cppflags)
 tests_unit_test_elf_symbols_CPPFLAGS = $(elf_cppflags)
 tests_unit_test_elf_words_CPPFLAGS = $(elf_cppflags)
@@ -62,11 +63,11 @@ endif
 
 host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_events tests/hosts/test_half_made tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
-	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_modules tests/hosts/test_page_size tests/hosts/test_paths \
+	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_meeting tests/hosts/test_modules tests/hosts/test_page_size tests/hosts/test_paths \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_residents tests/hosts/test_routing \
 	tests/hosts/test_static_allocator tests/hosts/test_strict
-# Plugins call back into test_endings, test_half_made and test_loader; the loader finds functions of test_half_made and
-# test_loader_forks in place of libc's; test_program_stub is about programs that are not PIE; test_leftovers
+# Plugins call back into test_endings, test_half_made and test_loader; the loader finds functions of test_half_made,
+# test_loader_forks and test_meeting in place of libc's; test_program_stub is about programs that are not PIE; test_leftovers
 # compares where imports lead, which is to change by nothing but the allocator.
 tests_hosts_test_abi_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_abi_LDADD = $(host_ldadd)
@@ -97,6 +98,18 @@ tests_hosts_test_loader_forks_LDADD = $(host_ldadd)
 tests_hosts_test_loader_forks_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_hosts_test_lua_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_lua_LDADD = $(host_ldadd)
+tests_hosts_test_meeting_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_meeting_LDADD = $(host_ldadd)
+tests_hosts_test_meeting_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+if STATIC
+# The same with the loader in the program.
+host_tests += tests/hosts/test_meeting_inside
+tests_hosts_test_meeting_inside_SOURCES = tests/hosts/test_meeting.c
+tests_hosts_test_meeting_inside_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_meeting_inside_LDFLAGS = $(AM_LDFLAGS) -static -export-dynamic
+tests_hosts_test_meeting_inside_LDADD = libalcove-loader.la $(CMOCKA_LIBS)
+EXTRA_tests_hosts_test_meeting_inside_DEPENDENCIES = archives.stamp
+endif
 tests_hosts_test_modules_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_modules_LDADD = $(host_ldadd)
 tests_hosts_test_page_size_CPPFLAGS = $(host_cppflags)
@@ -140,13 +153,13 @@ interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/b
 	tests/hosts/interpreters/java.java  tests/hosts/interpreters/lua.c tests/hosts/interpreters/lua.lua \
 	tests/hosts/interpreters/node.c  tests/hosts/interpreters/node.js tests/hosts/interpreters/perl.c \
 	tests/hosts/interpreters/perl.pl  tests/hosts/interpreters/php.php \
-	tests/hosts/interpreters/python3.py  tests/hosts/interpreters/python3_loader.py \
+	tests/hosts/interpreters/python3.py  tests/hosts/interpreters/python3_extensions.py tests/hosts/interpreters/python3_loader.py \
 	tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/asker.la tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
-	tests/plugins/caller_two.la tests/plugins/differing.la tests/plugins/first_table.la tests/plugins/half_made.la tests/plugins/keeper.la tests/plugins/lacking_table.la \
-	tests/plugins/late.la tests/plugins/newer_table.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
-	tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/releaser.la tests/plugins/small_table.la \
+	tests/plugins/caller_two.la tests/plugins/differing.la tests/plugins/first_table.la tests/plugins/half_made.la tests/plugins/incompatible_keeper.la tests/plugins/keeper.la tests/plugins/lacking_table.la \
+	tests/plugins/late.la tests/plugins/newer_keeper.la tests/plugins/newer_table.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
+	tests/plugins/older_keeper.la tests/plugins/oldest_keeper.la tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/other_prefix.la tests/plugins/releaser.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la tests/plugins/stayer.la tests/plugins/stayer_nodelete.la tests/plugins/stayer_thread.la \
 	tests/plugins/stayer_unique.la
 tests_plugins_asker_la_CPPFLAGS = $(host_cppflags)
@@ -165,6 +178,24 @@ tests_plugins_first_table_la_LDFLAGS = $(plugin_ldflags) -export-symbols-regex '
 tests_plugins_first_table_la_LIBADD = libalcore.la
 tests_plugins_half_made_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,relro -Wl,-z,now
 tests_plugins_keeper_la_LDFLAGS = $(plugin_ldflags)
+# Of a loader's release that is not this one.
+keeper_of = $(host_cppflags) -I$(top_srcdir)/loader
+tests_plugins_incompatible_keeper_la_SOURCES = tests/plugins/keepers.c
+tests_plugins_incompatible_keeper_la_CPPFLAGS = $(keeper_of) \
+	-DKEEPERS_VERSION='KEEPER_VERSION + 1' -DKEEPERS_SIZE='sizeof(struct keeper)' -DKEEPERS_RELEASE='"9.9.9"'
+tests_plugins_incompatible_keeper_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_newer_keeper_la_SOURCES = tests/plugins/keepers.c
+tests_plugins_newer_keeper_la_CPPFLAGS = $(keeper_of) \
+	-DKEEPERS_VERSION='KEEPER_VERSION' -DKEEPERS_SIZE='sizeof(struct keeper) + sizeof(void (*)(void))' -DKEEPERS_RELEASE='"9.9.9"'
+tests_plugins_newer_keeper_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_older_keeper_la_SOURCES = tests/plugins/keepers.c
+tests_plugins_older_keeper_la_CPPFLAGS = $(keeper_of) \
+	-DKEEPERS_VERSION='KEEPER_VERSION' -DKEEPERS_SIZE='offsetof(struct keeper, module_open)' -DKEEPERS_RELEASE='"0.0.2"'
+tests_plugins_older_keeper_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_oldest_keeper_la_SOURCES = tests/plugins/keepers.c
+tests_plugins_oldest_keeper_la_CPPFLAGS = $(keeper_of) \
+	-DKEEPERS_VERSION='KEEPER_VERSION' -DKEEPERS_SIZE='offsetof(struct keeper, error_message)' -DKEEPERS_RELEASE='"0.0.1"'
+tests_plugins_oldest_keeper_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_lacking_table_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_lacking_table_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_late_la_LDFLAGS = $(plugin_ldflags)
@@ -195,8 +226,29 @@ tests_plugins_stayer_thread_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_stayer_unique_la_SOURCES = tests/plugins/stayer.c
 tests_plugins_stayer_unique_la_CPPFLAGS = $(AM_CPPFLAGS) -DSTAYS_UNIQUE
 tests_plugins_stayer_unique_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_other_prefix_la_SOURCES = tests/plugins/extension.c $(libloadcore_la_SOURCES)
+tests_plugins_other_prefix_la_CPPFLAGS = -iquote $(top_srcdir)/tests/plugins/other_prefix $(libloadcore_la_CPPFLAGS) \
+	$(default_names) -include $(top_builddir)/other-names.h
+tests_plugins_other_prefix_la_LDFLAGS = $(plugin_ldflags) -export-symbols-regex '^extension'
+BUILT_SOURCES += other-names.h
+CLEANFILES += other-names.h
+other-names.h: loader/exports.sym
+	$(AM_V_GEN)$(SED) 's/^$(P)\(.*\)/#define $(P)\1 other_\1/' loader/exports.sym >$@
 if STATIC
 plugin_libraries += tests/plugins/static_one.la tests/plugins/static_two.la
+plugin_libraries += tests/plugins/extension_one.la tests/plugins/extension_two.la tests/plugins/extension_three.la
+tests_plugins_extension_one_la_SOURCES = tests/plugins/extension.c
+tests_plugins_extension_one_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_extension_one_la_LDFLAGS = $(plugin_ldflags) $(loader_inside)
+EXTRA_tests_plugins_extension_one_la_DEPENDENCIES = archives.stamp
+tests_plugins_extension_two_la_SOURCES = tests/plugins/extension.c
+tests_plugins_extension_two_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_extension_two_la_LDFLAGS = $(plugin_ldflags) $(loader_inside)
+EXTRA_tests_plugins_extension_two_la_DEPENDENCIES = archives.stamp
+tests_plugins_extension_three_la_SOURCES = tests/plugins/extension.c
+tests_plugins_extension_three_la_CPPFLAGS = $(host_cppflags)
+tests_plugins_extension_three_la_LDFLAGS = $(plugin_ldflags) $(loader_inside)
+EXTRA_tests_plugins_extension_three_la_DEPENDENCIES = archives.stamp
 tests_plugins_static_one_la_SOURCES = tests/plugins/allocating.c
 tests_plugins_static_one_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_static_one_la_LDFLAGS = $(plugin_ldflags) $(allocator_inside)
@@ -235,7 +287,7 @@ tests_fuzz_packed_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,pac
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/elf.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/first_table.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/plugins/releaser.h tests/plugins/stayer.h tests/work.h tests/child.h tests/module/fibers.c \
+	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/extension.h tests/plugins/first_table.h tests/plugins/keepers.h tests/plugins/other_prefix/config.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/plugins/releaser.h tests/plugins/stayer.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h tests/module/system_calls.h dev/fuzz tests/fuzz/corpus.map tests/fuzz/findings
 
 # dev/sweep runs it, once for each library of the system; tests/sweep/sweep.h explains.
@@ -267,6 +319,7 @@ host_cppflags = $(AM_CPPFLAGS) $(default_names)
 host_ldadd = libalcove-lua.la libalcove-loader.la $(CMOCKA_LIBS)
 plugin_ldflags = -module -avoid-version -shared -rpath /nowhere
 needs_allocator = -Wl,.libs/libalcove@S@.so -Wl,-rpath,$(abs_top_builddir)/.libs
+loader_inside = -Wl,.libs/libalcove-loader.a -Wl,--exclude-libs,ALL
 allocator_inside = -Wl,.libs/libalcove@S@.a -Wl,--exclude-libs,ALL
 
 # A test that hangs fails after so many seconds. TEST_RUN runs programs of another machine: make check TEST_RUN='qemu-aarch64 …'.

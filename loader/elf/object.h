@@ -64,7 +64,7 @@ struct object {
     uintptr_t defined_versions, needed_versions; /* lists that are checked as they are read; 0: none */
 };
 
-/* Read an object's headers. False: it has no dynamic section. */
+/* Read an object's headers. False: it has no dynamic section, and segments are all that is known of it. */
 bool object_read(struct object *object, const struct dl_phdr_info *info);
 
 /* How many bytes, from an address on, are in one segment that has all of these PF_ flags. 0: none. */

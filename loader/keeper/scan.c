@@ -352,7 +352,7 @@ guards_forked(void)
 }
 
 int
-ALCOVE_PUBLIC(refresh)(void)
+loader_refresh(void)
 {
     int code = loader_enter();
     loader_leave();

@@ -9,7 +9,6 @@
 #include "ground/static_tls.h"
 #include "ground/versions.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <unistd.h>
 
@@ -129,17 +128,6 @@ services_fork_child(void)
     start_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
-/* The key's destructor and the guards are our text: it must never be unmapped. Fails when we are
- * part of the program, which stays anyway. */
-static void
-stay_mapped(void)
-{
-    const char *self = linker_file(&key);
-    if (self != NULL)
-        linker_open(self, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
-    dlerror();
-}
-
 /* With start_lock held. What has been done is not done again; what failed is, at the next load. */
 static int
 start(void)
@@ -153,7 +141,6 @@ start(void)
             return fail_errno(ALCOVE_ESYSTEM, error, "no thread key is free, and the loader needs one to learn that a thread ends. "
                               "Delete one (pthread_key_delete) and load again");
         have_key = true;
-        stay_mapped();
         thunks_forget_pages();
     }
     int code = routes_start();

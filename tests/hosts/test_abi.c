@@ -265,8 +265,8 @@ test_hosts_that_are_earlier_or_later_than_the_loader(void **state)
     alcove_module *module = NULL;
     assert_refused(alcove_load(&allocator, &load.today), ALCOVE_EINVAL, "not understood");
     load.more = 0;
-    load.today.flags = 1;
-    assert_refused(alcove_load(&allocator, &load.today), ALCOVE_EINVAL, "flags 0x1");
+    load.today.flags = 2;
+    assert_refused(alcove_load(&allocator, &load.today), ALCOVE_EINVAL, "flags 0x2");
     load.today.flags = 0;
     assert_ok(alcove_load(&allocator, &load.today));
     assert_refused(alcove_module_open(allocator, plugin_path("blocks"), &open.today, &module), ALCOVE_EINVAL, "not understood");

@@ -35,6 +35,12 @@ extension() {
 
 host "python3: ctypes" python3 "$here/python3.py"
 host "python3: the loader, with SQLite as a module" python3 "$here/python3_loader.py"
+test="python3: two extensions with a loader inside each"
+if [ -n "$ALCOVE_TEST_STATIC" ]; then
+    host "$test" python3 "$here/python3_extensions.py"
+else
+    skip "$test" "there is no archive of the loader"
+fi
 host "ruby: fiddle" ruby "$here/ruby.rb"
 
 test="php: FFI"
