@@ -204,7 +204,7 @@ void error_tell(void);
 int fail_here(int code, const char *format, va_list arguments); /* whoever the keeper is */
 const char *error_message(void);
 
-/* --- elf/file.c: can this file be loaded? 0, or a code with its message set. */
+/* --- file.c: can this file be loaded? 0, or a code with its message set. */
 int elf_file_check(const char *path);
 /* Does dlopen's search for a name end at this file, good or bad? It passes by what cannot be opened, and what other machines load. */
 bool elf_file_ends_search(const char *path);

@@ -8,7 +8,7 @@ libloadcore_la_SOURCES = \
 	loader/api.c loader/error.c loader/escape.c loader/escape.h loader/events.c loader/events.h \
 	loader/list.c loader/load.c loader/loader.h loader/module.c loader/module.h loader/module_route.c \
 	loader/open.c loader/search.c loader/which.c \
-	loader/elf/file.c loader/elf/imports.c loader/elf/imports.h loader/elf/notes.c loader/elf/notes.h \
+	loader/file.c loader/elf/imports.c loader/elf/imports.h loader/elf/notes.c loader/elf/notes.h \
 	loader/elf/object.c loader/elf/object.h loader/elf/protection.c loader/elf/protection.h \
 	loader/elf/symbols.c loader/elf/symbols.h loader/elf/words.c loader/elf/words.h \
 	loader/elf/writer.c loader/elf/writer.h \
