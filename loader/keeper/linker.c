@@ -17,7 +17,26 @@
 #define WALK_WAITS 10000 /* times 100 us */
 #define CALL_WAITS 1000
 
-static atomic_uint walks, calls, forks;
+static atomic_uint walks, calls;
+static atomic_uint forks;       /* that wait for calls, or are past that */
+static atomic_uint forks_later; /* that wait for walks, or are past that: until then a call that is waited for may wait for a walk */
+
+/* Threads that are in a call. What they ask for in the middle of it, in a constructor, does not wait for a fork, which waits for them. Who
+ * finds no place waits. */
+#define CALLERS_MOST 32
+static struct caller {
+    _Atomic(pthread_t) thread; /* 0: this place is free */
+    unsigned depth;
+} callers[CALLERS_MOST];
+
+static struct caller *
+caller_with(pthread_t thread)
+{
+    for (unsigned i = 0; i < CALLERS_MOST; i++)
+        if (atomic_load(&callers[i].thread) == thread)
+            return &callers[i];
+    return NULL;
+}
 
 static void
 wait_a_little(void)
@@ -35,10 +54,10 @@ leave(atomic_uint *count)
 }
 
 static void
-enter(atomic_uint *count)
+enter(atomic_uint *count, const atomic_uint *gate)
 {
     atomic_fetch_add(count, 1);
-    for (unsigned waits = 0; atomic_load(&forks) != 0 && waits < WALK_WAITS; waits++) {
+    for (unsigned waits = 0; atomic_load(gate) != 0 && waits < WALK_WAITS; waits++) {
         leave(count);
         wait_a_little();
         atomic_fetch_add(count, 1);
@@ -70,7 +89,7 @@ int
 objects_walk(int (*each)(struct dl_phdr_info *, size_t, void *), void *argument)
 {
     struct walk walk = {.each = each, .argument = argument, .settled = true};
-    enter(&walks);
+    enter(&walks, &forks_later);
     int result = dl_iterate_phdr(walk_on, &walk);
     leave(&walks);
     if (!walk.settled)
@@ -87,38 +106,52 @@ objects_unsettled(void)
 void
 linker_enter(void)
 {
-    enter(&calls);
+    struct caller *self = caller_with(pthread_self());
+    if (self != NULL)
+        atomic_fetch_add(&calls, 1);
+    else
+        enter(&calls, &forks);
+    for (unsigned i = 0; i < CALLERS_MOST && self == NULL; i++) {
+        pthread_t none = 0;
+        if (atomic_compare_exchange_strong(&callers[i].thread, &none, pthread_self()))
+            self = &callers[i];
+    }
+    if (self != NULL)
+        self->depth++;
 }
 
 void
 linker_leave(void)
 {
+    struct caller *self = caller_with(pthread_self());
+    if (self != NULL && --self->depth == 0)
+        atomic_store(&self->thread, 0);
     leave(&calls);
 }
 
 void *
 linker_open(const char *path, int flags)
 {
-    enter(&calls);
+    linker_enter();
     void *handle = dlopen(path, flags);
-    leave(&calls);
+    linker_leave();
     return handle;
 }
 
 void
 linker_close(void *handle)
 {
-    enter(&calls);
+    linker_enter();
     dlclose(handle);
-    leave(&calls);
+    linker_leave();
 }
 
 void *
 linker_symbol(void *handle, const char *name)
 {
-    enter(&calls);
+    linker_enter();
     void *address = dlsym(handle, name);
-    leave(&calls);
+    linker_leave();
     return address;
 }
 
@@ -127,9 +160,9 @@ linker_symbol_of(void *handle, const char *name, const char *version)
 {
 #ifdef __GLIBC__
     if (version != NULL) {
-        enter(&calls);
+        linker_enter();
         void *address = dlvsym(handle, name, version);
-        leave(&calls);
+        linker_leave();
         return address;
     }
 #else
@@ -142,10 +175,10 @@ struct link_map *
 linker_map(void *handle)
 {
     struct link_map *map = NULL;
-    enter(&calls);
+    linker_enter();
     if (dlinfo(handle, RTLD_DI_LINKMAP, &map) != 0)
         map = NULL;
-    leave(&calls);
+    linker_leave();
     return map;
 }
 
@@ -153,9 +186,9 @@ const char *
 linker_file(const void *address)
 {
     Dl_info found;
-    enter(&calls);
+    linker_enter();
     bool known = dladdr(address, &found) != 0;
-    leave(&calls);
+    linker_leave();
     return known ? found.dli_fname : NULL;
 }
 
@@ -172,6 +205,7 @@ linker_fork_prepare(void)
     int saved = errno;
     atomic_fetch_add(&forks, 1);
     wait_for_none(&calls, CALL_WAITS);
+    atomic_fetch_add(&forks_later, 1);
     wait_for_none(&walks, WALK_WAITS);
     errno = saved;
 }
@@ -179,6 +213,7 @@ linker_fork_prepare(void)
 void
 linker_fork_parent(void)
 {
+    leave(&forks_later);
     leave(&forks);
 }
 
@@ -186,6 +221,12 @@ void
 linker_fork_child(void)
 {
     atomic_store(&forks, 0);
+    atomic_store(&forks_later, 0);
     atomic_store(&walks, 0);
     atomic_store(&calls, 0);
+    for (unsigned i = 0; i < CALLERS_MOST; i++)
+        if (!pthread_equal(atomic_load(&callers[i].thread), pthread_self())) {
+            callers[i].depth = 0;
+            atomic_store(&callers[i].thread, 0);
+        }
 }
