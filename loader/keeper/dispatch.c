@@ -7,16 +7,21 @@
 #include "keeper/steering.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <time.h>
+
+#define LOCK_WAIT 100000000 /* ns; then what a constructor allocates is libc's */
 
 struct opening {
     _Atomic(struct module *) module; /* NULL: this place is free */
-    pthread_t thread;
+    _Atomic(pthread_t) thread;
     unsigned depth; /* among those of its thread */
     const char *name;
     bool found; /* its object is known */
 };
 static struct opening openings[OPENINGS_MOST];
 static _Atomic unsigned opening_count;
+static bool forked; /* the symbol tables may say what was wanted by threads that are not in this process */
 
 /* Return addresses of calls whose object has been led already, and which will come again: through a pointer that the object has copied. Forgotten
  * when a module is opened, which may be where another object was. */
@@ -36,7 +41,7 @@ own_opening(void)
     struct opening *own = NULL;
     for (unsigned i = 0; i < OPENINGS_MOST && atomic_load(&opening_count) != 0; i++) {
         struct opening *o = &openings[i];
-        if (atomic_load(&o->module) != NULL && pthread_equal(o->thread, pthread_self()) && (own == NULL || o->depth > own->depth))
+        if (atomic_load(&o->module) != NULL && pthread_equal(atomic_load(&o->thread), pthread_self()) && (own == NULL || o->depth > own->depth))
             own = o;
     }
     return own;
@@ -51,7 +56,7 @@ opening_begin(struct module *module)
         if (atomic_load(&openings[i].module) == NULL)
             opening = &openings[i];
     if (opening != NULL && steering_is_on()) {
-        opening->thread = pthread_self();
+        atomic_store(&opening->thread, pthread_self());
         opening->depth = outer != NULL ? outer->depth + 1 : 0;
         opening->name = NULL;
         opening->found = false;
@@ -80,6 +85,28 @@ opening_end(struct opening *opening)
     loader_unlock();
 }
 
+/* The other threads are not there, and one that is made may be taken for one of them. */
+void
+openings_fork_child(void)
+{
+    unsigned own = 0;
+    for (unsigned i = 0; i < OPENINGS_MOST; i++)
+        if (pthread_equal(atomic_load(&openings[i].thread), pthread_self()))
+            own += atomic_load(&openings[i].module) != NULL;
+        else
+            atomic_store(&openings[i].module, NULL);
+    atomic_store(&opening_count, own);
+    forked = true;
+}
+
+void
+openings_settle(void)
+{
+    if (forked)
+        steering_dispatch(atomic_load(&opening_count) != 0);
+    forked = false;
+}
+
 void
 opening_named(const char *name)
 {
@@ -92,10 +119,10 @@ opening_named(const char *name)
 static void
 opening_find(struct opening *opening, struct module *module)
 {
-    if (opening->found)
+    if (opening->found || opening->name == NULL) /* not yet: it is called by what is loaded already */
         return;
     opening->found = true;
-    void *handle = opening->name == NULL ? NULL : linker_open(opening->name, RTLD_LAZY | RTLD_NOLOAD);
+    void *handle = linker_open(opening->name, RTLD_LAZY | RTLD_NOLOAD);
     if (handle == NULL) {
         dlerror();
         return;
@@ -129,6 +156,22 @@ caller_lead(const void *caller)
         object_lead(&search.object, &routes.ours, lead_to_rest, NULL, NULL);
 }
 
+/* Whoever has the lock may wait for us, for the module may allocate while it has a lock of the dynamic linker's or of its own fork handlers:
+ * in a callback of dl_iterate_phdr. */
+static bool
+lock_soon(void)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += LOCK_WAIT;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    if (pthread_mutex_timedlock(&loader.lock, &until) != 0)
+        return false;
+    holder_begin(&loader.holder);
+    return true;
+}
+
 /* Is it code of the module that this thread is opening? Then lead that to its heap. */
 static void *
 module_call(struct opening *opening, enum alcove_entry which, const void *caller)
@@ -136,11 +179,9 @@ module_call(struct opening *opening, enum alcove_entry which, const void *caller
     struct module *module = atomic_load(&opening->module);
     opening_find(opening, module);
     struct search search = {.address = (uintptr_t)caller};
-    void *thunk = NULL;
-    loader_lock();
-    if (module->dynamic != NULL && objects_walk(object_with, &search) != 0 && search.object.dynamic == module->dynamic &&
-        module_route_early(module))
-        thunk = module->entries[which];
+    if (module->dynamic == NULL || objects_walk(object_with, &search) == 0 || search.object.dynamic != module->dynamic || !lock_soon())
+        return NULL;
+    void *thunk = module_route_early(module) ? module->entries[which] : NULL;
     loader_unlock();
     return thunk;
 }
@@ -158,8 +199,8 @@ dispatch(enum alcove_entry which, unsigned variant, const void *caller)
     bool others = atomic_load(&opening_count) != 0 && opening == NULL;
     if (to == NULL && !others && loader_trylock()) {
         caller_lead(caller);
-        loader_unlock();
         atomic_store(led_place(caller), caller);
+        loader_unlock();
     }
     errno = saved;
     return to != NULL ? to : resting;

@@ -15,6 +15,10 @@
 /* The calling thread is opening this module. NULL: there is no place. Without the lock. */
 struct opening *opening_begin(struct module *module);
 void opening_end(struct opening *opening);
+/* In a forked child, when the lock is free. */
+void openings_fork_child(void);
+/* What that left to do, for it takes a walk, and the dynamic linker may be in the middle of something there. With the lock held. */
+void openings_settle(void);
 /* The name that it is about to give to dlopen. Kept until the end of the opening, if there is one. */
 void opening_named(const char *name);
 

@@ -9,6 +9,7 @@
  * has one may wait for another handler's. The child has one thread, which holds no lock and is in the middle of no call.
  */
 #include "events.h"
+#include "keeper/dispatch.h"
 
 /* The thread has interrupted itself, by a signal, where it takes an allocator out of service: its child may only exec. */
 static bool
@@ -62,6 +63,7 @@ child(void)
     for (struct module *module = loader.modules; module != NULL; module = module->next)
         module->users = 0;
     linker_fork_child();
+    openings_fork_child();
     guards_forked();
 }
 

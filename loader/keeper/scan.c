@@ -10,6 +10,7 @@
  * then scan, and only what was listed. An object that comes later is bound to guards, or shows in the number.
  */
 #include "keeper/definers.h"
+#include "keeper/dispatch.h"
 #include "keeper/lead.h"
 #include "keeper/steering.h"
 #include "keeper/territory.h"
@@ -210,6 +211,7 @@ loader_enter(void)
 {
     for (;;) {
         loader_lock();
+        openings_settle();
         for EACH_ALLOCATOR(allocator) {
             if (allocator->detaching) /* by a thread that is not in this child of a fork */
                 allocator_detach(allocator, allocator->leaving);

@@ -487,15 +487,29 @@ test_constructors_of_any_thread_may_call_the_loader(void **state)
 }
 
 /* The loader calls this one for the system's. */
-static bool mprotect_refused;
+static bool mprotect_refused, mprotect_allocates;
 
 int
 mprotect(void *address, size_t bytes, int protection)
 {
+    if (mprotect_allocates)
+        free(((void *(*)(size_t))dlsym(RTLD_DEFAULT, "malloc"))(10));
     if (!mprotect_refused)
         return (int)syscall(SYS_mprotect, address, bytes, protection);
     errno = ENOMEM;
     return -1;
+}
+
+/* What the loader itself calls while it opens a module, with its lock held, is no code of that module. */
+static void
+test_who_allocates_in_the_middle_of_an_opening_is_no_module(void **state)
+{
+    (void)state;
+    mprotect_allocates = true;
+    alcove_module *keeper = plugin_open(allocator, "keeper", NULL);
+    mprotect_allocates = false;
+    assert_int_equal(stats_of(keeper).heap.total_allocs, DLCLOSE_UNLOADS);
+    module_end(keeper);
 }
 
 static void
@@ -645,6 +659,7 @@ main(void)
         cmocka_unit_test(test_threads_load_and_unload_at_once),
         TEST(test_threads_open_modules_while_others_dlopen),
         TEST(test_constructors_may_call_the_loader),
+        TEST(test_who_allocates_in_the_middle_of_an_opening_is_no_module),
         TEST(test_constructors_of_any_thread_may_call_the_loader),
         TEST(test_closed_module_whose_imports_cannot_be_led_back),
         TEST(test_unload_that_leaves_live_blocks),

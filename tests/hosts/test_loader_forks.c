@@ -47,6 +47,7 @@ pthread_rwlock_unlock(pthread_rwlock_t *lock)
     return error;
 }
 
+static void *process_malloc; /* what dlsym finds while no module is being opened */
 static alcove_allocator *loaded;
 static alcove_module *opened; /* before the thread began: of the plugin blocks */
 
@@ -97,6 +98,7 @@ check_child(void)
 {
     pthread_t thread;
     CHECK(alcove_refresh() == 0);
+    CHECK(dlsym(RTLD_DEFAULT, "malloc") == process_malloc);
     if (opened != NULL)
         module_end(opened);
     for (int round = 0; round < 2; round++) {
@@ -407,6 +409,7 @@ test_fork_while_a_module_reads_lines_and_all_streams_are_flushed(void **state)
 int
 main(void)
 {
+    process_malloc = dlsym(RTLD_DEFAULT, "malloc");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fork_while_the_first_allocator_is_loaded),
         cmocka_unit_test(test_fork_while_another_thread_loads_and_unloads),
