@@ -20,6 +20,18 @@
 #define DLCLOSE_UNLOADS 0
 #endif
 
+/* Is this program checked by ThreadSanitizer, which maps terabytes? */
+#if defined __SANITIZE_THREAD__
+#define UNDER_TSAN 1
+#elif defined __has_feature
+#if __has_feature(thread_sanitizer)
+#define UNDER_TSAN 1
+#endif
+#endif
+#ifndef UNDER_TSAN
+#define UNDER_TSAN 0
+#endif
+
 /* Skip the test, and say why. */
 #define SKIP_BECAUSE(reason)                      \
     do {                                         \

@@ -2,8 +2,8 @@
 #
 # unit_tests    tests/unit/     linked with the objects of the allocator and of the loader
 # module_tests  tests/module/   reach the allocator through dlopen only
-# stress_tests  tests/stress/   many threads, linked as unit tests are: ThreadSanitizer sees them too,
-#                               which cannot live with the loader's guards in libc
+# stress_tests  tests/stress/   many threads, linked as unit tests are
+# unload_tests  tests/stress/   many threads, that load the built allocator; ThreadSanitizer sees both kinds
 # host_tests    tests/hosts/    link the loader library as a host does, and name its functions
 #                               alcove_… whatever the prefix
 #
@@ -138,8 +138,12 @@ tests_hosts_test_strict_LDADD = $(host_ldadd)
 
 stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/stress_pools tests/stress/stress_threads
 
-# The one that loads the built module, by itself and by the loader.
-unload_tests = tests/stress/stress_unload
+# Those that load the built module, by itself or by the loader.
+unload_tests = tests/stress/stress_loader tests/stress/stress_unload
+tests_stress_stress_loader_CPPFLAGS = $(host_cppflags) -I$(top_srcdir)/tests/module
+tests_stress_stress_loader_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_stress_stress_loader_LDADD = $(host_ldadd)
+tests_stress_stress_loader_LDFLAGS = $(AM_LDFLAGS) -Wl,-z,now
 tests_stress_stress_unload_CPPFLAGS = $(host_cppflags) -I$(top_srcdir)/tests/module
 tests_stress_stress_unload_LDADD = $(host_ldadd)
 script_tests = tests/fuzz/test_malformed.sh tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh \
@@ -161,7 +165,7 @@ plugin_libraries = tests/plugins/asker.la tests/plugins/blocks.la tests/plugins/
 	tests/plugins/late.la tests/plugins/newer_keeper.la tests/plugins/newer_table.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
 	tests/plugins/older_keeper.la tests/plugins/oldest_keeper.la tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/other_prefix.la tests/plugins/releaser.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la tests/plugins/stayer.la tests/plugins/stayer_nodelete.la tests/plugins/stayer_thread.la \
-	tests/plugins/stayer_unique.la
+	tests/plugins/stayer_unique.la tests/plugins/walker.la
 tests_plugins_asker_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_asker_la_LDFLAGS = $(plugin_ldflags) -Wl,-rpath,'$$ORIGIN/own' -Wl,-rpath,'$$ORIGIN/other'
 tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
@@ -226,6 +230,7 @@ tests_plugins_stayer_thread_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_stayer_unique_la_SOURCES = tests/plugins/stayer.c
 tests_plugins_stayer_unique_la_CPPFLAGS = $(AM_CPPFLAGS) -DSTAYS_UNIQUE
 tests_plugins_stayer_unique_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_walker_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_other_prefix_la_SOURCES = tests/plugins/extension.c $(libloadcore_la_SOURCES)
 tests_plugins_other_prefix_la_CPPFLAGS = -iquote $(top_srcdir)/tests/plugins/other_prefix $(libloadcore_la_CPPFLAGS) \
 	$(default_names) -include $(top_builddir)/other-names.h

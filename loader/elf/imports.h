@@ -7,6 +7,8 @@
 
 #include "elf/object.h"
 
+#include "ground/attributes.h"
+
 #include <string.h>
 
 #pragma GCC visibility push(hidden)
@@ -47,7 +49,7 @@ struct import_cursor imports_of(const struct object *object);
 struct import_cursor imports_of_kinds(const struct object *object, unsigned kinds);
 bool import_next(struct import_cursor *cursor, struct import *out);
 
-static inline void *
+UNSEEN_BY_TSAN static inline void * /* as writer.c's stores are */
 import_value(const struct import *import)
 {
     void *value;

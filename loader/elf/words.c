@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "ground/attributes.h"
+
 #define LARGE ((uintptr_t)1 << 20) /* bytes; a smaller segment is read faster than asked about */
 
-/* It reads between variables too, where AddressSanitizer expects nobody. */
-#define READS_ALL __attribute__((no_sanitize_address))
+/* It reads between variables too, where AddressSanitizer expects nobody, and what others write meanwhile. */
+#define READS_ALL __attribute__((no_sanitize_address)) UNSEEN_BY_TSAN
 
 struct word_cursor
 words_of(const struct object *object, const uintptr_t *values, size_t count)
@@ -77,7 +79,7 @@ page_next(struct word_cursor *cursor)
     return false;
 }
 
-static bool
+UNSEEN_BY_TSAN static bool
 value_wanted(const struct word_cursor *cursor, uintptr_t value)
 {
     size_t low = 0, high = cursor->value_count;

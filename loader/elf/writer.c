@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "ground/attributes.h"
+
 #define OPENED_MOST (sizeof((struct writer *)0)->opened / sizeof(struct protection))
 
 /* Words are pointers to some, numbers to others. */
@@ -75,7 +77,8 @@ pages_close(struct writer *writer, uintptr_t first, uintptr_t last)
     errno = saved;
 }
 
-static int
+/* What ThreadSanitizer knows of the address may be about an object that the dynamic linker has unmapped since. */
+UNSEEN_BY_TSAN static int
 word_exchange(word *where, void *expected, void *value)
 {
     if ((uintptr_t)where % sizeof value == 0)

@@ -110,33 +110,33 @@ owned_usable_size(void *block, unsigned variant)
 
 #define IS_OURS(block) __builtin_expect(territory_of(block) != 0, 0)
 
-/* A guard for each variant: it goes on to that one's original. */
-#define GUARD_FREE(variant)                                                                   \
-    static void guard_free_##variant(void *block, uintptr_t second, uintptr_t third)          \
-    {                                                                                         \
-        if (IS_OURS(block))                                                                   \
-            owned_free(block, second, third, variant, __builtin_return_address(0));           \
-        else                                                                                  \
-            ORIGINAL(free, free_function, variant)(block, second, third);                     \
+/* A guard for each variant: it goes on to that one's original. libc releases its own in threads that begin and end. */
+#define GUARD_FREE(variant)                                                                          \
+    UNSEEN_BY_TSAN static void guard_free_##variant(void *block, uintptr_t second, uintptr_t third)  \
+    {                                                                                                \
+        if (IS_OURS(block))                                                                          \
+            owned_free(block, second, third, variant, __builtin_return_address(0));                  \
+        else                                                                                         \
+            ORIGINAL(free, free_function, variant)(block, second, third);                            \
     }
-#define GUARD_OTHERS(variant)                                                                 \
-    static void *guard_realloc_##variant(void *block, size_t size)                            \
-    {                                                                                         \
-        if (IS_OURS(block))                                                                   \
-            return owned_realloc(block, size, variant, __builtin_return_address(0));          \
-        return ORIGINAL(realloc, realloc_function, variant)(block, size);                     \
-    }                                                                                         \
-    static void *guard_reallocarray_##variant(void *block, size_t count, size_t size)         \
-    {                                                                                         \
-        if (IS_OURS(block))                                                                   \
-            return owned_reallocarray(block, count, size, variant, __builtin_return_address(0)); \
-        return ORIGINAL(reallocarray, reallocarray_function, variant)(block, count, size);    \
-    }                                                                                         \
-    static size_t guard_usable_size_##variant(void *block)                                    \
-    {                                                                                         \
-        if (IS_OURS(block))                                                                   \
-            return owned_usable_size(block, variant);                                         \
-        return ORIGINAL(malloc_usable_size, usable_size_function, variant)(block);            \
+#define GUARD_OTHERS(variant)                                                                        \
+    UNSEEN_BY_TSAN static void *guard_realloc_##variant(void *block, size_t size)                    \
+    {                                                                                                \
+        if (IS_OURS(block))                                                                          \
+            return owned_realloc(block, size, variant, __builtin_return_address(0));                 \
+        return ORIGINAL(realloc, realloc_function, variant)(block, size);                            \
+    }                                                                                                \
+    UNSEEN_BY_TSAN static void *guard_reallocarray_##variant(void *block, size_t count, size_t size) \
+    {                                                                                                \
+        if (IS_OURS(block))                                                                          \
+            return owned_reallocarray(block, count, size, variant, __builtin_return_address(0));     \
+        return ORIGINAL(reallocarray, reallocarray_function, variant)(block, count, size);           \
+    }                                                                                                \
+    UNSEEN_BY_TSAN static size_t guard_usable_size_##variant(void *block)                            \
+    {                                                                                                \
+        if (IS_OURS(block))                                                                          \
+            return owned_usable_size(block, variant);                                                \
+        return ORIGINAL(malloc_usable_size, usable_size_function, variant)(block);                   \
     }
 
 EACH_DISPATCHED(GUARD_FREE)

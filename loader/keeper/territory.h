@@ -18,6 +18,8 @@
 
 #include <alcove/table.h>
 
+#include "ground/attributes.h"
+
 #define TERRITORY_LG_UNIT 22
 #define TERRITORY_LG_LEAF 18 /* a leaf speaks of 1 TiB, in 256 KiB of which few are touched */
 #define TERRITORY_LG_ROOT 17 /* 57 bits of address are the most that a processor has; a tag above is left out */
@@ -28,7 +30,7 @@
 extern _Atomic(_Atomic uint8_t *) territory_root[(size_t)1 << TERRITORY_LG_ROOT];
 
 /* The number of an address. TERRITORY_LEFT: territory_was_left() knows more. */
-static inline unsigned
+UNSEEN_BY_TSAN static inline unsigned
 territory_of(const void *address)
 {
     uintptr_t unit = (uintptr_t)address >> TERRITORY_LG_UNIT;

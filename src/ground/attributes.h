@@ -21,6 +21,18 @@
 #define SANITIZED 0
 #endif
 
+/* ThreadSanitizer is not to look: this runs in threads of which it does not know yet, or no longer. */
+#if defined __has_feature && defined __clang__
+#if __has_feature(thread_sanitizer)
+#define UNSEEN_BY_TSAN __attribute__((disable_sanitizer_instrumentation))
+#endif
+#elif defined __SANITIZE_THREAD__
+#define UNSEEN_BY_TSAN __attribute__((no_sanitize_thread))
+#endif
+#ifndef UNSEEN_BY_TSAN
+#define UNSEEN_BY_TSAN
+#endif
+
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 

@@ -33,22 +33,13 @@
 
 static const struct alcove_table *const table = &ALCOVE_PUBLIC(table);
 
-#if defined __SANITIZE_THREAD__
-#define UNDER_TSAN 1
-#elif defined __has_feature
-#if __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
-
 /* The last thing that a thread does. What it leaves is taken over when the system no longer knows it, an order of things
  * that ThreadSanitizer cannot see: there the end is told. */
 static inline void
 thread_ends(void)
 {
-#ifdef UNDER_TSAN
-    table->thread_exit();
-#endif
+    if (UNDER_TSAN)
+        table->thread_exit();
 }
 
 static unsigned rounds = 2;

@@ -17,19 +17,11 @@
 
 static unsigned cycles = 300;
 
-/* ThreadSanitizer's own memory grows, and there are terabytes of it. */
-#if defined __SANITIZE_THREAD__
-#define SANITIZED_THREADS 1
-#elif defined __has_feature
-#if __has_feature(thread_sanitizer)
-#define SANITIZED_THREADS 1
-#endif
-#endif
-#ifdef SANITIZED_THREADS
-#define SKIP_IF_SANITIZED() SKIP_BECAUSE("what ThreadSanitizer maps hides what the allocator does")
-#else
-#define SKIP_IF_SANITIZED() ((void)0)
-#endif
+#define SKIP_IF_SANITIZED()                                                              \
+    do {                                                                                 \
+        if (UNDER_TSAN)                                                                  \
+            SKIP_BECAUSE("what ThreadSanitizer maps hides what the allocator does"); \
+    } while (0)
 
 /* The allocator while it is loaded, else NULL. Who uses it holds the lock for reading, who unloads for writing. */
 static pthread_rwlock_t lifetime = PTHREAD_RWLOCK_INITIALIZER;
@@ -96,12 +88,12 @@ static _Atomic unsigned lives;
 static void
 life_ends(void)
 {
-#ifdef SANITIZED_THREADS
-    pthread_rwlock_rdlock(&lifetime);
-    if (t != NULL)
-        t->thread_exit();
-    pthread_rwlock_unlock(&lifetime);
-#endif
+    if (UNDER_TSAN) {
+        pthread_rwlock_rdlock(&lifetime);
+        if (t != NULL)
+            t->thread_exit();
+        pthread_rwlock_unlock(&lifetime);
+    }
     lives++;
 }
 
@@ -235,9 +227,6 @@ static void
 test_loader_unload_races_with_threads_that_come_and_go(void **unused)
 {
     (void)unused;
-#ifdef SANITIZED_THREADS
-    SKIP_BECAUSE("ThreadSanitizer cannot live with the loader's guards in libc");
-#endif
     race(&ways[1]);
 }
 
