@@ -14,7 +14,7 @@
 static struct lock heaps_lock = LOCK_INITIAL(LOCK_HEAPS);
 static _Atomic(struct heap *) heaps[ALCOVE_HEAP_MAX];
 static _Atomic uint32_t heaps_made; /* how many there are */
-static uint32_t heaps_end;             /* no heap has this number or a higher one */
+static _Atomic uint32_t heaps_end;     /* no heap has this number or a higher one; a fork asks without the lock */
 static uint32_t heaps_last;            /* the number that was given last: those that were given up longest ago come first */
 static _Atomic uint64_t ended[ALCOVE_HEAP_MAX / 64]; /* a bit for each number whose heap has ended */
 static _Atomic(struct heap *) done;
