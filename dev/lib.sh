@@ -8,6 +8,8 @@
 #       make in a tree that alcove_build made, its output in <builddir>/<log>.log
 #
 # All return non-zero when something failed. A relative <builddir> is taken from the top.
+# A source tree that was built in is not fit for other build trees, whose make would take its objects for theirs. It is left as it is, and they
+# are built from a copy of what would be distributed, build-copy/.
 
 alcove_top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
 alcove_jobs=$(nproc 2>/dev/null || echo 2)
@@ -57,26 +59,42 @@ alcove_bootstrap() {
     )
 }
 
+# The folder to configure from: the top, or the copy, brought up to date. Files that did not change keep their times.
+alcove_sources() {
+    local log=$1 copy=$alcove_top/build-copy
+    if [ ! -f "$alcove_top/config.status" ]; then
+        printf '%s\n' "$alcove_top"
+        return 0
+    fi
+    (
+        mkdir -p "$copy" && exec 9>"$copy/.lock" && flock 9
+        alcove_quietly "$log" "this source tree was built in: building from a copy of it, ${copy##*/}/" \
+            make -C "$alcove_top" distdir distdir="${copy##*/}/new" &&
+            cp -Rpu "$copy/new/." "$copy/sources" && rm -rf "$copy/new"
+    ) && printf '%s\n' "$copy/sources"
+}
+
 alcove_build() {
-    local dir args
+    local dir args sources
     dir=$(alcove_dir "$1")
     shift
-    args=$(printf '%q ' "$@")
-    mkdir -p "$dir" && alcove_setup && alcove_bootstrap "$dir/bootstrap.log" || return 1
+    mkdir -p "$dir" && alcove_setup && alcove_bootstrap "$dir/bootstrap.log" &&
+        sources=$(alcove_sources "$dir/sources.log") || return 1
+    args=$(printf '%q ' "$sources" "$@")
     (
         exec 9>"$dir/.lock" && flock 9 # one build at a time in one tree
-        alcove_configure "$dir" "$args" "$@" && alcove_make "$dir" make all
+        alcove_configure "$dir" "$args" "$sources" "$@" && alcove_make "$dir" make all
     )
 }
 
-# Configure unless it is done already, with these arguments.
+# Configure unless it is done already, from these sources and with these arguments.
 alcove_configure() {
-    local dir=$1 args=$2
-    shift 2
+    local dir=$1 args=$2 sources=$3
+    shift 3
     if [ ! -f "$dir/Makefile" ] || [ "$(cat "$dir/.configured" 2>/dev/null)" != "$args" ]; then
         rm -f "$dir/.configured"
         (cd "$dir" && alcove_quietly configure.log "configure in ${dir##*/} $*" \
-            "$alcove_top/configure" --quiet "$@") || return 1
+            "$sources/configure" --quiet "$@") || return 1
         printf '%s\n' "$args" >"$dir/.configured"
     fi
 }

@@ -147,7 +147,7 @@ tests_stress_stress_loader_LDFLAGS = $(AM_LDFLAGS) -Wl,-z,now
 tests_stress_stress_unload_CPPFLAGS = $(host_cppflags) -I$(top_srcdir)/tests/module
 tests_stress_stress_unload_LDADD = $(host_ldadd)
 script_tests = tests/fuzz/test_malformed.sh tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh \
-	tests/hosts/test_sweep.sh tests/hosts/test_ten_lines.sh tests/module/test_exports.sh tests/module/test_fibers.sh
+	tests/hosts/test_sweep.sh tests/hosts/test_ten_lines.sh tests/hosts/test_thirty_lines.sh tests/module/test_exports.sh tests/module/test_fibers.sh
 fuzz_programs = tests/fuzz/fuzz_elf
 tests_fuzz_fuzz_elf_SOURCES = tests/fuzz/fuzz.h tests/fuzz/fuzz_elf.c tests/fuzz/trial.c tests/fuzz/variant.c
 tests_fuzz_fuzz_elf_CPPFLAGS = $(host_cppflags)
@@ -290,7 +290,7 @@ endif
 tests_fuzz_packed_la_SOURCES = tests/fuzz/corpus.c
 tests_fuzz_packed_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,pack-relative-relocs
 
-EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
+EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/readme.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/elf.h tests/unit/unit.h \
 	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/extension.h tests/plugins/first_table.h tests/plugins/keepers.h tests/plugins/other_prefix/config.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/plugins/releaser.h tests/plugins/stayer.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h tests/module/system_calls.h dev/fuzz tests/fuzz/corpus.map tests/fuzz/findings
