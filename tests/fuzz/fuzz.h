@@ -77,7 +77,8 @@ int trial_here(enum trial trial, const char *allocator, const char *file);
 /* In a child. Returns one of the two or, if it ended otherwise, its wait status from 256 on. */
 int trial_run(enum trial trial, const char *allocator, const char *file);
 /* Does plain dlopen survive it in these surroundings only? The dynamic linker reads and writes beside a malformed library
- * itself, and what it meets there differs when the loader is in the process, whatever the loader does. */
+ * itself, and what it meets there differs when the loader is in the process, whatever the loader does. And a library whose imports
+ * are mixed up may release what is no block, which not every allocator takes amiss. */
 bool trial_by_luck(const char *allocator, const char *file);
 void trial_describe(int ended, char *text, size_t size);
 
