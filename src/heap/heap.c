@@ -112,6 +112,18 @@ limit_is_possible(uint64_t limit)
     return limit == 0 || (limit >= HEAP_LIMIT_MIN && limit <= LIMIT_MAX);
 }
 
+#define NUMBERS_LEAST 1023u
+
+/* How many numbers go round. The more there are the later one is given again, and the more of what is kept by number is touched. */
+static uint32_t
+numbers_in_use(void)
+{
+    uint32_t numbers = NUMBERS_LEAST;
+    while (numbers < ALCOVE_HEAP_MAX - 1 && numbers < 2 * atomic_load_explicit(&heaps_made, memory_order_relaxed))
+        numbers = 2 * numbers + 1;
+    return numbers;
+}
+
 int
 heap_create(const struct alcove_heap_options *options, uint32_t *index)
 {
@@ -121,8 +133,9 @@ heap_create(const struct alcove_heap_options *options, uint32_t *index)
         return EINVAL;
     lock_take(&heaps_lock);
     int error = EAGAIN;
-    for (uint32_t n = 1; n < ALCOVE_HEAP_MAX && error == EAGAIN; n++) {
-        uint32_t i = heaps_last % (ALCOVE_HEAP_MAX - 1) + 1;
+    uint32_t numbers = numbers_in_use();
+    for (uint32_t n = 0; n < numbers && error == EAGAIN; n++) {
+        uint32_t i = heaps_last % numbers + 1;
         heaps_last = i;
         if (atomic_load_explicit(&heaps[i], memory_order_relaxed) == NULL) {
             error = heap_make(i, o->name, o->limit, o->seal);

@@ -446,6 +446,18 @@ test_all_numbers_can_be_taken_and_one_more_is_refused(void **unused)
         heap_end(heaps[--n]);
 }
 
+/* What is kept by number is touched by those that are used only. */
+static void
+test_numbers_that_go_round_are_few_while_few_heaps_live(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < 5000; i++) {
+        uint32_t heap = heap_new(0);
+        assert_in_range(heap, 1, 1023);
+        heap_end(heap);
+    }
+}
+
 static void
 test_heap_calloc_is_zero_and_refuses_overflow(void **unused)
 {
@@ -644,6 +656,7 @@ main(void)
         cmocka_unit_test(test_other_heaps_are_unharmed_by_a_destruction),
         cmocka_unit_test(test_number_of_a_destroyed_heap_is_used_again_for_an_empty_one),
         cmocka_unit_test(test_all_numbers_can_be_taken_and_one_more_is_refused),
+        cmocka_unit_test(test_numbers_that_go_round_are_few_while_few_heaps_live),
         cmocka_unit_test(test_heap_calloc_is_zero_and_refuses_overflow),
         cmocka_unit_test(test_heap_aligned_alloc),
         cmocka_unit_test(test_entries_work_on_the_heap_they_are_given),

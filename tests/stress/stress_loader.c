@@ -521,7 +521,7 @@ memory_now(void)
 /* Numbers of heaps, and of thunks that were given away, are used again as late as possible. Until all were, each that is new has a record of
  * its own in the loader (keeper/crossings.c, keeper/thunks.c). */
 #define RECORDS_EACH ((size_t)400)
-#define RECORDS_MOST ((size_t)12 << 20)
+#define RECORDS_MOST ((size_t)2 << 20)
 #define IN_USE_SLACK ((size_t)64 << 10)
 #define MAPPINGS_SLACK 32u
 
