@@ -34,6 +34,26 @@ object_lead(const struct object *object, const struct values *values, lead_choic
     return first_error != 0 ? first_error : error;
 }
 
+/* They lie in memory that is always writable, and nobody else stores into them. */
+UNSEEN_BY_TSAN void
+thread_lead(const struct dl_phdr_info *info, const struct values *values, lead_choice *choose)
+{
+    for (size_t i = 0; i < info->dlpi_phnum; i++) {
+        if (info->dlpi_phdr[i].p_type != PT_TLS || info->dlpi_tls_data == NULL)
+            continue;
+        uintptr_t start = ((uintptr_t)info->dlpi_tls_data + sizeof(void *) - 1) & ~(sizeof(void *) - 1);
+        uintptr_t end = (uintptr_t)info->dlpi_tls_data + info->dlpi_phdr[i].p_memsz;
+        for (void **word = (void **)start; (uintptr_t)(word + 1) <= end && values->count != 0; word++) {
+            if ((uintptr_t)*word - values->of[0] > values->of[values->count - 1] - values->of[0])
+                continue;
+            struct route route = route_of(*word, -1);
+            void *to = route.kind != ROUTE_NONE ? choose(route, NULL) : NULL;
+            if (to != NULL)
+                *word = to;
+        }
+    }
+}
+
 void *
 lead_to_rest(struct route route, const void *unused)
 {

@@ -419,6 +419,29 @@ test_module_can_be_opened_again(void **state)
     }
 }
 
+static __thread void (*own_free)(void *);
+static __thread void (*own_free_from_the_start)(void *) = free;
+
+/* Of other threads' nobody knows where they are. */
+static void
+test_variables_of_the_loading_thread_are_led(void **state)
+{
+    assert_ok(alcove_module_close(module, 0, NULL));
+    assert_ok(alcove_unload(allocator, 0));
+    void *original = dlsym(RTLD_DEFAULT, "free");
+    own_free = free;
+    setup(state);
+    own_free(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
+    own_free_from_the_start(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
+    assert_int_equal(stats_of(module).released_outside, 2);
+    assert_int_equal(stats_of(module).heap.live_blocks, 0);
+    assert_ok(alcove_module_close(module, 0, NULL));
+    assert_ok(alcove_unload(allocator, 0));
+    assert_ptr_equal(own_free, original);
+    assert_ptr_equal(own_free_from_the_start, original);
+    setup(state);
+}
+
 static void
 test_unload_puts_the_original_functions_back(void **state)
 {
@@ -597,6 +620,7 @@ main(void)
         TEST(test_library_that_the_host_keeps_open_is_libcs_again_after_close),
         TEST(test_thread_works_in_a_library_that_stays_while_its_module_is_closed),
         TEST(test_module_can_be_opened_again),
+        TEST(test_variables_of_the_loading_thread_are_led),
         TEST(test_unload_puts_the_original_functions_back),
         TEST(test_thread_that_ends_gives_its_record_back),
         TEST(test_threads_live_on_through_unload_and_reload),
