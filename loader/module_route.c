@@ -274,7 +274,9 @@ copy_lead(struct copies *copies, const struct object *program, const struct impo
         word.slot = (void **)((char *)copy->slot + offset);
         void *value = import_value(&word);
         struct route route = route_of(value, -1);
-        void *to = route.kind != ROUTE_NONE ? copies->choose(route, copies->routing->module) : NULL;
+        const struct module *module = copies->routing->module;
+        bool others = route.kind == ROUTE_THUNK && value != module->entries[route.which];
+        void *to = route.kind != ROUTE_NONE && !others ? copies->choose(route, module) : NULL;
         if (to == NULL || to == value)
             continue;
         int error = writer_store(&writer, word.slot, value, to);
@@ -397,5 +399,7 @@ module_unlead(struct module *module)
     routing = (struct routing){.module = module};
     thunk_values(&routing.thunks, module);
     objects_walk(object_unroute, &routing);
-    return routing.error;
+    unsigned copies = 0;
+    int error = module->copied ? copies_lead(&routing, lead_back, &copies) : 0;
+    return routing.error != 0 ? routing.error : error;
 }
