@@ -374,7 +374,8 @@ module_open(alcove_allocator *id, const char *path, const struct alcove_module_o
         module_route_undo(module); /* what its constructors began */
     if (module != NULL)
         module->options = NULL;
-    allocator->users--;
+    if (allocator->users != 0) /* it may have been forgotten, in a child that a constructor forked */
+        allocator->users--;
     loader_leave();
     if (code != ALCOVE_OK || same != NULL) { /* one reference of dlopen is enough for a module */
         if (loaded)

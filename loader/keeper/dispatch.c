@@ -90,11 +90,15 @@ void
 openings_fork_child(void)
 {
     unsigned own = 0;
-    for (unsigned i = 0; i < OPENINGS_MOST; i++)
-        if (pthread_equal(atomic_load(&openings[i].thread), pthread_self()))
-            own += atomic_load(&openings[i].module) != NULL;
-        else
+    for (unsigned i = 0; i < OPENINGS_MOST; i++) {
+        struct module *module = atomic_load(&openings[i].module);
+        if (!pthread_equal(atomic_load(&openings[i].thread), pthread_self())) {
             atomic_store(&openings[i].module, NULL);
+        } else if (module != NULL) {
+            own++;
+            module->allocator->users++; /* by its module_open, which goes on in the child */
+        }
+    }
     atomic_store(&opening_count, own);
     forked = true;
 }
