@@ -61,21 +61,52 @@ if FAULT_INJECTION
 module_tests += tests/module/test_refusal
 endif
 
-host_tests = tests/hosts/test_abi tests/hosts/test_endings tests/hosts/test_events tests/hosts/test_half_made tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
+host_tests = tests/hosts/test_abi tests/hosts/test_bound_before tests/hosts/test_constructors tests/hosts/test_copies tests/hosts/test_copies_pie \
+	tests/hosts/test_endings tests/hosts/test_events tests/hosts/test_given_away tests/hosts/test_half_made tests/hosts/test_no_copies \
+	tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
 	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_meeting tests/hosts/test_modules tests/hosts/test_page_size tests/hosts/test_paths \
-	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_residents tests/hosts/test_routing \
-	tests/hosts/test_static_allocator tests/hosts/test_strict
-# Plugins call back into test_endings, test_half_made and test_loader; the loader finds functions of test_half_made,
+	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_residents tests/hosts/test_restored tests/hosts/test_routing \
+	tests/hosts/test_static_allocator tests/hosts/test_steering tests/hosts/test_strict tests/hosts/test_whole_or_not
+# Plugins call back into test_constructors, test_endings, test_half_made and test_loader, and read variables of test_steering and
+# test_whole_or_not; the loader finds functions of test_given_away, test_half_made,
 # test_loader_forks and test_meeting in place of libc's; test_program_stub is about programs that are not PIE; test_leftovers
 # compares where imports lead, which is to change by nothing but the allocator.
 tests_hosts_test_abi_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_abi_LDADD = $(host_ldadd)
+tests_hosts_test_bound_before_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_bound_before_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_hosts_test_bound_before_LDADD = $(host_ldadd)
+tests_hosts_test_constructors_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_constructors_LDADD = $(host_ldadd)
+tests_hosts_test_constructors_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+# One program in each of the ways that it can reach a library's variables.
+needs_variables = -Wl,--no-as-needed -Wl,tests/plugins/.libs/variables.so -Wl,-rpath,$(abs_top_builddir)/tests/plugins/.libs
+tests_hosts_test_copies_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_copies_CFLAGS = $(AM_CFLAGS) -fno-pie
+tests_hosts_test_copies_LDADD = $(host_ldadd)
+tests_hosts_test_copies_LDFLAGS = $(AM_LDFLAGS) -no-pie $(needs_variables)
+EXTRA_tests_hosts_test_copies_DEPENDENCIES = tests/plugins/variables.la
+tests_hosts_test_copies_pie_SOURCES = tests/hosts/test_copies.c
+tests_hosts_test_copies_pie_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_copies_pie_CFLAGS = $(AM_CFLAGS) -fPIE
+tests_hosts_test_copies_pie_LDADD = $(host_ldadd)
+tests_hosts_test_copies_pie_LDFLAGS = $(AM_LDFLAGS) -pie $(needs_variables)
+EXTRA_tests_hosts_test_copies_pie_DEPENDENCIES = tests/plugins/variables.la
+tests_hosts_test_no_copies_SOURCES = tests/hosts/test_copies.c
+tests_hosts_test_no_copies_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_no_copies_CFLAGS = $(AM_CFLAGS) -fPIC
+tests_hosts_test_no_copies_LDADD = $(host_ldadd)
+tests_hosts_test_no_copies_LDFLAGS = $(AM_LDFLAGS) -pie $(needs_variables)
+EXTRA_tests_hosts_test_no_copies_DEPENDENCIES = tests/plugins/variables.la
 tests_hosts_test_endings_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_endings_LDADD = $(host_ldadd)
 tests_hosts_test_endings_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_hosts_test_events_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_events_LDADD = $(host_ldadd)
+tests_hosts_test_given_away_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_given_away_LDADD = $(host_ldadd)
+tests_hosts_test_given_away_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 tests_hosts_test_half_made_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_half_made_LDADD = $(host_ldadd)
 tests_hosts_test_half_made_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
@@ -126,6 +157,8 @@ tests_hosts_test_program_stub_LDADD = $(host_ldadd)
 tests_hosts_test_program_stub_LDFLAGS = $(AM_LDFLAGS) -no-pie
 tests_hosts_test_residents_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_residents_LDADD = $(host_ldadd)
+tests_hosts_test_restored_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_restored_LDADD = $(host_ldadd)
 tests_hosts_test_routing_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_routing_LDADD = $(host_ldadd)
 tests_hosts_test_scarce_CPPFLAGS = $(host_cppflags)
@@ -135,6 +168,14 @@ tests_hosts_test_static_allocator_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_hosts_test_static_allocator_LDADD = $(host_ldadd) $(STATIC_ALLOCATOR_LIBS)
 tests_hosts_test_strict_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_strict_LDADD = $(host_ldadd)
+
+tests_hosts_test_steering_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_steering_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_hosts_test_steering_LDADD = $(host_ldadd)
+tests_hosts_test_steering_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_hosts_test_whole_or_not_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_whole_or_not_LDADD = $(host_ldadd)
+tests_hosts_test_whole_or_not_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
 
 stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/stress_pools tests/stress/stress_threads
 
@@ -154,10 +195,11 @@ tests_fuzz_fuzz_elf_CPPFLAGS = $(host_cppflags)
 tests_fuzz_fuzz_elf_LDADD = $(host_ldadd)
 interpreter_files = tests/hosts/interpreters/bridge.c tests/hosts/interpreters/bridge.h  \
 	tests/hosts/interpreters/cycles.sh tests/hosts/interpreters/java.c \
-	tests/hosts/interpreters/java.java  tests/hosts/interpreters/lua.c tests/hosts/interpreters/lua.lua \
+	tests/hosts/interpreters/java.java  tests/hosts/interpreters/lua.c tests/hosts/interpreters/lua.lua tests/hosts/interpreters/luajit.lua \
 	tests/hosts/interpreters/node.c  tests/hosts/interpreters/node.js tests/hosts/interpreters/perl.c \
 	tests/hosts/interpreters/perl.pl  tests/hosts/interpreters/php.php \
 	tests/hosts/interpreters/python3.py  tests/hosts/interpreters/python3_extensions.py tests/hosts/interpreters/python3_loader.py \
+	tests/hosts/interpreters/python3_releases.py \
 	tests/hosts/interpreters/ruby.rb
 
 plugin_libraries = tests/plugins/asker.la tests/plugins/blocks.la tests/plugins/blocks_two.la tests/plugins/caller.la \
@@ -166,6 +208,10 @@ plugin_libraries = tests/plugins/asker.la tests/plugins/blocks.la tests/plugins/
 	tests/plugins/older_keeper.la tests/plugins/oldest_keeper.la tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/other_prefix.la tests/plugins/releaser.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la tests/plugins/stayer.la tests/plugins/stayer_nodelete.la tests/plugins/stayer_thread.la \
 	tests/plugins/stayer_unique.la tests/plugins/walker.la
+plugin_libraries += tests/plugins/constructing.la tests/plugins/dependency.la tests/plugins/giving.la tests/plugins/hooker.la \
+	tests/plugins/no_imports.la tests/plugins/of_cxx.la tests/plugins/own.la tests/plugins/own_chosen.la tests/plugins/own_symbolic.la \
+	tests/plugins/own_version.la tests/plugins/partial.la tests/plugins/selfmade.la tests/plugins/variables.la tests/plugins/ways.la \
+	tests/plugins/ways_lazy.la tests/plugins/ways_relro.la
 tests_plugins_asker_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_asker_la_LDFLAGS = $(plugin_ldflags) -Wl,-rpath,'$$ORIGIN/own' -Wl,-rpath,'$$ORIGIN/other'
 tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
@@ -239,6 +285,40 @@ BUILT_SOURCES += other-names.h
 CLEANFILES += other-names.h
 other-names.h: loader/exports.sym
 	$(AM_V_GEN)$(SED) 's/^$(P)\(.*\)/#define $(P)\1 other_\1/' loader/exports.sym >$@
+tests_plugins_constructing_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_constructing_la_LDFLAGS = $(plugin_ldflags) -Wl,--no-as-needed -Wl,tests/plugins/.libs/dependency.so -Wl,-rpath,'$$ORIGIN'
+EXTRA_tests_plugins_constructing_la_DEPENDENCIES = tests/plugins/dependency.la
+tests_plugins_dependency_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_dependency_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_giving_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_hooker_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_no_imports_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_of_cxx_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_own_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_own_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,lazy
+tests_plugins_own_chosen_la_SOURCES = tests/plugins/own.c
+tests_plugins_own_chosen_la_CPPFLAGS = $(AM_CPPFLAGS) -DOWN_CHOSEN
+tests_plugins_own_chosen_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_own_chosen_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,lazy
+tests_plugins_own_symbolic_la_SOURCES = tests/plugins/own.c
+tests_plugins_own_symbolic_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_own_symbolic_la_LDFLAGS = $(plugin_ldflags) -Wl,-Bsymbolic
+tests_plugins_own_version_la_SOURCES = tests/plugins/own.c
+tests_plugins_own_version_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_own_version_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,lazy -Wl,--version-script=$(srcdir)/tests/plugins/own.map
+tests_plugins_partial_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_partial_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,lazy -Wl,-z,norelro
+tests_plugins_selfmade_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,norelro
+tests_plugins_variables_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_variables_la_LDFLAGS = $(plugin_ldflags) -Wl,-soname,variables.so
+tests_plugins_ways_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_ways_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_ways_lazy_la_SOURCES = tests/plugins/ways.c
+tests_plugins_ways_lazy_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_ways_lazy_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,lazy
+tests_plugins_ways_relro_la_SOURCES = tests/plugins/ways.c
+tests_plugins_ways_relro_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_ways_relro_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,relro -Wl,-z,now
 if STATIC
 plugin_libraries += tests/plugins/static_one.la tests/plugins/static_two.la
 plugin_libraries += tests/plugins/extension_one.la tests/plugins/extension_two.la tests/plugins/extension_three.la
@@ -292,7 +372,9 @@ tests_fuzz_packed_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,pac
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/readme.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/elf.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/extension.h tests/plugins/first_table.h tests/plugins/keepers.h tests/plugins/other_prefix/config.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/plugins/releaser.h tests/plugins/stayer.h tests/work.h tests/child.h tests/module/fibers.c \
+	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/constructing.h tests/plugins/dependency.h tests/plugins/giving.h \
+	tests/plugins/hooker.h tests/plugins/own.h tests/plugins/own.map tests/plugins/partial.h tests/plugins/slots.h tests/plugins/variables.h tests/plugins/ways.h \
+	tests/plugins/extension.h tests/plugins/first_table.h tests/plugins/keepers.h tests/plugins/other_prefix/config.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/plugins/releaser.h tests/plugins/stayer.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h tests/module/system_calls.h dev/fuzz tests/fuzz/corpus.map tests/fuzz/findings
 
 # dev/sweep runs it, once for each library of the system; tests/sweep/sweep.h explains.

@@ -35,6 +35,8 @@ extension() {
 
 host "python3: ctypes" python3 "$here/python3.py"
 host "python3: the loader, with SQLite as a module" python3 "$here/python3_loader.py"
+host "python3: ctypes, blocks of a module" python3 "$here/python3_releases.py"
+host "luajit: ffi, blocks of a module" luajit "$here/luajit.lua"
 test="python3: two extensions with a loader inside each"
 if [ -n "$ALCOVE_TEST_STATIC" ]; then
     host "$test" python3 "$here/python3_extensions.py"

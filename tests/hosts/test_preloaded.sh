@@ -24,6 +24,12 @@ preloaded_program() {
     )"
 }
 
+steered_programs() {
+    for program in test_bound_before test_constructors test_copies test_no_copies test_restored test_steering test_whole_or_not; do
+        preloaded_program "$1" "$tests/hosts/$program"
+    done
+}
+
 for library in libjemalloc.so.2 libmimalloc.so.2 libtcmalloc_minimal.so.4; do
     if [ -n "$(LD_PRELOAD=$library sh -c : 2>&1)" ]; then
         skip "$library" "it is not installed"
@@ -31,11 +37,21 @@ for library in libjemalloc.so.2 libmimalloc.so.2 libtcmalloc_minimal.so.4; do
     fi
     preloaded_script "$library" "$here/python3.py"
     preloaded_script "$library" "$here/python3_loader.py"
+    preloaded_script "$library" "$here/python3_releases.py"
     preloaded_program "$library" "$tests/module/test_heap_limits"
     preloaded_program "$library" "$tests/module/test_heaps"
     preloaded_program "$library" "$tests/module/test_threads"
     preloaded_program "$library" "$tests/hosts/test_policies"
     preloaded_program "$library" "$tests/hosts/test_routing"
+    steered_programs "$library"
 done
+
+# Its functions have versions that they are found by, and others than libc's are found without one.
+library=libc_malloc_debug.so.0
+if [ -n "$(LD_PRELOAD=$library sh -c : 2>&1)" ]; then
+    skip "$library" "it is not installed"
+else
+    steered_programs "$library"
+fi
 
 tap_end
