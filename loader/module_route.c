@@ -177,6 +177,12 @@ lead_to_thunk(struct route route, const void *argument)
     return route.kind == ROUTE_THUNK || route.theirs || route.which >= ALCOVE_ENTRY_COUNT ? NULL : module->entries[route.which];
 }
 
+static bool
+in_relro(const struct object *object, const struct import *import)
+{
+    return (uintptr_t)import->slot >= object->relro_start && (uintptr_t)import->slot < object->relro_end;
+}
+
 static void
 note_partial(struct routing *routing, const char *name)
 {
@@ -201,6 +207,8 @@ import_lead(struct routing *routing, const struct object *object, const struct i
         return 0;
     bool unbound = route.kind == ROUTE_NONE && is_unbound(object, import);
     if (route.kind == ROUTE_NONE && !(unbound && (module->known & 1u << which) != 0)) {
+        if (import->kind == IMPORT_DATA && !in_relro(object, import)) /* whoever stored something else there had his reasons */
+            return 0;
         bool release_of_theirs = import->name[0] == '_' && import->name[1] == 'Z'; /* operator delete, of whoever has the operators */
         if ((unbound && (module->strange & 1u << which) == 0) || (!unbound && !release_of_theirs && (uintptr_t)value != import->definition && !is_theirs(import->name, value)))
             note_partial(routing, import->name);

@@ -49,6 +49,30 @@ test_every_import_is_counted_and_routed(void **state)
 }
 
 static void
+host_release(void *block)
+{
+    free(block);
+}
+
+/* As a host does with xmlFree, before the library is a module: it is a variable, and no import any more. */
+static void
+test_variable_that_the_host_has_set_stays_and_is_no_loss(void **state)
+{
+    (void)state;
+    void *before = dlopen(plugin_path("blocks"), RTLD_NOW | RTLD_LOCAL);
+    void (**variable)(void *) = (void (**)(void *))dlsym(before, "blocks_free_pointer");
+    assert_non_null(variable);
+    *variable = host_release;
+    alcove_module *module = plugin_open(allocator, "blocks", NULL);
+    assert_int_equal(stats_of(module).imports_lost, 0);
+    (*variable)(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
+    assert_int_equal(stats_of(module).heap.live_blocks, 0);
+    assert_ptr_equal(*variable, host_release);
+    module_end(module);
+    dlclose(before);
+}
+
+static void
 test_import_that_leads_elsewhere_is_named_and_refused(void **state)
 {
     (void)state;
@@ -164,6 +188,7 @@ main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown_partial)
     const struct CMUnitTest tests[] = {
         TEST(test_every_import_is_counted_and_routed),
+        TEST(test_variable_that_the_host_has_set_stays_and_is_no_loss),
         TEST(test_import_that_leads_elsewhere_is_named_and_refused),
         TEST(test_refused_library_that_stays_is_as_it_was),
         TEST(test_import_that_leads_elsewhere_is_accepted_if_asked),
