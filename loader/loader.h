@@ -77,6 +77,7 @@ struct module {
     enum alcove_policy policy;
     struct partners partners;
     bool closing;
+    pthread_t closer;     /* the thread that is closing it */
     bool failed_early;    /* it could not be routed before its constructors ran */
     bool given_away;      /* somebody may have an address of its thunks for good */
     bool copied;          /* the program has copies of its variables, with addresses of thunks in them */
@@ -226,6 +227,8 @@ void *library_open(const char *path, int flags, const void *caller, int *code);
 struct dl_phdr_info;
 struct link_map;
 int objects_walk(int (*each)(struct dl_phdr_info *info, size_t size, void *argument), void *argument);
+/* *settled: false if a namespace was left out, because a thread is at it. */
+int objects_walk_all(int (*each)(struct dl_phdr_info *info, size_t size, void *argument), void *argument, bool *settled);
 /* Was a namespace left out of a walk, since the last call, because a thread is at it? */
 bool objects_unsettled(void);
 /* keeper/namespaces.c, for objects_walk: those of other namespaces than the program's. *settled: not while one was being changed. */

@@ -422,7 +422,7 @@ module_symbol(alcove_module *id, const char *name)
     }
     loader_enter();
     address = module_function(module, name, address);
-    module->users--;
+    module->users -= module->users != 0; /* in a child that was forked meanwhile there are none */
     loader_leave();
     return address;
 }
@@ -489,6 +489,10 @@ module_report(const struct module *module, struct alcove_report *report)
     report->size = FIGURES_SIZE(struct alcove_report);
     snprintf(report->name, sizeof report->name, "%s", module->name);
     report->opens = module->opens;
+    report->imports_found = module->imports_found;
+    report->imports_routed = module->imports_routed;
+    report->imports_lost = module->imports_lost;
+    report->imports_new = module->imports_new;
     if (module->heap == ALCOVE_HEAP_NONE)
         return;
     module->allocator->table->heap_stats(module->heap, &report->heap);
@@ -515,6 +519,21 @@ module_settle(struct module *module, unsigned flags, struct alcove_report *repor
     report->kept = report->heap.live_blocks != 0;
 }
 
+void
+modules_settle_forked(void)
+{
+    struct alcove_report unread;
+    for (struct module **link = &loader.modules, *module; (module = *link) != NULL;) {
+        if (!module->closing || pthread_equal(module->closer, pthread_self())) {
+            link = &module->next;
+            continue;
+        }
+        module_settle(module, 0, &unread);
+        *link = module->next;
+        free(module);
+    }
+}
+
 int
 module_close(alcove_module *id, unsigned flags, struct alcove_report *report)
 {
@@ -533,6 +552,7 @@ module_close(alcove_module *id, unsigned flags, struct alcove_report *report)
     }
     bool last = module != NULL && --module->opens == 0;
     if (last) {
+        module->closer = pthread_self();
         module->closing = true; /* no longer found, but still counted as open */
     } else if (module != NULL) {
         module_report(module, report);

@@ -9,6 +9,9 @@
 /* Find out what an object that is not bound yet will be bound to. Without the lock, while its handle is held. */
 void module_look(struct module *module);
 
+/* In a forked child, with the lock held: end the modules that other threads were closing. */
+void modules_settle_forked(void);
+
 /* May its object become a module? `path` is for messages. 0 or a code with its message set. */
 int module_check(struct module *module, const char *path);
 

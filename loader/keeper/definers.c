@@ -4,6 +4,7 @@
  * what is known of one that has gone must not be taken for what lies in its place next. All with the loader's lock held.
  */
 #include "keeper/definers.h"
+#include "keeper/steering.h"
 
 #include "elf/symbols.h"
 
@@ -12,7 +13,8 @@ struct look {
     bool seen[ROUTE_COUNT][VARIANTS]; /* of variants that have a definer: it is there */
 };
 
-static const unsigned releases[] = {ALCOVE_ENTRY_free, ALCOVE_ENTRY_realloc, ALCOVE_ENTRY_reallocarray, ALCOVE_ENTRY_malloc_usable_size};
+static const unsigned releases[] = {ALCOVE_ENTRY_free, ALCOVE_ENTRY_realloc, ALCOVE_ENTRY_reallocarray, ALCOVE_ENTRY_malloc_usable_size,
+                                    ROUTE_dlsym, ROUTE_dlvsym};
 #define RELEASES (sizeof releases / sizeof releases[0])
 
 static void
@@ -23,10 +25,15 @@ names_look(struct look *look, const struct object *object)
         const char *name = route_name(i, &which);
         struct symbol_cursor cursor = symbols_named(object, name);
         struct symbol symbol;
-        while (guard_of(which, 0) != NULL && symbol_next(&cursor, &symbol))
-            if (ELF64_ST_TYPE(symbol.entry->st_info) == STT_FUNC &&
-                route_of((void *)symbol.address, which).kind == ROUTE_NONE)
+        while (guard_of(which, 0) != NULL && symbol_next(&cursor, &symbol)) {
+            struct route route = route_of((void *)symbol.address, which);
+            if (ELF64_ST_TYPE(symbol.entry->st_info) != STT_FUNC)
+                continue;
+            if (route.kind == ROUTE_NONE)
                 look->changed |= variant_add_of(which, (void *)symbol.address, object->dynamic);
+            else if (route.kind == ROUTE_ORIGINAL && route.theirs && steering_is_on())
+                look->changed = true; /* a new one, where another was: else it would be worth a guard */
+        }
     }
 }
 
@@ -59,10 +66,11 @@ bool
 definers_look(void)
 {
     struct look look = {.changed = false};
-    objects_walk(object_look, &look);
+    bool settled;
+    objects_walk_all(object_look, &look, &settled);
     for (size_t r = 0; r < RELEASES; r++)
         for (unsigned i = 0; i < routes.variants[releases[r]]; i++)
-            if (routes.definer[releases[r]][i] != NULL && !look.seen[releases[r]][i] && routes.original[releases[r]][i] != NULL) {
+            if (settled && routes.definer[releases[r]][i] != NULL && !look.seen[releases[r]][i] && routes.original[releases[r]][i] != NULL) {
                 variant_drop(releases[r], i);
                 look.changed = true;
             }

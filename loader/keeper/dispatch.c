@@ -5,6 +5,7 @@
 #include "keeper/dispatch.h"
 #include "keeper/lead.h"
 #include "keeper/steering.h"
+#include "module.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,6 +22,13 @@ struct opening {
 };
 static struct opening openings[OPENINGS_MOST];
 static _Atomic unsigned opening_count;
+
+/* Those that were there when the first of the present openings began. */
+static struct objects_before {
+    size_t count;
+    unsigned long long subs;
+} objects_before;
+static int objects_count(struct dl_phdr_info *info, size_t size, void *argument);
 static bool forked; /* the symbol tables may say what was wanted by threads that are not in this process */
 
 /* Return addresses of calls whose object has been led already, and which will come again: through a pointer that the object has copied. Forgotten
@@ -64,13 +72,56 @@ opening_begin(struct module *module)
         for (unsigned i = 0; i < LED_CALLERS; i++)
             if (atomic_load_explicit(&led_callers[i], memory_order_relaxed) != NULL)
                 atomic_store(&led_callers[i], NULL);
-        if (atomic_fetch_add(&opening_count, 1) == 0)
+        if (atomic_fetch_add(&opening_count, 1) == 0) {
+            objects_before = (struct objects_before){.count = 0};
+            objects_walk(objects_count, &objects_before);
             steering_dispatch(true);
+        }
     } else {
         opening = NULL;
     }
     loader_unlock();
     return opening;
+}
+
+/* What was bound to dispatchers meanwhile, where objects that came since then did not allocate yet, or by code that showed another one's
+ * return address. */
+struct leftovers {
+    size_t skip; /* objects that were there before, as far as they are not gone */
+};
+
+static int
+leftovers_lead(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    struct leftovers *leftovers = argument;
+    struct object object;
+    if (leftovers->skip != 0)
+        leftovers->skip--;
+    else if (object_read(&object, info) && !object_is_half_made(&object))
+        object_lead(&object, &routes.ours, lead_to_rest, NULL, NULL);
+    return 0;
+}
+
+static int
+objects_count(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    struct objects_before *before = argument;
+    before->count++;
+    before->subs = info->dlpi_subs;
+    return 0;
+}
+
+static void
+lead_leftovers(void)
+{
+    struct objects_before now = {.count = 0};
+    objects_walk(objects_count, &now);
+    unsigned long long gone = now.subs - objects_before.subs;
+    struct leftovers leftovers = {.skip = objects_before.count > gone ? objects_before.count - (size_t)gone : 0};
+    if (now.count > leftovers.skip)
+        objects_walk(leftovers_lead, &leftovers);
 }
 
 void
@@ -80,8 +131,10 @@ opening_end(struct opening *opening)
         return;
     loader_lock();
     atomic_store(&opening->module, NULL);
-    if (atomic_fetch_sub(&opening_count, 1) == 1)
+    if (atomic_fetch_sub(&opening_count, 1) == 1) {
         steering_dispatch(false);
+        lead_leftovers();
+    }
     loader_unlock();
 }
 
@@ -106,9 +159,11 @@ openings_fork_child(void)
 void
 openings_settle(void)
 {
-    if (forked)
-        steering_dispatch(atomic_load(&opening_count) != 0);
+    if (!forked)
+        return;
     forked = false;
+    steering_dispatch(atomic_load(&opening_count) != 0);
+    modules_settle_forked();
 }
 
 void

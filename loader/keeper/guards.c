@@ -92,11 +92,13 @@ SLOW static void *
 owned_reallocarray(void *block, size_t count, size_t size, unsigned variant, const void *caller)
 {
     size_t bytes;
+    if (owner_of(block).owner == OWNER_FOREIGN)
+        return ORIGINAL(reallocarray, reallocarray_function, variant)(block, count, size);
     if (__builtin_mul_overflow(count, size, &bytes)) {
         errno = ENOMEM;
         return NULL;
     }
-    return owned_realloc(block, bytes, variant, caller);
+    return owned_realloc(block, bytes, 0, caller);
 }
 
 SLOW static size_t

@@ -88,10 +88,18 @@ static atomic_bool unsettled;
 int
 objects_walk(int (*each)(struct dl_phdr_info *, size_t, void *), void *argument)
 {
+    return objects_walk_all(each, argument, NULL);
+}
+
+int
+objects_walk_all(int (*each)(struct dl_phdr_info *, size_t, void *), void *argument, bool *settled)
+{
     struct walk walk = {.each = each, .argument = argument, .settled = true};
     enter(&walks, &forks_later);
     int result = dl_iterate_phdr(walk_on, &walk);
     leave(&walks);
+    if (settled != NULL)
+        *settled = walk.settled;
     if (!walk.settled)
         atomic_store(&unsettled, true);
     return result;

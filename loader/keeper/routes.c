@@ -5,6 +5,7 @@
 
 #include <dlfcn.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 struct routes routes;
 
@@ -112,10 +113,10 @@ variant_add(unsigned which, void *address)
 
 /* The program is the first object reported. */
 static int
-program_stubs(struct dl_phdr_info *info, size_t size, void *unused)
+program_stubs(struct dl_phdr_info *info, size_t size, void *argument)
 {
     (void)size;
-    (void)unused;
+    struct route_answers *answers = argument;
     struct object object;
     struct import import;
     if (object_read(&object, info)) {
@@ -123,7 +124,7 @@ program_stubs(struct dl_phdr_info *info, size_t size, void *unused)
         while (import_next(&cursor, &import)) {
             int which = import.stub != 0 ? route_named(import.name) : -1;
             if (which >= 0)
-                routes.stub[which] = (void *)import.stub;
+                answers->stub[which] = (void *)import.stub;
         }
     }
     return 1;
@@ -150,18 +151,9 @@ behind_stub(const char *name, const void *stub_address)
     return found;
 }
 
-/* What an import finds that asks for no version. */
-static void
-find_by_name(unsigned which, const char *name)
-{
-    void *found = linker_symbol(RTLD_DEFAULT, name);
-    if (found != NULL && found == routes.stub[which])
-        found = behind_stub(name, routes.stub[which]);
-    variant_add(which, found);
-}
-
 /* Versions that the C library has the names in. */
 struct versions {
+    uintptr_t libc;
     struct {
         unsigned which;
         const char *version;
@@ -193,7 +185,7 @@ libc_versions(struct dl_phdr_info *info, size_t size, void *argument)
     (void)size;
     struct versions *versions = argument;
     struct object object;
-    if (!object_read(&object, info) || !object_holds(&object, routes.libc))
+    if (!object_read(&object, info) || !object_holds(&object, versions->libc))
         return 0;
     struct symbol symbol;
     for (unsigned which = 0; which < ROUTE_COUNT; which++) {
@@ -247,13 +239,42 @@ other_names_add(struct dl_phdr_info *info, size_t size, void *unused)
 }
 
 static void
-find_by_version(void)
+ask_by_version(struct route_answers *answers)
 {
-    struct versions versions = {.count = 0};
+    struct versions versions = {.libc = answers->libc};
     objects_walk(libc_versions, &versions);
-    for (size_t i = 0; i < versions.count; i++)
-        variant_add(versions.of[i].which,
-                    linker_symbol_of(RTLD_DEFAULT, names[versions.of[i].which].name, versions.of[i].version));
+    for (size_t i = 0; i < versions.count; i++) {
+        unsigned which = versions.of[i].which;
+        answers->versioned[i].which = which;
+        answers->versioned[i].address = linker_symbol_of(RTLD_DEFAULT, names[which].name, versions.of[i].version);
+    }
+    answers->versioned_count = versions.count;
+}
+
+/* Where a program is started by way of the dynamic linker, the kernel knows of no base. */
+static uintptr_t
+linker_base(void)
+{
+    uintptr_t base = getauxval(AT_BASE);
+    const struct r_debug *debug = base == 0 ? linker_symbol(RTLD_DEFAULT, "_r_debug") : NULL;
+    return debug != NULL ? debug->r_ldbase : base;
+}
+
+void
+routes_ask(struct route_answers *answers)
+{
+    *answers = (struct route_answers){.linker = linker_base()};
+    objects_walk(program_stubs, answers);
+    answers->libc = (uintptr_t)linker_symbol(RTLD_DEFAULT, "gnu_get_libc_version");
+    if (answers->libc == 0)
+        answers->libc = (uintptr_t)linker_symbol(RTLD_DEFAULT, "__libc_start_main"); /* musl */
+    for (unsigned which = 0; which < ROUTE_COUNT; which++) {
+        void *found = linker_symbol(RTLD_DEFAULT, names[which].name);
+        if (found != NULL && found == answers->stub[which])
+            found = behind_stub(names[which].name, found);
+        answers->found[which] = found;
+    }
+    ask_by_version(answers);
 }
 
 /* Few, and a thread's stack may be small. */
@@ -291,13 +312,15 @@ routes_values_collect(void)
 }
 
 int
-routes_start(void)
+routes_start(const struct route_answers *answers)
 {
-    objects_walk(program_stubs, NULL);
-    routes.libc = (uintptr_t)dlsym(RTLD_DEFAULT, "__libc_start_main"); /* glibc's and musl's; nobody replaces it */
+    routes.libc = answers->libc;
+    routes.linker = answers->linker;
+    memcpy(routes.stub, answers->stub, sizeof routes.stub);
     for (unsigned which = 0; which < ROUTE_COUNT; which++)
-        find_by_name(which, names[which].name);
-    find_by_version();
+        variant_add(which, answers->found[which]);
+    for (size_t i = 0; i < answers->versioned_count; i++)
+        variant_add(answers->versioned[i].which, answers->versioned[i].address);
     objects_walk(libc_add, NULL);
     objects_walk(other_names_add, NULL);
     static const enum alcove_entry needed[] = {ALCOVE_ENTRY_malloc, ALCOVE_ENTRY_free, ALCOVE_ENTRY_realloc,

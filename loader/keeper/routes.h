@@ -44,6 +44,7 @@ struct routes {
     unsigned variants[ROUTE_COUNT];
     const void *definer[ROUTE_COUNT][VARIANTS]; /* dynamic section of an object that has functions of its own; NULL: the process' own */
     void *stub[ROUTE_COUNT]; /* what a program that is not PIE shows as the address of a function, instead of the original; or NULL */
+    uintptr_t linker; /* base of the dynamic linker; 0: unknown */
     uintptr_t libc; /* an address in the C library, which may not be where malloc is */
     struct values released; /* what is to lead elsewhere in everybody's data: originals that have a guard, and dispatchers */
     struct values ours;     /* guards and dispatchers */
@@ -78,11 +79,27 @@ void *guard_of(unsigned which, unsigned variant);
 void *lookup_guard_of(unsigned which, unsigned variant);
 void *dispatcher_of(unsigned which, unsigned variant);
 
+/* Is another thread's dlopen at this object? (keeper/scan.c) */
+bool object_is_half_made(const struct object *object);
+
 /* Is an allocator in this object? With the loader's lock held. (keeper/scan.c) */
 bool object_is_allocator(const struct object *object);
 
-/* Find the originals. Once, before anything is rewritten, without the lock. 0 or a code. */
-int routes_start(void);
+/* What the dynamic linker says, which is asked without any lock: another thread may be in a constructor, have its lock, and want ours. */
+struct route_answers {
+    void *stub[ROUTE_COUNT];  /* as in struct routes */
+    void *found[ROUTE_COUNT]; /* by name */
+    struct {
+        unsigned which;
+        void *address;
+    } versioned[2 * ROUTE_COUNT]; /* in the versions that libc has them in */
+    size_t versioned_count;
+    uintptr_t libc, linker;
+};
+void routes_ask(struct route_answers *answers);
+
+/* Find the originals. Once, before anything is rewritten, one thread at a time. 0 or a code. */
+int routes_start(const struct route_answers *answers);
 
 /* The names of all functions, and what they stand for. */
 extern const size_t route_name_count;

@@ -18,7 +18,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/auxv.h>
 #include <sys/stat.h>
 
 struct snapshot {
@@ -91,9 +90,11 @@ scan_is_due(void)
         return changed;
     if (changed && definers_look()) {
         steering_follow();
+        guarded_first = seconds_now();
+        guarded_again = false;
         return true;
     }
-    guarded_adds = now.adds;
+    guarded_adds = objects_unsettled() ? 0 : now.adds; /* to be asked again */
     guarded_subs = now.subs;
     return !guarded_again && seconds_now() > guarded_first + BINDING_MOST;
 }
@@ -174,7 +175,7 @@ object_is_allocator(const struct object *object)
 static bool
 is_dynamic_linker(const struct object *object)
 {
-    return object->base == getauxval(AT_BASE);
+    return routes.linker != 0 && object->base == routes.linker;
 }
 
 static int
@@ -226,7 +227,7 @@ loader_enter(void)
             if (steering_begin())
                 guarded_first = seconds_now();
         }
-        bool again = guarded_some;
+        bool again = guarded_some && seconds_now() > guarded_first + BINDING_MOST;
         loader_unlock();
 
         struct snapshot snapshot;
@@ -258,8 +259,8 @@ loader_leave(void)
 }
 
 /* Is another thread's dlopen at it? Its RELRO is not protected yet. */
-static bool
-is_half_made(const struct object *object)
+bool
+object_is_half_made(const struct object *object)
 {
     return object->relro_end > object->relro_start && word_writable(NULL, object, object->relro_start);
 }
@@ -271,7 +272,7 @@ object_unguard(struct dl_phdr_info *info, size_t size, void *unused)
     (void)size;
     (void)unused;
     struct object object;
-    if (object_read(&object, info) && !object_is_allocator(&object) && !is_dynamic_linker(&object) && !is_half_made(&object)) {
+    if (object_read(&object, info) && !object_is_allocator(&object) && !is_dynamic_linker(&object) && !object_is_half_made(&object)) {
         object_lead(&object, &routes.ours, lead_to_original, NULL, NULL);
         thread_lead(info, &routes.ours, lead_to_original);
     }

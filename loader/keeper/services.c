@@ -128,11 +128,13 @@ services_fork_child(void)
     start_lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
+static atomic_bool started;
+
 /* With start_lock held. What has been done is not done again; what failed is, at the next load. */
 static int
-start(void)
+start(const struct route_answers *answers)
 {
-    static bool have_key, started;
+    static bool have_key;
     if (started)
         return ALCOVE_OK;
     if (!have_key) {
@@ -143,7 +145,7 @@ start(void)
         have_key = true;
         thunks_forget_pages();
     }
-    int code = routes_start();
+    int code = routes_start(answers);
     started = code == ALCOVE_OK;
     return code;
 }
@@ -158,9 +160,12 @@ services_start(void)
     int code = forks_watch(); /* before start_lock is taken, so that a child finds that free */
     if (code != ALCOVE_OK)
         return code;
+    struct route_answers answers;
+    if (!started)
+        routes_ask(&answers);
     pthread_mutex_lock(&start_lock);
     holder_begin(&loader.starter);
-    code = start();
+    code = start(&answers);
     atomic_store(&loader.starter.held, false);
     pthread_mutex_unlock(&start_lock);
     error_tell();

@@ -11,7 +11,7 @@
 struct steered {
     ElfW(Addr) *value;     /* in the table */
     uintptr_t base;        /* of its object */
-    ElfW(Addr) before;     /* what was there */
+    ElfW(Addr) before_hidden; /* what was there, and 1: it is not to be taken for a word that leads to a function */
     unsigned which;
     unsigned variant;
     unsigned table;
@@ -39,6 +39,18 @@ is_data(const struct symbol *symbol)
 {
     unsigned type = ELF64_ST_TYPE(symbol->entry->st_info);
     return type != STT_FUNC && type != STT_NOTYPE; /* an IFUNC, too, is not worth what it stands for */
+}
+
+/* Forget a table and what is in it. */
+static void
+table_drop(unsigned t)
+{
+    tables[t].dynamic = NULL;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < steered_count; i++)
+        if (steered[i].table != t)
+            steered[kept++] = steered[i];
+    steered_count = kept;
 }
 
 /* A place for one more. -1: there is none. */
@@ -98,7 +110,7 @@ symbols_find(const struct object *object)
             continue;
         int table = steered_count < STEERED_MOST ? table_with(object, (uintptr_t)value) : -1;
         if (table >= 0)
-            steered[steered_count++] = (struct steered){value, object->base, *value, route.which, route.variant, (unsigned)table};
+            steered[steered_count++] = (struct steered){value, object->base, *value + 1, route.which, route.variant, (unsigned)table};
         else
             complete &= route.theirs;
     }
@@ -129,15 +141,11 @@ tables_find(void)
 {
     for (unsigned i = 0; i < table_count; i++)
         tables[i].seen = false;
-    objects_walk(object_find, NULL);
-    for (unsigned i = 0; i < table_count; i++)
+    bool settled;
+    objects_walk_all(object_find, NULL, &settled);
+    for (unsigned i = 0; i < table_count && settled; i++)
         if (!tables[i].seen)
-            tables[i].dynamic = NULL;
-    unsigned kept = 0;
-    for (unsigned i = 0; i < steered_count; i++)
-        if (tables[steered[i].table].dynamic != NULL)
-            steered[kept++] = steered[i];
-    steered_count = kept;
+            table_drop(i);
 }
 
 static bool
@@ -155,7 +163,7 @@ value_wanted(const struct steered *s)
 {
     void *guard = on ? guard_of(s->which, s->variant) : NULL, *dispatcher = dispatching ? dispatcher_of(s->which, s->variant) : NULL;
     void *to = dispatcher != NULL ? dispatcher : guard;
-    return to != NULL ? (ElfW(Addr))to - s->base : s->before;
+    return to != NULL ? (ElfW(Addr))to - s->base : s->before_hidden - 1;
 }
 
 static bool
@@ -168,7 +176,7 @@ is_worth(const struct steered *s, const void *function)
 static bool
 is_the_same(const struct steered *s)
 {
-    return *s->value == s->before || is_worth(s, guard_of(s->which, s->variant)) || is_worth(s, dispatcher_of(s->which, s->variant));
+    return *s->value == s->before_hidden - 1 || is_worth(s, guard_of(s->which, s->variant)) || is_worth(s, dispatcher_of(s->which, s->variant));
 }
 
 /* Have a table say what is wanted. False: it could not be written. */
@@ -177,7 +185,7 @@ table_write(unsigned t)
 {
     for (unsigned i = 0; i < steered_count; i++)
         if (steered[i].table == t && !is_the_same(&steered[i])) {
-            tables[t].dynamic = NULL;
+            table_drop(t);
             return true;
         }
     bool changes = false;

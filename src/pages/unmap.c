@@ -55,30 +55,33 @@ release(struct chunks chunks)
 /* What is free, to be unmapped when the territory is right: a guard may ask about what is mapped there next. */
 static struct run *leaving;
 
-static void
+/* False: nothing of it stays. */
+static bool
 leave_run(struct run *r)
 {
     if (r->kind >= RUN_SLAB) {
         chunks_abandon(r->base, r->pages);
-    } else {
-        r->next = leaving;
-        leaving = r;
+        return true;
     }
+    r->next = leaving;
+    leaving = r;
+    return false;
 }
 
 static void
 leave(struct chunks chunks)
 {
     struct run *r = word_run(pagemap_get((void *)chunks.base));
-    chunks_leave(chunks.base, chunks.bytes >> PAGE_LG);
-    if (chunks.whole != NULL) {
-        leave_run(r);
-        return;
-    }
-    for (uintptr_t a = chunks.base; a - chunks.base < CHUNK_SIZE; a += r->pages << PAGE_LG) {
-        r = word_run(pagemap_get((void *)a));
-        leave_run(r);
-    }
+    bool stays = false;
+    if (chunks.whole != NULL)
+        stays = leave_run(r);
+    else
+        for (uintptr_t a = chunks.base; a - chunks.base < CHUNK_SIZE; a += r->pages << PAGE_LG) {
+            r = word_run(pagemap_get((void *)a));
+            stays |= leave_run(r);
+        }
+    if (!stays)
+        chunks_leave(chunks.base, chunks.bytes >> PAGE_LG);
 }
 
 void
