@@ -108,10 +108,32 @@ ALCOVE_PUBLIC(refresh)(void)
     LEAD(code, refresh);
 }
 
+static int
+on_for(enum alcove_event event, alcove_handler function, void *context)
+{
+    LEAD(code, on, event, function, context);
+}
+
+/* What was set through this copy, whose library may go: its handlers as a rule with it. */
+#define EVENTS_KEPT 8
+static _Atomic(alcove_handler) kept[EVENTS_KEPT];
+
 PUBLIC(int)
 ALCOVE_PUBLIC(on)(enum alcove_event event, alcove_handler function, void *context)
 {
-    LEAD(code, on, event, function, context);
+    int code = on_for(event, function, context);
+    if (code == ALCOVE_OK && (unsigned)event < EVENTS_KEPT)
+        kept[event] = function;
+    return code;
+}
+
+__attribute__((destructor)) static void
+take_handlers_away(void)
+{
+    const struct keeper *keeper = keeper_known();
+    for (unsigned event = 0; event < EVENTS_KEPT; event++)
+        if (kept[event] != NULL && KEEPER_HAS(keeper, off))
+            keeper->off((enum alcove_event)event, kept[event]);
 }
 
 PUBLIC(int)

@@ -120,6 +120,16 @@ events_on(enum alcove_event event, alcove_handler function, void *context)
 }
 
 void
+events_off(enum alcove_event event, alcove_handler function)
+{
+    pthread_mutex_lock(&lock);
+    bool its = (unsigned)event < EVENTS && handlers[event].function == function;
+    pthread_mutex_unlock(&lock);
+    if (its)
+        events_on(event, NULL, NULL);
+}
+
+void
 events_forked(void)
 {
     lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;

@@ -159,6 +159,9 @@ loader_trylock(void)
     return true;
 }
 
+/* The same, waiting for a while (keeper/dispatch.c). */
+bool loader_lock_soon(void);
+
 static inline void
 loader_unlock(void)
 {
@@ -327,6 +330,7 @@ uint32_t module_heap(alcove_module *id);
 int module_limit(alcove_module *id, uint64_t limit);
 int modules_list(struct alcove_module_entry *out, uint32_t stride, uint32_t *count); /* list.c */
 int events_on(enum alcove_event event, alcove_handler function, void *context);      /* events.c */
+void events_off(enum alcove_event event, alcove_handler function);
 int module_close(alcove_module *id, unsigned flags, struct alcove_report *report);
 
 /* --- load.c */

@@ -546,7 +546,7 @@ module_close(alcove_module *id, unsigned flags, struct alcove_report *report)
     int code;
     loader_enter();
     struct module *module = module_find(id, &code);
-    if (module != NULL && module->users != 0) {
+    if (module != NULL && module->opens == 1 && module->users != 0) {
         code = fail(ALCOVE_EBUSY, "another thread is looking up a symbol of module \"%s\"", module->name);
         module = NULL;
     }

@@ -31,6 +31,8 @@ module_refusal(const struct object *object)
 {
     if (object_is_allocator(object))
         return "it is the allocator";
+    if (routes.linker != 0 && object->base == routes.linker)
+        return "it is the dynamic linker";
     if (object_holds(object, (uintptr_t)&loader))
         return "it holds the loader";
     for (unsigned i = 0; i < routes.variants[ALCOVE_ENTRY_malloc]; i++)

@@ -217,8 +217,8 @@ caller_lead(const void *caller)
 
 /* Whoever has the lock may wait for us, for the module may allocate while it has a lock of the dynamic linker's or of its own fork handlers:
  * in a callback of dl_iterate_phdr. */
-static bool
-lock_soon(void)
+bool
+loader_lock_soon(void)
 {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
@@ -238,7 +238,7 @@ module_call(struct opening *opening, enum alcove_entry which, const void *caller
     struct module *module = atomic_load(&opening->module);
     opening_find(opening, module);
     struct search search = {.address = (uintptr_t)caller};
-    if (module->dynamic == NULL || objects_walk(object_with, &search) == 0 || search.object.dynamic != module->dynamic || !lock_soon())
+    if (module->dynamic == NULL || objects_walk(object_with, &search) == 0 || search.object.dynamic != module->dynamic || !loader_lock_soon())
         return NULL;
     void *thunk = module_route_early(module) ? module->entries[which] : NULL;
     loader_unlock();

@@ -10,6 +10,7 @@
 #include "keeper/territory.h"
 
 #include <errno.h>
+#include <string.h>
 
 /* Kept out of the guards, which then need no stack frame. Reached by a jump, so that the return
  * address is the caller's. */
@@ -69,6 +70,19 @@ owned_free(void *block, uintptr_t second, uintptr_t third, unsigned variant, con
     }
 }
 
+/* How large it is went with its allocator; no more than what is mapped there. It stays, and its contents go on in a block of libc's. */
+static void *
+left_realloc(const void *block, size_t size)
+{
+    size_t room = territory_left_room(block);
+    if (size == 0) {
+        errno = EINVAL;
+        return NULL;
+    }
+    void *to = ((void *(*)(size_t))routes.original[ALCOVE_ENTRY_malloc][0])(size);
+    return to != NULL ? memcpy(to, block, size < room ? size : room) : NULL;
+}
+
 /* A block that grows stays with its owner: that is no crossing, so getline may grow a module's buffer.
  * To size 0 it is a release. */
 SLOW static void *
@@ -79,8 +93,7 @@ owned_realloc(void *block, size_t size, unsigned variant, const void *caller)
     case OWNER_FOREIGN:
         return ORIGINAL(realloc, realloc_function, variant)(block, size);
     case OWNER_LEFT:
-        errno = EINVAL; /* how large it is went with its allocator */
-        return NULL;
+        return left_realloc(block, size);
     default:
         if (size == 0)
             release_count(&owned, block, caller);

@@ -38,6 +38,7 @@ static const struct keeper own = {
     .refresh = loader_refresh,
     .on = events_on,
     .modules = modules_list,
+    .off = events_off,
 };
 
 #define ITERATE_AGAIN 0

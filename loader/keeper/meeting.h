@@ -42,6 +42,7 @@ struct keeper {
     int (*refresh)(void);
     int (*on)(enum alcove_event event, alcove_handler function, void *context);
     int (*modules)(struct alcove_module_entry *out, uint32_t stride, uint32_t *count);
+    void (*off)(enum alcove_event event, alcove_handler function); /* if that is the handler: its code is about to go */
 };
 
 /* Is there a keeper that we understand, and does it have this function? */

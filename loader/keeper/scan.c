@@ -30,6 +30,7 @@ static _Atomic unsigned long long guarded_adds, guarded_subs;
 static bool guarded_some; /* false: scan whatever the number says */
 static time_t guarded_first; /* s; when the tables were steered */
 static bool guarded_again;   /* scanned long enough after it */
+static bool guarded_anew;    /* what is to be guarded has changed, and no scan has been made since */
 #define BINDING_MOST 1 /* s that a thread may take between looking a name up and storing what it found, as a rule */
 static bool forked;       /* this process is a child that was forked when there was a loader */
 
@@ -92,11 +93,11 @@ scan_is_due(void)
         steering_follow();
         guarded_first = seconds_now();
         guarded_again = false;
-        return true;
+        guarded_anew = true;
     }
     guarded_adds = objects_unsettled() ? 0 : now.adds; /* to be asked again */
     guarded_subs = now.subs;
-    return !guarded_again && seconds_now() > guarded_first + BINDING_MOST;
+    return guarded_anew || (!guarded_again && seconds_now() > guarded_first + BINDING_MOST);
 }
 
 static int
@@ -243,6 +244,7 @@ loader_enter(void)
         if (scan.code != SCAN_OUTDATED) {
             guarded_some = scan.code == ALCOVE_OK;
             guarded_again = again;
+            guarded_anew = false;
             guarded_adds = snapshot.adds;
             guarded_subs = snapshot.subs;
             return scan.code;
@@ -297,9 +299,13 @@ lookup_seen(void)
     if (loader_is_held()) /* we have called a function of libc's, and the host has put one of its own before that */
         return;
     objects_walk(counts_read, &now);
-    if (now.adds != atomic_load(&guarded_adds) || now.subs != atomic_load(&guarded_subs)) {
-        loader_enter();
-        loader_leave();
+    if ((now.adds != atomic_load(&guarded_adds) || now.subs != atomic_load(&guarded_subs)) && loader_lock_soon()) {
+        bool due = guards_wanted() && scan_is_due();
+        loader_unlock();
+        if (due) {
+            loader_enter();
+            loader_leave();
+        }
     }
     errno = saved;
 }

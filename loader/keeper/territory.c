@@ -118,18 +118,30 @@ territory_abandon(uintptr_t base, size_t bytes)
     units_set(base, bytes, TERRITORY_LEFT);
 }
 
-bool
-territory_was_left(const void *address)
+static const struct left *
+left_find(const void *address)
 {
-    if (atomic_load(&left_unknown))
-        return true;
     for (const struct left_list *list = atomic_load_explicit(&left_lists, memory_order_acquire); list != NULL; list = list->next) {
         size_t count = atomic_load_explicit(&list->count, memory_order_acquire);
         for (size_t i = 0; i < count; i++)
             if ((uintptr_t)address - list->ranges[i].base < list->ranges[i].bytes)
-                return true;
+                return &list->ranges[i];
     }
-    return false;
+    return NULL;
+}
+
+bool
+territory_was_left(const void *address)
+{
+    return atomic_load(&left_unknown) || left_find(address) != NULL;
+}
+
+size_t
+territory_left_room(const void *address)
+{
+    const struct left *left = left_find(address);
+    uintptr_t end = left != NULL ? left->base + left->bytes : ((uintptr_t)address | 0xfff) + 1;
+    return end - (uintptr_t)address;
 }
 
 bool

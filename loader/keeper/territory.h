@@ -53,6 +53,8 @@ void territory_abandon(uintptr_t base, size_t bytes);
 
 /* Is the address, whose number is TERRITORY_LEFT, in pages that stayed? */
 bool territory_was_left(const void *address);
+/* How many bytes from there on stayed; at the least what is left of the page. */
+size_t territory_left_room(const void *address);
 
 /* Was anything ever? */
 bool territory_has_left(void);

@@ -206,7 +206,7 @@ test_crossings_are_told_with_both_sides(void **state)
     assert_ok(alcove_on(ALCOVE_EVENT_CROSSING, note, &told));
     alcove_module *other = plugin_open(allocator, "blocks_two", &(struct alcove_module_options){.name = "other"});
     told = 0; /* of what libc and the module do when it is opened */
-    void *block = CALL(module, blocks_make)(BLOCKS_MALLOC, 100);
+    void *volatile block = CALL(module, blocks_make)(BLOCKS_MALLOC, 100);
     free(block);
     assert_int_equal(told, 1);
     assert_ptr_equal(crossing.block, block);

@@ -585,8 +585,14 @@ test_unload_that_leaves_live_blocks(void **state)
             assert_int_equal(blocks[i][0], (char)i);
             blocks[i][9] = (char)i;
             errno = 0;
-            assert_null(realloc(blocks[i], 50));
+            assert_null(realloc(blocks[i], 0));
             assert_int_equal(errno, EINVAL);
+            char *moved = realloc(blocks[i], 9);
+            assert_memory_equal(moved, blocks[i], 9);
+            free(moved);
+            moved = realloc(blocks[i], 20 << 20); /* more than there can be */
+            assert_memory_equal(moved, blocks[i], 9);
+            free(moved);
             late_release(blocks[i]);
             free(blocks[i]);
         }

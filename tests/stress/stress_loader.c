@@ -511,8 +511,10 @@ static struct memory
 memory_now(void)
 {
     struct memory memory = {.resident = resident_bytes(), .mappings = mappings_with("")};
-#if defined __GLIBC__ && __GLIBC_PREREQ(2, 33)
+#ifdef __GLIBC__
+#if __GLIBC_PREREQ(2, 33)
     memory.in_use = mallinfo2().uordblks;
+#endif
 #endif
     return memory;
 }
