@@ -116,7 +116,10 @@ assert_aborts(void (*run)(void), const char *first, const char *second)
         fail_msg("the child ended with status 0x%x, not by SIGABRT: %s", status, message);
     if (strstr(message, "strict") == NULL || strstr(message, first) == NULL || strstr(message, second) == NULL)
         fail_msg("the message \"%s\" does not say \"%s\" and \"%s\"", message, first, second);
-    assert_ptr_equal(strchr(message, '\n'), message + strlen(message) - 1);
+    const char *end = strchr(message, '\n');
+    assert_non_null(end);
+    if (strncmp(end + 1, "qemu:", 5) != 0) /* an emulator has a line of its own to say */
+        assert_string_equal(end + 1, "");
 }
 
 static void
