@@ -65,7 +65,7 @@ host_tests = tests/hosts/test_abi tests/hosts/test_bound_before tests/hosts/test
 	tests/hosts/test_endings tests/hosts/test_events tests/hosts/test_given_away tests/hosts/test_half_made tests/hosts/test_no_copies \
 	tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
-	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_meeting tests/hosts/test_modules tests/hosts/test_page_size tests/hosts/test_paths \
+	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_meeting tests/hosts/test_modules tests/hosts/test_namespaces tests/hosts/test_page_size tests/hosts/test_paths \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_residents tests/hosts/test_restored tests/hosts/test_routing \
 	tests/hosts/test_static_allocator tests/hosts/test_steering tests/hosts/test_strict tests/hosts/test_whole_or_not
 # Plugins call back into test_constructors, test_endings, test_half_made and test_loader, and read variables of test_steering and
@@ -141,6 +141,8 @@ tests_hosts_test_meeting_inside_LDFLAGS = $(AM_LDFLAGS) -static -export-dynamic
 tests_hosts_test_meeting_inside_LDADD = libalcove-loader.la $(CMOCKA_LIBS)
 EXTRA_tests_hosts_test_meeting_inside_DEPENDENCIES = archives.stamp
 endif
+tests_hosts_test_namespaces_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_namespaces_LDADD = $(host_ldadd)
 tests_hosts_test_modules_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_modules_LDADD = $(host_ldadd)
 tests_hosts_test_page_size_CPPFLAGS = $(host_cppflags)
