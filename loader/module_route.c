@@ -31,7 +31,7 @@ module_refusal(const struct object *object)
 {
     if (object_is_allocator(object))
         return "it is the allocator";
-    if (routes.linker != 0 && object->base == routes.linker)
+    if (routes.linker != 0 && object->base == routes.linker && !object_holds(object, routes.libc))
         return "it is the dynamic linker";
     if (object_holds(object, (uintptr_t)&loader))
         return "it holds the loader";

@@ -176,7 +176,7 @@ object_is_allocator(const struct object *object)
 static bool
 is_dynamic_linker(const struct object *object)
 {
-    return routes.linker != 0 && object->base == routes.linker;
+    return routes.linker != 0 && object->base == routes.linker && !object_holds(object, routes.libc); /* musl's is the C library */
 }
 
 static int
@@ -289,6 +289,23 @@ guards_remove(void)
     guarded_some = guarded_again = false;
 }
 
+/* The dynamic linker takes whoever called it for the one who asks: a lookup goes on by a jump. Where a compiler makes none, lookups are not seen. */
+#if defined __powerpc64__
+#define LOOKUPS 0
+#elif defined __clang__
+#define LOOKUPS 1
+#define JUMPS
+#define JUMP __attribute__((musttail)) return
+#else
+#define LOOKUPS 1
+#define JUMPS __attribute__((optimize("O2")))
+#define JUMP return
+#endif
+
+typedef void *(*dlsym_function)(void *, const char *);
+typedef void *(*dlvsym_function)(void *, const char *, const char *);
+
+#if LOOKUPS
 /* What is opened in a new namespace has a libc of its own, whose functions nobody has heard of. Whoever opened it looks something up in it next: the
  * last moment to look at it, before anything of it is called. */
 static void
@@ -310,23 +327,6 @@ lookup_seen(void)
     errno = saved;
 }
 
-/* The dynamic linker takes whoever called it for the one who asks: a lookup goes on by a jump. Where a compiler makes none, lookups are not seen. */
-#if defined __powerpc64__
-#define LOOKUPS 0
-#elif defined __clang__
-#define LOOKUPS 1
-#define JUMPS
-#define JUMP __attribute__((musttail)) return
-#else
-#define LOOKUPS 1
-#define JUMPS __attribute__((optimize("O2")))
-#define JUMP return
-#endif
-
-typedef void *(*dlsym_function)(void *, const char *);
-typedef void *(*dlvsym_function)(void *, const char *, const char *);
-
-#if LOOKUPS
 #define LOOKUP(variant)                                                                                      \
     static JUMPS void *guard_dlsym_##variant(void *handle, const char *name)                                 \
     {                                                                                                        \

@@ -18,13 +18,6 @@ enum { ROUNDS = 4 };
 #define NAMESPACES_ARE_SEEN 1
 #else
 #define NAMESPACES_ARE_SEEN 0
-#define LM_ID_NEWLM 0
-static void *
-dlmopen(long namespace, const char *path, int flags)
-{
-    (void)namespace;
-    return dlopen(path, flags);
-}
 #endif
 
 #define SKIP_IF_NAMESPACES_ARE_NOT_SEEN()                                          \
@@ -33,6 +26,7 @@ dlmopen(long namespace, const char *path, int flags)
             SKIP_BECAUSE("namespaces are not seen with this libc or processor");   \
     } while (0)
 
+#if NAMESPACES_ARE_SEEN
 /* No call of the loader's between. */
 static void
 release_in_namespace(void *block)
@@ -45,19 +39,23 @@ release_in_namespace(void *block)
     ((void (*)(void *))libc_free)(block);
     assert_int_equal(dlclose(opened), 0);
 }
+#endif
 
 static void
 test_namespace_that_comes_and_goes_and_comes_again(void **state)
 {
     (void)state;
     SKIP_IF_NAMESPACES_ARE_NOT_SEEN();
+#if NAMESPACES_ARE_SEEN
     for (uint64_t i = 1; i <= ROUNDS; i++) {
         release_in_namespace(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
         assert_int_equal(stats_of(module).heap.live_blocks, 0);
         assert_int_equal(stats_of(module).released_outside, i);
     }
+#endif
 }
 
+#if NAMESPACES_ARE_SEEN
 static atomic_bool done;
 
 static void *
@@ -67,6 +65,7 @@ look_up(void *unused)
         dlsym(RTLD_DEFAULT, "no such function");
     return unused;
 }
+#endif
 
 /* The list of what is in it is not to be read then. */
 static void
