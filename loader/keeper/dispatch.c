@@ -8,6 +8,7 @@
 #include "module.h"
 
 #include <dlfcn.h>
+#include <string.h>
 #include <errno.h>
 #include <time.h>
 
@@ -175,6 +176,33 @@ opening_named(const char *name)
 }
 
 /* The object of the library that is being opened, which is mapped when one of its constructors runs. */
+#ifndef __GLIBC__ /* musl's dlopen would run the constructors that are yet to run */
+struct named {
+    const char *name;
+    const void *dynamic;
+};
+
+static int
+object_named(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    struct named *named = argument;
+    struct object object;
+    const char *slash = strrchr(info->dlpi_name, '/'), *last = slash != NULL ? slash + 1 : info->dlpi_name;
+    if (strcmp(strchr(named->name, '/') != NULL ? info->dlpi_name : last, named->name) != 0 || !object_read(&object, info))
+        return 0;
+    named->dynamic = object.dynamic;
+    return 1;
+}
+
+static void
+opening_find(struct opening *opening, struct module *module)
+{
+    struct named named = {.name = opening->name};
+    if (opening->name != NULL && module->dynamic == NULL && objects_walk(object_named, &named) != 0)
+        module->dynamic = named.dynamic;
+}
+#else
 static void
 opening_find(struct opening *opening, struct module *module)
 {
@@ -191,6 +219,7 @@ opening_find(struct opening *opening, struct module *module)
         module->dynamic = map->l_ld;
     linker_close(handle);
 }
+#endif
 
 /* The object that an address is in. */
 struct search {
