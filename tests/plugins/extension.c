@@ -19,7 +19,7 @@ const struct extension extension = {
 
 void (*extension_farewell)(void);
 
-__attribute__((destructor)) static void
+__attribute__((destructor(101))) static void /* after the loader's own, wherever that is linked */
 end(void)
 {
     if (extension_farewell != NULL)

@@ -333,7 +333,7 @@ test_import_that_is_not_aligned_is_stored(void **state)
     memset(fake.area + 4 * page() - 3, 0, sizeof(void *));
     fake.data->dynamic[DYN_NULL].d_tag = DT_NULL;
     struct import_cursor cursor = imports_of_kinds(&object, IMPORTS_OF(IMPORT_CALL));
-    struct import import;
+    struct import import = {.slot = NULL};
     assert_true(import_next(&cursor, &import));
     protect(4, PROT_READ);
     assert_int_equal(import_store(&object, &import, NEW), 0);
