@@ -313,7 +313,14 @@ test_heap_of_a_module_is_destroyed_by_the_loader_only(void **state)
     assert_int_equal(stats_of(module).heap.live_blocks, 1);
     uint32_t heap = alcove_module_heap(module);
     struct alcove_heap_stats stats;
-    assert_ok(alcove_module_close(module, ALCOVE_CLOSE_DROP, NULL));
+    struct alcove_report report;
+    assert_ok(alcove_module_close(module, ALCOVE_CLOSE_DROP, &report));
+    assert_int_equal(report.kept, !DLCLOSE_UNLOADS);
+    if (!DLCLOSE_UNLOADS) { /* what is live in a library that stays is kept */
+        assert_int_equal(block[999], 1);
+        free(block);
+        assert_ok(alcove_refresh());
+    }
     assert_int_equal(table->heap_stats(heap, &stats), EINVAL);
     assert_ok(alcove_unload(allocator, 0));
 }

@@ -6,6 +6,8 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "../plugins/blocks.h"
 #include "../plugins/hooker.h"
@@ -448,6 +450,25 @@ test_hooker_that_stays_longer_than_we(void **state)
     dlclose(hooker);
 }
 
+/* Where no library is unloaded, each test has a process of its own. */
+static int
+run_each_apart(const struct CMUnitTest *tests, size_t count)
+{
+    int failed = 0;
+    for (size_t i = 0; i < count; i++) {
+        int status;
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            int code = _cmocka_run_group_tests(tests[i].name, &tests[i], 1, NULL, NULL);
+            fflush(NULL);
+            _exit(code != 0);
+        }
+        failed += child < 0 || waitpid(child, &status, 0) != child || status != 0;
+    }
+    return failed;
+}
+
 int
 main(void)
 {
@@ -473,5 +494,7 @@ main(void)
         cmocka_unit_test(test_hooker_that_comes_after_us),
         cmocka_unit_test(test_hooker_that_stays_longer_than_we),
     };
+    if (!DLCLOSE_UNLOADS)
+        return run_each_apart(tests, sizeof tests / sizeof *tests);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

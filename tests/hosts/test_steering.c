@@ -7,6 +7,8 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "../plugins/blocks.h"
 #include "../plugins/ways.h"
@@ -248,6 +250,25 @@ test_allocations_of_others_are_libcs(void **state)
     assert_int_equal(stats_of(module).heap.total_allocs, 0);
 }
 
+/* A library is constructed once in a process, where none is unloaded: then each test has a process of its own. */
+static int
+run_each_apart(const struct CMUnitTest *tests, size_t count)
+{
+    int failed = 0;
+    for (size_t i = 0; i < count; i++) {
+        int status;
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            int code = _cmocka_run_group_tests(tests[i].name, &tests[i], 1, NULL, NULL);
+            fflush(NULL);
+            _exit(code != 0);
+        }
+        failed += child < 0 || waitpid(child, &status, 0) != child || status != 0;
+    }
+    return failed;
+}
+
 int
 main(void)
 {
@@ -267,5 +288,7 @@ main(void)
         TEST(test_dlsym_of_realloc_and_its_kin),
         TEST(test_allocations_of_others_are_libcs),
     };
+    if (!DLCLOSE_UNLOADS)
+        return run_each_apart(tests, sizeof tests / sizeof *tests);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

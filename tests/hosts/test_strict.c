@@ -4,6 +4,7 @@
 #include "host.h"
 #include "config.h"
 
+#include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
 
@@ -77,7 +78,15 @@ static void
 realloc_to_nothing(alcove_module *by, void *block)
 {
     void *(*by_realloc)(void *, size_t, size_t) = alcove_table_of(allocator)->entry(ALCOVE_ENTRY_realloc);
+    bool is_libcs = heap_of(allocator, block) == ALCOVE_HEAP_NONE;
     void *left = by_realloc(block, 0, alcove_module_heap(by));
+#ifndef __GLIBC__
+    if (is_libcs) { /* musl's realloc leaves a small block */
+        free(left);
+        return;
+    }
+#endif
+    (void)is_libcs;
     assert_null(left);
 }
 
@@ -299,6 +308,14 @@ test_code_that_released_is_named(void **state)
     (void)state;
     strict_open((struct alcove_module_options){.name = NULL});
     assert_aborts(host_frees_strict_block, "; called from ", "/test_strict+0x");
+#ifndef __GLIBC__
+    void *unwinder = dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (unwinder == NULL) {
+        module_end(strict);
+        SKIP_BECAUSE("there is no libgcc_s.so.1 for this libc, which finds who is behind the allocator on the stack");
+    }
+    dlclose(unwinder);
+#endif
     releaser = plugin_open(allocator, "releaser", NULL); /* a module's code is behind the allocator's on the stack */
     assert_aborts(releaser_frees_strict_block, "/releaser.so+0x", "(releaser_free+0x");
     assert_aborts(other_module_frees_from_a_small_stack, "/releaser.so+0x", "(releaser_free+0x");

@@ -2,6 +2,8 @@
 #include "host.h"
 
 #include <dlfcn.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "../plugins/blocks.h"
 #include "../plugins/partial.h"
@@ -182,6 +184,25 @@ test_module_without_a_policy_is_not_refused(void **state)
     module_end(module);
 }
 
+/* A library is constructed once in a process, where none is unloaded: then each test has a process of its own. */
+static int
+run_each_apart(const struct CMUnitTest *tests, size_t count)
+{
+    int failed = 0;
+    for (size_t i = 0; i < count; i++) {
+        int status;
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            int code = _cmocka_run_group_tests(tests[i].name, &tests[i], 1, NULL, NULL);
+            fflush(NULL);
+            _exit(code != 0);
+        }
+        failed += child < 0 || waitpid(child, &status, 0) != child || status != 0;
+    }
+    return failed;
+}
+
 int
 main(void)
 {
@@ -197,5 +218,7 @@ main(void)
         TEST(test_module_that_imports_cxx_new_only),
         TEST(test_module_without_a_policy_is_not_refused),
     };
+    if (!DLCLOSE_UNLOADS)
+        return run_each_apart(tests, sizeof tests / sizeof *tests);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -385,6 +385,9 @@ test_fork_while_streams_that_allocate_are_flushed(void **unused)
 {
     (void)unused;
     SKIP_FORK_OF_THREADS_IF_EMULATED();
+#ifndef __GLIBC__ /* glibc's is taken before the allocator's locks, by its name */
+    SKIP_BECAUSE("this libc's fork waits for who flushes all streams after the fork handlers, and gives them no name for that lock");
+#endif
     enum { WRITERS = 2, FLUSHERS = 2, FORKS = 300 };
     pthread_t threads[WRITERS + FLUSHERS];
     FILE *streams[WRITERS];

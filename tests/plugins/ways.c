@@ -63,7 +63,15 @@ ways_release(enum way way, void *block)
     case WAY_REALLOC: block = realloc(block, 0); return;
     case WAY_REALLOCARRAY: block = reallocarray(block, 0, 8); return;
     case WAY_LOOKED_UP: call((release *)dlsym(RTLD_DEFAULT, "free"), block); return;
+#ifdef __GLIBC__
     case WAY_LOOKED_UP_NEXT: call((release *)dlsym(RTLD_NEXT, "free"), block); return;
+#else
+    case WAY_LOOKED_UP_NEXT: { /* to musl what comes next is what was loaded later, and libc was not */
+        release *found = (release *)dlsym(RTLD_NEXT, "free");
+        call(found != NULL ? found : free, block);
+        return;
+    }
+#endif
 #ifdef __GLIBC__
     case WAY_CHOSEN: chosen(block); return;
     case WAY_CHOSEN_SYMBOL: ways_chosen_symbol(block); return;
