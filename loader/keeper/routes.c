@@ -298,6 +298,8 @@ routes_values_collect(void)
             if (original == NULL)
                 continue;
             value_add(&routes.known, original);
+            if (guard != NULL && routes.local[which][i] != 0)
+                value_add(&routes.released, (char *)original + routes.local[which][i]);
             if (guard != NULL) {
                 value_add(&routes.released, original);
                 value_add(&routes.known, guard);
@@ -339,6 +341,12 @@ route_resting(unsigned which, unsigned variant)
     return guard != NULL ? guard : routes.original[which][variant];
 }
 
+static const void *
+local_entry(unsigned which, unsigned variant)
+{
+    return (const char *)routes.original[which][variant] + routes.local[which][variant];
+}
+
 /* What an address is among the functions of one name. */
 static struct route
 route_among(const void *address, unsigned which)
@@ -347,7 +355,7 @@ route_among(const void *address, unsigned which)
     for (unsigned i = 0; i < routes.variants[which]; i++) {
         route.variant = i;
         route.theirs = routes.definer[which][i] != NULL;
-        if (address == routes.original[which][i])
+        if (address == routes.original[which][i] || (routes.local[which][i] != 0 && address == local_entry(which, i)))
             route.kind = ROUTE_ORIGINAL;
         else if (address == guard_of(which, i))
             route.kind = ROUTE_GUARD;

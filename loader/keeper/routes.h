@@ -43,6 +43,7 @@ struct routes {
     void *original[ROUTE_COUNT][VARIANTS]; /* NULL: it has gone */
     unsigned variants[ROUTE_COUNT];
     const void *definer[ROUTE_COUNT][VARIANTS]; /* dynamic section of an object that has functions of its own; NULL: the process' own */
+    uint8_t local[ROUTE_COUNT][VARIANTS]; /* on POWER: how far behind it a function is entered from its own object */
     void *stub[ROUTE_COUNT]; /* what a program that is not PIE shows as the address of a function, instead of the original; or NULL */
     uintptr_t linker; /* base of the dynamic linker; 0: unknown */
     uintptr_t libc; /* an address in the C library, which may not be where malloc is */

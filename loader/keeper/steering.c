@@ -15,7 +15,38 @@ struct steered {
     unsigned which;
     unsigned variant;
     unsigned table;
+#ifdef __powerpc64__ /* the linker adds to the value, for calls from within the object, what these bits say */
+    unsigned char *other, other_before;
+#endif
 };
+
+#ifdef __powerpc64__
+static void
+other_note(struct steered *s, const ElfW(Sym) *entry)
+{
+    s->other = (unsigned char *)(uintptr_t)&entry->st_other;
+    s->other_before = entry->st_other;
+    routes.local[s->which][s->variant] = PPC64_LOCAL_ENTRY_OFFSET(entry->st_other);
+}
+
+static void
+other_write(const struct steered *s, bool ours)
+{
+    __atomic_store_n(s->other, ours ? s->other_before & (unsigned char)~STO_PPC64_LOCAL_MASK : s->other_before, __ATOMIC_RELEASE);
+}
+#else
+static void
+other_note(struct steered *s, const ElfW(Sym) *entry)
+{
+    (void)s, (void)entry;
+}
+
+static void
+other_write(const struct steered *s, bool ours)
+{
+    (void)s, (void)ours;
+}
+#endif
 
 /* A part of an object's symbol table: whole pages, protected alike. */
 struct table {
@@ -67,7 +98,7 @@ table_place(void)
 static int
 table_with(const struct object *object, uintptr_t address)
 {
-    uintptr_t page = address & ~(page_bytes() - 1), end = ((address + sizeof(ElfW(Addr)) - 1) | (page_bytes() - 1)) + 1;
+    uintptr_t page = address & ~(page_bytes() - 1), end = ((address + sizeof(ElfW(Sym)) - 1) | (page_bytes() - 1)) + 1;
     struct protection known = {.start = 0};
     for (unsigned i = 0; i < table_count; i++)
         if (tables[i].dynamic == object->dynamic && page >= tables[i].start && end <= tables[i].end)
@@ -108,10 +139,11 @@ symbols_find(const struct object *object)
         ElfW(Addr) *value = (ElfW(Addr) *)(uintptr_t)&symbol.entry->st_value;
         if (route.kind != ROUTE_ORIGINAL || is_steered(value))
             continue;
-        int table = steered_count < STEERED_MOST ? table_with(object, (uintptr_t)value) : -1;
-        if (table >= 0)
-            steered[steered_count++] = (struct steered){value, object->base, *value + 1, route.which, route.variant, (unsigned)table};
-        else
+        int table = steered_count < STEERED_MOST ? table_with(object, (uintptr_t)symbol.entry) : -1;
+        if (table >= 0) {
+            steered[steered_count] = (struct steered){value, object->base, *value + 1, route.which, route.variant, (unsigned)table};
+            other_note(&steered[steered_count++], symbol.entry);
+        } else
             complete &= route.theirs;
     }
 }
@@ -196,8 +228,11 @@ table_write(unsigned t)
     if (!table_open(&tables[t], true))
         return false;
     for (unsigned i = 0; i < steered_count; i++)
-        if (steered[i].table == t)
-            __atomic_store_n(steered[i].value, value_wanted(&steered[i]), __ATOMIC_RELEASE);
+        if (steered[i].table == t) {
+            ElfW(Addr) value = value_wanted(&steered[i]);
+            other_write(&steered[i], value != steered[i].before_hidden - 1);
+            __atomic_store_n(steered[i].value, value, __ATOMIC_RELEASE);
+        }
     table_open(&tables[t], false);
     return true;
 }
@@ -236,6 +271,7 @@ steering_begin(void)
         return complete;
     complete = true;
     tables_find();
+    routes_values_collect();
     on = true;
     if (write_all())
         return complete;
