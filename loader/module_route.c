@@ -66,12 +66,40 @@ is_plt(const struct object *object, uintptr_t address)
 #endif
 }
 
+/* Does it lead to the object's own function of that name, entered behind its beginning? */
+static bool
+is_entered_within(const struct object *object, const struct import *import, uintptr_t value)
+{
+#ifdef __powerpc64__
+    struct symbol_cursor cursor = symbols_named(object, import->name);
+    struct symbol symbol;
+    while (symbol_next(&cursor, &symbol))
+        if (symbol.address + PPC64_LOCAL_ENTRY_OFFSET(symbol.entry->st_other) == value)
+            return true;
+#else
+    (void)object, (void)import, (void)value;
+#endif
+    return false;
+}
+
 /* Not bound yet: it leads into the object's own PLT, and not to a function of its own. */
 static bool
 is_unbound(const struct object *object, const struct import *import)
 {
     uintptr_t value = (uintptr_t)import_value(import);
-    return import->kind == IMPORT_CALL && value != 0 && value != import->definition && object_holds(object, value) && is_plt(object, value);
+    return import->kind == IMPORT_CALL && value != 0 && value != import->definition && object_holds(object, value) && is_plt(object, value) &&
+           !is_entered_within(object, import, value);
+}
+
+/* Where calls from within its own object may enter a function. */
+static uintptr_t
+entered_within(const struct symbol *symbol)
+{
+#ifdef __powerpc64__
+    return symbol->address + PPC64_LOCAL_ENTRY_OFFSET(symbol->entry->st_other);
+#else
+    return symbol->address;
+#endif
 }
 
 /* A function that the object defines by the name. */
@@ -81,7 +109,7 @@ defines(const struct object *object, const char *name, uintptr_t address)
     struct symbol_cursor cursor = symbols_named(object, name);
     struct symbol symbol;
     while (symbol_next(&cursor, &symbol))
-        if (symbol.address == address || ELF64_ST_TYPE(symbol.entry->st_info) == STT_GNU_IFUNC)
+        if (symbol.address == address || entered_within(&symbol) == address || ELF64_ST_TYPE(symbol.entry->st_info) == STT_GNU_IFUNC)
             return true;
     return false;
 }

@@ -141,7 +141,8 @@ symbols_find(const struct object *object)
             continue;
         int table = steered_count < STEERED_MOST ? table_with(object, (uintptr_t)symbol.entry) : -1;
         if (table >= 0) {
-            steered[steered_count] = (struct steered){value, object->base, *value + 1, route.which, route.variant, (unsigned)table};
+            steered[steered_count] = (struct steered){.value = value, .base = object->base, .before_hidden = *value + 1,
+                                                      .which = route.which, .variant = route.variant, .table = (unsigned)table};
             other_note(&steered[steered_count++], symbol.entry);
         } else
             complete &= route.theirs;

@@ -318,6 +318,9 @@ static void
 test_object_with_an_allocator_that_is_chosen(void **state)
 {
     (void)state;
+#ifdef __powerpc64__
+    SKIP_BECAUSE("on POWER nothing tells a function that was chosen from an import that is not bound yet");
+#endif
     own_allocator_stays("own_chosen", RTLD_LAZY | RTLD_LOCAL | RTLD_DEEPBIND, false);
     own_allocator_stays("own_chosen", RTLD_LAZY | RTLD_LOCAL | RTLD_DEEPBIND, true);
     own_allocator_stays("own_chosen", RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND, false);
@@ -434,6 +437,9 @@ static void
 test_hooker_that_stays_longer_than_we(void **state)
 {
     (void)state;
+#ifdef __powerpc64__
+    SKIP_BECAUSE("on POWER libc's own calls enter a function behind its beginning, of which this hooker knows nothing");
+#endif
     void *hooker = library("hooker", RTLD_NOW | RTLD_LOCAL), *ways = library("ways", RTLD_NOW | RTLD_LOCAL);
     load();
     assert_true(LIBRARY_CALL(hooker, hooker_on)() > 0);

@@ -602,11 +602,11 @@ test_unload_that_leaves_live_blocks(void **state)
             errno = 0;
             assert_null(realloc(blocks[i], 0));
             assert_int_equal(errno, EINVAL);
-            char *moved = realloc(blocks[i], 9);
-            assert_memory_equal(moved, blocks[i], 9);
+            char *volatile stays = blocks[i], *moved = realloc(stays, 9);
+            assert_memory_equal(moved, stays, 9);
             free(moved);
-            moved = realloc(blocks[i], 20 << 20); /* more than there can be */
-            assert_memory_equal(moved, blocks[i], 9);
+            moved = realloc(stays, 20 << 20); /* more than there can be */
+            assert_memory_equal(moved, stays, 9);
             free(moved);
             late_release(blocks[i]);
             free(blocks[i]);

@@ -296,7 +296,8 @@ other_module_frees_from_a_small_stack(void)
 {
     pthread_attr_t attributes;
     pthread_t thread;
-    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, STACK_BYTES) == 0);
+    size_t least = (size_t)sysconf(_SC_THREAD_STACK_MIN), bytes = least > STACK_BYTES ? least : STACK_BYTES; /* larger pages need more */
+    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstacksize(&attributes, bytes) == 0);
     void *block = CALL(strict, blocks_make)(BLOCKS_MALLOC, 100);
     CHECK(pthread_create(&thread, &attributes, CALL(releaser, releaser_free), block) == 0);
     pthread_join(thread, NULL);
