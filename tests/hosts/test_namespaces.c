@@ -112,12 +112,12 @@ test_library_with_an_allocator_of_its_own_comes_again(void **state)
     for (uint64_t i = 1; i <= ROUNDS; i++) {
         void *own = dlopen(plugin_path("own"), RTLD_NOW | RTLD_LOCAL | SCOPE);
         assert_non_null(own);
-        void (*its_free)(void *) = (void (*)(void *))dlsym(own, "free");
-        void *(*its_malloc)(size_t) = (void *(*)(size_t))dlsym(own, "malloc");
-        unsigned *live = dlsym(own, "own_live");
 #ifdef __powerpc64__ /* where no lookup is seen */
         assert_ok(alcove_refresh());
 #endif
+        void (*its_free)(void *) = (void (*)(void *))dlsym(own, "free");
+        void *(*its_malloc)(size_t) = (void *(*)(size_t))dlsym(own, "malloc");
+        unsigned *live = dlsym(own, "own_live");
         its_free(CALL(module, blocks_make)(BLOCKS_MALLOC, 100));
         assert_int_equal(stats_of(module).released_outside, i);
         void *block = its_malloc(100);
