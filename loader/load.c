@@ -122,6 +122,21 @@ attach_fail(int error, const char *path)
     return fail_errno(ALCOVE_EABI, error, "%s does not accept what this loader lends: it is of another version", path);
 }
 
+/* With the lock held, around what makes an allocator of a table, and the reverse. */
+static void
+change_begin(void)
+{
+    pthread_rwlock_wrlock(&loader.lifetime);
+    holder_begin(&loader.changer);
+}
+
+static void
+change_end(void)
+{
+    atomic_store(&loader.changer.held, false);
+    pthread_rwlock_unlock(&loader.lifetime);
+}
+
 /* With the lock held: make the table an allocator. */
 static int
 allocator_attach(void *handle, const struct alcove_table *table, const char *path, alcove_allocator **out)
@@ -133,24 +148,24 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
     if (error != 0)
         return fail_errno(ALCOVE_ENOMEM, error, "no memory for the records of %s", path);
     struct alcove_services services;
+    change_begin();
     services_fill(&services, allocator);
     error = table->attach(&services);
-    if (error != 0) {
+    if (error == 0) {
+        loader.serial++;
+        *out = allocator->id = (alcove_allocator *)(loader.serial << 4 | 1);
+        allocator->handle = handle;
+        allocator->table = table_complete(&allocator->complete, table);
+        allocator->origin = table;
+        allocator->references = 1;
+        allocator->users = 0;
+        loader.loaded++;
+        atomic_store(&loader_tables[allocator->number], allocator->table);
+    } else {
         services_return(allocator);
-        return attach_fail(error, path);
     }
-    loader.serial++;
-    *out = allocator->id = (alcove_allocator *)(loader.serial << 4 | 1);
-    allocator->handle = handle;
-    allocator->table = table_complete(&allocator->complete, table);
-    allocator->origin = table;
-    allocator->references = 1;
-    allocator->users = 0;
-    loader.loaded++;
-    pthread_rwlock_wrlock(&loader.lifetime); /* a fork that has begun would not wait for who uses it */
-    atomic_store(&loader_tables[allocator->number], allocator->table);
-    pthread_rwlock_unlock(&loader.lifetime);
-    return ALCOVE_OK;
+    change_end();
+    return error == 0 ? ALCOVE_OK : attach_fail(error, path);
 }
 
 int
@@ -158,21 +173,19 @@ allocator_detach(struct allocator *allocator, bool leaving)
 {
     allocator->leaving = leaving;
     allocator->detaching = true;
-    pthread_rwlock_wrlock(&loader.lifetime);
-    atomic_store(&loader.detacher, pthread_self());
-    atomic_store(&loader.detacher_known, true);
+    change_begin();
     int error = leaving ? allocator->table->detach_leaving() : allocator->table->detach();
-    if (error == 0)
+    if (error == 0) {
         atomic_store(&loader_tables[allocator->number], NULL);
-    atomic_store(&loader.detacher_known, false);
-    pthread_rwlock_unlock(&loader.lifetime);
+        services_return(allocator);
+        crossings_end_all(allocator);
+        allocator->id = NULL;
+        loader.loaded--;
+    }
     allocator->detaching = false;
+    change_end();
     if (error != 0)
         return fail_errno(ALCOVE_ESYSTEM, error, "the allocator cannot be detached");
-    services_return(allocator);
-    crossings_end_all(allocator);
-    allocator->id = NULL;
-    loader.loaded--;
     if (loader.loaded == 0 && !territory_has_left()) /* guards know what was left */
         guards_remove();
     return ALCOVE_OK;

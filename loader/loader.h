@@ -121,10 +121,10 @@ struct loader {
     struct module *modules;
     uintptr_t serial;       /* of the last handle */
 
-    /* A thread that ends calls into allocators under the read side, and one that forks holds that; load and unload take the write side. */
+    /* A thread that ends calls into allocators under the read side, and one that forks holds that; load and unload take the write side, in which
+     * an allocator gets its number, slot, table and all at once, or loses them: a child of a fork has it whole or not at all. */
     pthread_rwlock_t lifetime;
-    _Atomic(pthread_t) detacher; /* who has it to write, to take an allocator out of service */
-    atomic_bool detacher_known;
+    struct holder changer; /* who has it to write */
 };
 extern struct loader loader;
 

@@ -11,11 +11,11 @@
 #include "events.h"
 #include "keeper/dispatch.h"
 
-/* The thread has interrupted itself, by a signal, where it takes an allocator out of service: its child may only exec. */
+/* The thread has interrupted itself, by a signal, where it takes an allocator into service or out of it: its child may only exec. */
 static bool
-detaching_itself(void)
+changing_itself(void)
 {
-    return atomic_load(&loader.detacher_known) && pthread_equal(atomic_load(&loader.detacher), pthread_self());
+    return holder_is_self(&loader.changer);
 }
 
 /* Earlier allocators have handlers of their own only. */
@@ -30,7 +30,7 @@ static void
 prepare(void)
 {
     linker_fork_prepare();
-    if (detaching_itself())
+    if (changing_itself())
         return;
     pthread_rwlock_rdlock(&loader.lifetime);
     CALL_EACH(fork_prepare)
@@ -39,7 +39,7 @@ prepare(void)
 static void
 parent(void)
 {
-    if (!detaching_itself()) {
+    if (!changing_itself()) {
         CALL_EACH(fork_parent)
         pthread_rwlock_unlock(&loader.lifetime);
     }
@@ -49,7 +49,7 @@ parent(void)
 static void
 child(void)
 {
-    if (!detaching_itself())
+    if (!changing_itself())
         CALL_EACH(fork_child)
     services_fork_child();
     loader.lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
