@@ -280,46 +280,83 @@ churn(void *unused)
     return NULL;
 }
 
+#define OTHERS 3000
+#define PATIENCE 5 /* seconds */
+
+/* What another thread does meanwhile: the heap is told to end, and somebody else gets memory. */
+struct meanwhile {
+    bool slowly;
+    int refused;
+    bool lived; /* its caches keep it */
+    uint32_t other;
+    unsigned char *blocks[OTHERS];
+};
+
+static void *
+end_and_allocate(void *argument)
+{
+    struct meanwhile *m = argument;
+    m->refused = table->heap_end(stopped_heap);
+    if (m->slowly)
+        nanosleep(&(struct timespec){ .tv_sec = 1, .tv_nsec = 500000000 }, NULL);
+    m->lived = heap_lives(stopped_heap);
+    m->other = heap_new(0);
+    for (int i = 0; i < OTHERS; i++)
+        memset(m->blocks[i] = table->heap_malloc(m->other, 64), 0xaa, 64);
+    return NULL;
+}
+
+/* False: the first thread was stopped where it has a lock, for which the second one had to wait. */
+static bool
+stop_a_thread_inside(unsigned round)
+{
+    static struct meanwhile m;
+    pthread_t inside, elsewhere;
+    stopped_heap = heap_new(0);
+    finish = false;
+    rounds_done = 0;
+    m.slowly = round == 0;
+    assert_int_equal(pthread_create(&inside, NULL, churn, NULL), 0);
+    while (rounds_done == 0) /* then it has caches */
+        sched_yield();
+    nanosleep(&(struct timespec){ .tv_nsec = 1000000 + round * 7000 }, NULL);
+    pthread_kill(inside, SIGUSR1);
+    while (sem_wait(&stopped) != 0)
+        ;
+    assert_int_equal(pthread_create(&elsewhere, NULL, end_and_allocate, &m), 0);
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE;
+    bool waits = pthread_timedjoin_np(elsewhere, NULL, &until) != 0;
+    sem_post(&go_on);
+    if (waits)
+        pthread_join(elsewhere, NULL);
+    nanosleep(&(struct timespec){ .tv_nsec = 500000 }, NULL);
+    finish = true;
+    pthread_join(inside, NULL);
+    assert_int_equal(m.refused, 0);
+    assert_true(m.lived || waits);
+    for (int i = 0; i < OTHERS; i++) {
+        for (int k = 0; k < 64; k++)
+            assert_int_equal(m.blocks[i][k], 0xaa);
+        table->free(m.blocks[i]);
+    }
+    heap_end(m.other);
+    return !waits;
+}
+
 static void
 test_thread_stopped_inside_keeps_the_heap(void **unused)
 {
+    enum { ROUNDS = 40 };
     (void)unused;
-    enum { BLOCKS = 3000 };
-    static unsigned char *blocks[BLOCKS];
+    unsigned shown = 0;
     sem_init(&stopped, 0, 0);
     sem_init(&go_on, 0, 0);
     signal(SIGUSR1, handler);
-    for (int round = 0; round < 40; round++) {
-        stopped_heap = heap_new(0);
-        finish = false;
-        rounds_done = 0;
-        pthread_t thread;
-        assert_int_equal(pthread_create(&thread, NULL, churn, NULL), 0);
-        while (rounds_done == 0) /* then it has caches */
-            sched_yield();
-        nanosleep(&(struct timespec){ .tv_nsec = 1000000 + round * 7000 }, NULL);
-        pthread_kill(thread, SIGUSR1);
-        while (sem_wait(&stopped) != 0)
-            ;
-        assert_int_equal(table->heap_end(stopped_heap), 0);
-        if (round == 0)
-            nanosleep(&(struct timespec){ .tv_sec = 1, .tv_nsec = 500000000 }, NULL);
-        assert_true(heap_lives(stopped_heap)); /* its caches keep it */
-        /* Somebody else gets memory meanwhile. */
-        uint32_t other = heap_new(0);
-        for (int i = 0; i < BLOCKS; i++)
-            memset(blocks[i] = table->heap_malloc(other, 64), 0xaa, 64);
-        sem_post(&go_on);
-        nanosleep(&(struct timespec){ .tv_nsec = 500000 }, NULL);
-        finish = true;
-        pthread_join(thread, NULL);
-        for (int i = 0; i < BLOCKS; i++) {
-            for (int k = 0; k < 64; k++)
-                assert_int_equal(blocks[i][k], 0xaa);
-            table->free(blocks[i]);
-        }
-        heap_end(other);
-    }
+    for (unsigned round = 0; round < ROUNDS; round++)
+        shown += stop_a_thread_inside(round);
+    assert_true(shown >= ROUNDS / 2);
     assert_int_equal(damaged, 0);
     signal(SIGUSR1, SIG_DFL);
 }
