@@ -296,6 +296,25 @@ module_options_read(struct alcove_module_options *options, struct partners *part
     return limit_check(options->limit);
 }
 
+/* What its heap will not have, though it is open: a message, and no error. */
+static void
+module_remark(const struct module *module)
+{
+    const char *name = module->name;
+    if (module->imports_lost != 0)
+        fail(ALCOVE_OK, "module \"%s\" is routed in part: of its imports of malloc and its family, %u lead to no function that is known. What "
+             "they give is not its own", name, (unsigned)module->imports_lost);
+    else if (module->imports_found != 0 && module->imports_routed == 0)
+        fail(ALCOVE_OK, "module \"%s\" is not routed: the allocator has none of the %u functions of malloc's family that it imports. Its heap "
+             "stays unused", name, (unsigned)module->imports_found);
+    else if (module->imports_new != 0)
+        fail(ALCOVE_OK, "module \"%s\" imports C++'s operator new from a library that allocates for all: what new gives is not the module's",
+             name);
+    else if (module->imports_found == 0)
+        fail(ALCOVE_OK, "module \"%s\" imports nothing of malloc's family: its heap stays unused. A library that it calls may allocate for it; "
+             "open that one as a module", name);
+}
+
 /* The part of module_open that is done with the lock held, for a library that is no module yet. The path is as messages show it. */
 static int
 module_enter(struct module *module, const char *path)
@@ -312,8 +331,10 @@ module_enter(struct module *module, const char *path)
     module->id = (alcove_module *)(loader.serial << 4 | 2);
     module->next = loader.modules;
     loader.modules = module;
-    if (module->heap != ALCOVE_HEAP_NONE)
+    if (module->heap != ALCOVE_HEAP_NONE) {
         crossings_open(module->allocator, module->heap, module->id, module->dynamic);
+        module_remark(module);
+    }
     return ALCOVE_OK;
 }
 

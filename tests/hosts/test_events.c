@@ -78,6 +78,11 @@ test_call_that_fails_is_told_once_with_its_message(void **state)
     assert_ok(alcove_on(ALCOVE_EVENT_MESSAGE, note, &told)); /* of what was before nothing is told */
     assert_ok(alcove_refresh());
     assert_int_equal(told, 2);
+    opened = plugin_open(allocator, "no_imports", NULL); /* and yet there is something to say */
+    assert_int_equal(told, 3);
+    assert_string_equal(text, alcove_error_message());
+    module_end(opened);
+    assert_int_equal(told, 3);
 }
 
 static void

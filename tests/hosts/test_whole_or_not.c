@@ -37,11 +37,21 @@ teardown_partial(void **state)
     return teardown(state);
 }
 
+/* What an open said that succeeded. */
+static void
+assert_remark(const char *words)
+{
+    if (strstr(alcove_error_message(), words) == NULL)
+        fail_msg("the message \"%s\" does not say \"%s\"", alcove_error_message(), words);
+}
+
 static void
 test_every_import_is_counted_and_routed(void **state)
 {
     (void)state;
+    assert_int_equal(alcove_unload(allocator, 99), ALCOVE_EINVAL);
     alcove_module *module = plugin_open(allocator, "partial", NULL);
+    assert_remark("0x63"); /* nothing new */
     struct alcove_module_stats stats = stats_of(module);
     assert_int_equal(stats.imports_found, 3); /* malloc, free, realloc */
     assert_int_equal(stats.imports_routed, 3);
@@ -121,6 +131,7 @@ test_import_that_leads_elsewhere_is_accepted_if_asked(void **state)
     (void)state;
     host_wants_partial = 1;
     alcove_module *module = plugin_open(allocator, "partial", &accept_partial);
+    assert_remark("partial.so\" is routed in part");
     struct alcove_module_stats stats = stats_of(module);
     assert_int_equal(stats.imports_lost, 1);
     assert_int_equal(stats.imports_found, 2);
@@ -147,6 +158,7 @@ test_module_that_imports_nothing_of_the_family(void **state)
 {
     (void)state;
     alcove_module *module = plugin_open(allocator, "no_imports", NULL);
+    assert_remark("no_imports.so\" imports nothing");
     struct alcove_module_stats stats = stats_of(module);
     assert_int_equal(stats.imports_found, 0);
     assert_int_equal(stats.imports_routed, 0);
@@ -163,6 +175,7 @@ test_module_that_imports_cxx_new_only(void **state)
     if (runtime == NULL)
         SKIP_BECAUSE("there is no libstdc++.so.6");
     alcove_module *module = plugin_open(allocator, "of_cxx", NULL);
+    assert_remark("of_cxx.so\" imports C++'s operator new");
     struct alcove_module_stats stats = stats_of(module);
     assert_true(stats.imports_new > 0);
     assert_int_equal(stats.imports_lost, 0);
