@@ -10,12 +10,25 @@
 
 struct look {
     bool changed;
+    bool crowded; /* there are more of them than places */
     bool seen[ROUTE_COUNT][VARIANTS]; /* of variants that have a definer: it is there */
 };
 
 static const unsigned releases[] = {ALCOVE_ENTRY_free, ALCOVE_ENTRY_realloc, ALCOVE_ENTRY_reallocarray, ALCOVE_ENTRY_malloc_usable_size,
                                     ROUTE_dlsym, ROUTE_dlvsym};
 #define RELEASES (sizeof releases / sizeof releases[0])
+
+static bool crowded_before;
+
+/* Once, until there is room for all again. */
+static void
+crowded_tell(struct look *look, const struct object *object, const char *name)
+{
+    if (!look->crowded && !crowded_before)
+        fail(ALCOVE_OK, "%s has a function %s of its own, as so many libraries have that this one cannot be guarded: it aborts on a module's block",
+             object->name, name);
+    look->crowded = true;
+}
 
 static void
 names_look(struct look *look, const struct object *object)
@@ -29,8 +42,12 @@ names_look(struct look *look, const struct object *object)
             struct route route = route_of((void *)symbol.address, which);
             if (ELF64_ST_TYPE(symbol.entry->st_info) != STT_FUNC)
                 continue;
+            enum variant_added added = VARIANT_KNOWN;
             if (route.kind == ROUTE_NONE)
-                look->changed |= variant_add_of(which, (void *)symbol.address, object->dynamic);
+                added = variant_add_of(which, (void *)symbol.address, object->dynamic);
+            look->changed |= added == VARIANT_NEW;
+            if (added == VARIANT_NO_PLACE)
+                crowded_tell(look, object, name);
             else if (route.kind == ROUTE_ORIGINAL && route.theirs && steering_is_on())
                 look->changed = true; /* a new one, where another was: else it would be worth a guard */
         }
@@ -74,6 +91,7 @@ definers_look(void)
                 variant_drop(releases[r], i);
                 look.changed = true;
             }
+    crowded_before = look.crowded;
     if (look.changed)
         routes_values_collect();
     return look.changed;

@@ -82,21 +82,21 @@ variant_known(unsigned which, const void *address)
     return false;
 }
 
-bool
+enum variant_added
 variant_add_of(unsigned which, void *address, const void *definer)
 {
     if (address == NULL || address == routes.stub[which] || variant_known(which, address))
-        return false;
+        return VARIANT_KNOWN;
     unsigned i = 0; /* of one that has gone, or a new one */
     while (i < routes.variants[which] && (routes.original[which][i] != NULL || definer == NULL))
         i++;
     if (i == variants_most(which))
-        return false;
+        return VARIANT_NO_PLACE;
     routes.definer[which][i] = definer;
     __atomic_store_n(&routes.original[which][i], address, __ATOMIC_RELEASE);
     if (i == routes.variants[which])
         routes.variants[which]++;
-    return true;
+    return VARIANT_NEW;
 }
 
 void

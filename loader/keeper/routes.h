@@ -106,8 +106,9 @@ int routes_start(const struct route_answers *answers);
 extern const size_t route_name_count;
 const char *route_name(size_t i, unsigned *which);
 
-/* Add a function of an object's own, or drop it; routes_values_collect() is to follow. False: it is known, or there is no place. */
-bool variant_add_of(unsigned which, void *address, const void *definer);
+/* Add a function of an object's own, or drop it; routes_values_collect() is to follow. */
+enum variant_added { VARIANT_KNOWN, VARIANT_NEW, VARIANT_NO_PLACE };
+enum variant_added variant_add_of(unsigned which, void *address, const void *definer);
 void variant_drop(unsigned which, unsigned variant);
 void routes_values_collect(void);
 

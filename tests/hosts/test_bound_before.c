@@ -5,6 +5,7 @@
 #include "host.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -296,6 +297,39 @@ own_allocator_stays(const char *name, int flags, bool called_before)
 }
 
 #ifdef RTLD_DEEPBIND
+/* Each copy is a library of its own. */
+static void
+test_more_allocators_than_can_be_guarded_are_told_of(void **state)
+{
+    enum { MANY = 40 };
+    (void)state;
+    char folder[] = "/tmp/alcove-own-XXXXXX", command[PATH_MAX + 100];
+    void *own[MANY];
+    assert_non_null(mkdtemp(folder));
+    load();
+    for (unsigned round = 0; round < 2; round++) {
+        assert_int_equal(alcove_unload(allocator, 99), ALCOVE_EINVAL);
+        for (unsigned i = 0; i < MANY; i++) {
+            snprintf(command, sizeof command, "cp %s %s/%u.so", plugin_path("own"), folder, i);
+            assert_int_equal(system(command), 0);
+            snprintf(command, sizeof command, "%s/%u.so", folder, i);
+            assert_non_null(own[i] = dlopen(command, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND));
+            assert_ok(alcove_refresh());
+            bool told = strstr(alcove_error_message(), "of its own") != NULL;
+            assert_true(told ? i > 5 : i < MANY - 1);
+            LIBRARY_CALL(own[i], own_release)(LIBRARY_CALL(own[i], own_make)(100));
+        }
+        LIBRARY_CALL(own[0], own_release)(make(BLOCKS_MALLOC, 100)); /* guarded as before */
+        assert_released(1 + round);
+        for (unsigned i = 0; i < MANY; i++)
+            dlclose(own[i]);
+        assert_ok(alcove_refresh());
+    }
+    unload();
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 static void
 test_object_with_an_allocator_of_its_own(void **state)
 {
@@ -490,6 +524,7 @@ main(void)
         cmocka_unit_test(test_other_names_that_were_looked_up_before),
 #endif
 #ifdef RTLD_DEEPBIND
+        cmocka_unit_test(test_more_allocators_than_can_be_guarded_are_told_of),
         cmocka_unit_test(test_object_with_an_allocator_of_its_own),
         cmocka_unit_test(test_object_with_an_allocator_of_a_version),
         cmocka_unit_test(test_object_with_an_allocator_that_is_chosen),
