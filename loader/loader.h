@@ -19,9 +19,9 @@
  *
  * Locks. loader.lock guards everything in struct loader and the list of modules. It is never held
  * around dlopen, dlclose, dlsym or dladdr: another thread may be inside dlopen, hold the dynamic
- * linker's lock, and call us from a constructor. dl_iterate_phdr takes another lock, one that is
- * never held while foreign code runs, and may be called under it. loader.lifetime is taken after
- * it, by load and unload to write and by ending threads, and forks, to read.
+ * linker's lock, and call us from a constructor. dl_iterate_phdr takes another lock, under which no
+ * foreign code runs but callbacks of others', who must not call us there; so it may be called under it.
+ * loader.lifetime is taken after it, by load and unload to write and by ending threads, and forks, to read.
  */
 #ifndef LOADER_LOADER_H
 #define LOADER_LOADER_H

@@ -3,8 +3,8 @@
  * half-done work, and the lock of dl_iterate_phdr, which is nobody's there. So a fork waits until no thread is in one, and none begins
  * one meanwhile.
  *
- * Neither waits for ever. Whoever forks may be in such a call of its own (a signal handler, a constructor), hold a lock that it waits for
- * (in a callback of dl_iterate_phdr), or call us in another fork handler. A walk runs no foreign code and is soon over; what opens,
+ * Neither waits for ever. Whoever forks may be in such a call of its own (a signal handler, a constructor), or hold a lock that it waits for
+ * (in a callback of dl_iterate_phdr). What it calls in other fork handlers waits for no fork. A walk runs no foreign code and is soon over; what opens,
  * closes or looks up may run constructors, or wait for others', as long as those like. Then the linker is in the middle of nothing.
  */
 #include "loader.h"
@@ -21,12 +21,13 @@ static atomic_uint walks, calls;
 static atomic_uint forks;       /* that wait for calls, or are past that */
 static atomic_uint forks_later; /* that wait for walks, or are past that: until then a call that is waited for may wait for a walk */
 
-/* Threads that are in a call. What they ask for in the middle of it, in a constructor, does not wait for a fork, which waits for them. Who
- * finds no place waits. */
+/* Threads that are in a call, or fork. What they ask for in the middle of it, in a constructor or a fork handler, does not wait for a fork,
+ * which waits for them or is their own. Who finds no place waits. */
 #define CALLERS_MOST 32
 static struct caller {
     _Atomic(pthread_t) thread; /* 0: this place is free */
     unsigned depth;
+    unsigned forks; /* of the depth */
 } callers[CALLERS_MOST];
 
 static struct caller *
@@ -36,6 +37,35 @@ caller_with(pthread_t thread)
         if (atomic_load(&callers[i].thread) == thread)
             return &callers[i];
     return NULL;
+}
+
+/* NULL: there is no place. */
+static struct caller *
+caller_begin(void)
+{
+    struct caller *self = caller_with(pthread_self());
+    for (unsigned i = 0; i < CALLERS_MOST && self == NULL; i++) {
+        pthread_t none = 0;
+        if (atomic_compare_exchange_strong(&callers[i].thread, &none, pthread_self()))
+            self = &callers[i];
+    }
+    if (self != NULL)
+        self->depth++;
+    return self;
+}
+
+static void
+caller_end(struct caller *self)
+{
+    if (self != NULL && --self->depth == 0)
+        atomic_store(&self->thread, 0);
+}
+
+static bool
+is_forking(void)
+{
+    const struct caller *self = caller_with(pthread_self());
+    return self != NULL && self->forks != 0;
 }
 
 static void
@@ -57,7 +87,7 @@ static void
 enter(atomic_uint *count, const atomic_uint *gate)
 {
     atomic_fetch_add(count, 1);
-    for (unsigned waits = 0; atomic_load(gate) != 0 && waits < WALK_WAITS; waits++) {
+    for (unsigned waits = 0; atomic_load(gate) != 0 && waits < WALK_WAITS && !is_forking(); waits++) {
         leave(count);
         wait_a_little();
         atomic_fetch_add(count, 1);
@@ -114,26 +144,17 @@ objects_unsettled(void)
 void
 linker_enter(void)
 {
-    struct caller *self = caller_with(pthread_self());
-    if (self != NULL)
+    if (caller_with(pthread_self()) != NULL)
         atomic_fetch_add(&calls, 1);
     else
         enter(&calls, &forks);
-    for (unsigned i = 0; i < CALLERS_MOST && self == NULL; i++) {
-        pthread_t none = 0;
-        if (atomic_compare_exchange_strong(&callers[i].thread, &none, pthread_self()))
-            self = &callers[i];
-    }
-    if (self != NULL)
-        self->depth++;
+    caller_begin();
 }
 
 void
 linker_leave(void)
 {
-    struct caller *self = caller_with(pthread_self());
-    if (self != NULL && --self->depth == 0)
-        atomic_store(&self->thread, 0);
+    caller_end(caller_with(pthread_self()));
     leave(&calls);
 }
 
@@ -215,12 +236,26 @@ linker_fork_prepare(void)
     wait_for_none(&calls, CALL_WAITS);
     atomic_fetch_add(&forks_later, 1);
     wait_for_none(&walks, WALK_WAITS);
+    struct caller *self = caller_begin();
+    if (self != NULL)
+        self->forks++;
     errno = saved;
+}
+
+static void
+forker_end(void)
+{
+    struct caller *self = caller_with(pthread_self());
+    if (self == NULL || self->forks == 0)
+        return;
+    self->forks--;
+    caller_end(self);
 }
 
 void
 linker_fork_parent(void)
 {
+    forker_end();
     leave(&forks_later);
     leave(&forks);
 }
@@ -234,7 +269,8 @@ linker_fork_child(void)
     atomic_store(&calls, 0);
     for (unsigned i = 0; i < CALLERS_MOST; i++)
         if (!pthread_equal(atomic_load(&callers[i].thread), pthread_self())) {
-            callers[i].depth = 0;
+            callers[i].depth = callers[i].forks = 0;
             atomic_store(&callers[i].thread, 0);
         }
+    forker_end();
 }

@@ -55,6 +55,39 @@ pthread_rwlock_unlock(pthread_rwlock_t *lock)
     return error;
 }
 
+/* A fork handler that is older than the loader's, and so is called between those, asks what they guard: that waits for no fork. */
+static bool asks_at_forks;
+static _Thread_local bool asking;
+static unsigned asked, waits; /* in a handler */
+
+int
+nanosleep(const struct timespec *time, struct timespec *left)
+{
+    waits += asking;
+    return clock_nanosleep(CLOCK_REALTIME, 0, time, left);
+}
+
+static void
+ask_at_a_fork(void)
+{
+    if (!asks_at_forks)
+        return;
+    asking = true;
+    CHECK(dlsym(RTLD_DEFAULT, "malloc") != NULL);
+    CHECK(alcove_refresh() == 0);
+    asking = false;
+    asked++;
+}
+
+static void
+register_before_the_loader(void)
+{
+    pthread_atfork(ask_at_a_fork, ask_at_a_fork, ask_at_a_fork);
+}
+
+/* Before any library's constructor; musl has no such thing, and calls it never. */
+static void (*const before_all)(void) __attribute__((section(".preinit_array"), used)) = register_before_the_loader;
+
 static void *process_malloc; /* what dlsym finds while no module is being opened */
 static alcove_allocator *loaded;
 static alcove_module *opened; /* before the thread began: of the plugin blocks */
@@ -199,6 +232,33 @@ test_fork_while_another_thread_uses_the_loader(void **state)
     (void)state;
     SKIP_FORK_OF_THREADS_IF_EMULATED();
     in_child(fork_at_each_place_of_a_loaded_one);
+}
+
+static void
+fork_with_an_older_handler(void)
+{
+    alcove_allocator *allocator = allocator_load();
+    int status;
+    asks_at_forks = true;
+    for (int i = 0; i < 3; i++) {
+        pid_t child = fork();
+        if (child == 0)
+            _exit(asked != 2 * (unsigned)i + 2 || waits != 0);
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+    }
+    asks_at_forks = false;
+    CHECK(asked == 6 && waits == 0);
+    CHECK(alcove_unload(allocator, 0) == 0);
+}
+
+static void
+test_older_fork_handler_asks_the_loader(void **state)
+{
+    (void)state;
+#ifndef __GLIBC__
+    SKIP_BECAUSE("musl calls nothing of a program's before the constructors of libraries");
+#endif
+    in_child(fork_with_an_older_handler);
 }
 
 static atomic_bool forked_enough;
@@ -438,6 +498,7 @@ main(void)
         cmocka_unit_test(test_fork_while_the_first_allocator_is_loaded),
         cmocka_unit_test(test_fork_while_another_thread_loads_and_unloads),
         cmocka_unit_test(test_fork_while_another_thread_uses_the_loader),
+        cmocka_unit_test(test_older_fork_handler_asks_the_loader),
         cmocka_unit_test(test_fork_while_threads_ask_which_objects_there_are),
         cmocka_unit_test(test_fork_while_threads_are_in_every_call),
         cmocka_unit_test(test_fork_while_threads_load_and_unload),
