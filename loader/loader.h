@@ -274,6 +274,8 @@ void crossings_read(const struct allocator *allocator, uint32_t heap, uint64_t *
 /* The heap is no module's any more. By any thread, without a lock: the allocator calls it, too (struct alcove_services). */
 void crossings_end(void *allocator, uint32_t heap);
 void crossings_end_all(struct allocator *allocator); /* with the lock held */
+/* With the lock held: its module's code is known by this number (keeper/code.h), or is not there any more: THUNK_NONE. */
+void crossings_code(struct allocator *allocator, uint32_t heap, uint32_t number);
 /* With the lock held: the heap's module is open: its handle, and its library's dynamic section. */
 void crossings_open(struct allocator *allocator, uint32_t heap, alcove_module *module, const void *library);
 /* With the lock held: it was closed. If its library stays mapped, nobody is strict about what it left. */
@@ -289,7 +291,8 @@ struct side {
     char text[NAME_BYTES + 16];
 };
 const char *crossings_side(struct side *out, const struct allocator *allocator, uint32_t heap);
-/* A block of a heap is released by code that belongs to no module; `caller`: where it goes on. */
+/* A block of a heap is released by what is no module's import; `caller`: where it goes on. That may be in the module's own code all the same, by an
+ * address that a constructor took before the module was routed: then it is no crossing. */
 void crossing_outside(struct allocator *allocator, uint32_t owner, const void *block, const void *caller);
 /* The same by a module: the allocator's callback (struct alcove_services). */
 void crossing_by_module(void *allocator, uint32_t module, uint32_t owner, void *block, size_t usable);

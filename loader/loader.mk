@@ -12,7 +12,7 @@ libloadcore_la_SOURCES = \
 	loader/elf/object.c loader/elf/object.h loader/elf/protection.c loader/elf/protection.h \
 	loader/elf/symbols.c loader/elf/symbols.h loader/elf/words.c loader/elf/words.h \
 	loader/elf/writer.c loader/elf/writer.h \
-	loader/keeper/crossings.c loader/keeper/definers.c loader/keeper/definers.h \
+	loader/keeper/code.c loader/keeper/code.h loader/keeper/crossings.c loader/keeper/definers.c loader/keeper/definers.h \
 	loader/keeper/dispatch.c loader/keeper/dispatch.h loader/keeper/forks.c loader/keeper/guards.c \
 	loader/keeper/lead.c loader/keeper/lead.h loader/keeper/linker.c loader/keeper/meeting.c loader/keeper/meeting.h \
 	loader/keeper/namespaces.c loader/keeper/routes.c loader/keeper/routes.h loader/keeper/scan.c \

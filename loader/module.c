@@ -2,6 +2,7 @@
  * Opens plugins as modules with heaps of their own, tells what they use, and closes them.
  * A module's record belongs to the list in struct loader, under the loader's lock.
  */
+#include "keeper/code.h"
 #include "keeper/dispatch.h"
 #include "keeper/strict.h"
 #include "keeper/thunks.h"
@@ -59,6 +60,8 @@ module_thunks_end(struct module *module)
 {
     if (module->thunks == THUNK_NONE)
         return;
+    crossings_code(module->allocator, module->heap, THUNK_NONE);
+    code_leave(module->thunks);
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
         if (module->entries[which] != NULL)
             thunk_rest((enum alcove_entry)which, module->thunks, module->variant[which]);
@@ -81,6 +84,7 @@ module_thunks_begin(struct module *module)
         thunk_lead((enum alcove_entry)which, module->thunks, entry, module->heap);
         module->entries[which] = thunk_of((enum alcove_entry)which, module->thunks);
     }
+    crossings_code(module->allocator, module->heap, module->thunks);
     return ALCOVE_OK;
 }
 

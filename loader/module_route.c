@@ -2,6 +2,7 @@
  * Leads a module's imports to its thunks, all of them or none, and back. What is rewritten is every word of its data that leads to a
  * function that we know, and words of the program's that are copies of its variables. All with the loader's lock held, but for module_look().
  */
+#include "keeper/code.h"
 #include "keeper/lead.h"
 #include "keeper/steering.h"
 #include "keeper/thunks.h"
@@ -285,6 +286,10 @@ object_route(struct dl_phdr_info *info, size_t size, void *argument)
     routing->refusal = module_refusal(&object);
     if (routing->refusal != NULL || module->thunks == THUNK_NONE)
         return 1;
+    uint32_t names = 0;
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
+        names |= (uint32_t)(module->entries[which] != NULL) << which;
+    code_enter(module->thunks, &object, names);
     routing->error = imports_lead(routing, &object);
     unsigned words = 0;
     if (routing->error == 0)

@@ -5,6 +5,7 @@
  * that of a host's own heap next, of which the loader knows nothing.
  */
 #include "events.h"
+#include "keeper/code.h"
 #include "keeper/strict.h"
 #include "keeper/territory.h"
 
@@ -23,6 +24,7 @@ struct record {
     _Atomic bool closed; /* its module was */
     _Atomic bool stayed; /* its module was closed, and its library stayed mapped */
     _Atomic(const void *) library; /* its dynamic section */
+    _Atomic uint32_t code; /* number of its module's */
     _Atomic(alcove_module *) module; /* NULL: closed, or not quite open */
     char name[NAME_BYTES];
     struct partners partners;
@@ -53,6 +55,7 @@ crossings_start(struct allocator *allocator, uint32_t heap, const struct module 
     record->strict = module->policy == ALCOVE_POLICY_STRICT;
     record->library = NULL;
     record->module = NULL;
+    record->code = THUNK_NONE;
     record->closed = record->stayed = false;
     snprintf(record->name, sizeof record->name, "%s", module->name);
     record->named = true;
@@ -74,6 +77,12 @@ crossings_end_all(struct allocator *allocator)
 {
     while (allocator->records_end > 0)
         crossings_end(allocator, --allocator->records_end);
+}
+
+void
+crossings_code(struct allocator *allocator, uint32_t heap, uint32_t number)
+{
+    allocator->records[heap].code = number;
 }
 
 void
@@ -246,7 +255,7 @@ void
 crossing_outside(struct allocator *allocator, uint32_t owner, const void *block, const void *caller)
 {
     struct record *record = record_of(allocator, owner);
-    if (record == NULL)
+    if (record == NULL || code_is_of(atomic_load_explicit(&record->code, memory_order_relaxed), caller))
         return;
     count(&record->outside);
     if (!event_wanted[ALCOVE_EVENT_CROSSING] && accepts(record, NULL))

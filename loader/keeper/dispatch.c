@@ -3,6 +3,7 @@
  * changed with the loader's lock held.
  */
 #include "keeper/dispatch.h"
+#include "keeper/code.h"
 #include "keeper/lead.h"
 #include "keeper/steering.h"
 #include "module.h"
@@ -283,6 +284,8 @@ dispatch(enum alcove_entry which, unsigned variant, const void *caller)
     int saved = errno;
     struct opening *opening = loader_is_held() ? NULL : own_opening();
     void *to = opening != NULL ? module_call(opening, which, caller) : NULL;
+    if (to == NULL)
+        to = code_thunk(caller, which); /* of a module that is open: a constructor took our address */
     /* While others open modules, code of theirs may be calling, in a thread that a constructor made. */
     bool others = atomic_load(&opening_count) != 0 && opening == NULL;
     if (to == NULL && !others && loader_trylock()) {

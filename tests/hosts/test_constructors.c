@@ -73,6 +73,21 @@ test_module_opened_again_has_its_constructors_blocks_again(void **state)
         constructed_meanwhile(NULL);
 }
 
+/* From before anything was allocated, kept where no word of the library's leads: the module's code calls by them. */
+static void
+test_addresses_that_a_constructor_took_are_the_modules_in_its_code(void **state)
+{
+    (void)state;
+    alcove_module *module = plugin_open(allocator, "constructing", &(struct alcove_module_options){.policy = ALCOVE_POLICY_STRICT, .limit = 1 << 20});
+    void *block = CALL(module, constructing_kept_make)(1000);
+    assert_int_equal(heap_of(allocator, block), alcove_module_heap(module));
+    assert_null(CALL(module, constructing_kept_make)(2 << 20));
+    CALL(module, constructing_kept_release)(block);
+    assert_int_equal(stats_of(module).released_outside, 0);
+    assert_int_equal(stats_of(module).heap.live_blocks, CONSTRUCTING_KINDS);
+    module_end(module);
+}
+
 static void
 test_dependencys_blocks_are_libcs(void **state)
 {
@@ -453,6 +468,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_blocks_of_all_constructors_are_the_modules),
         TEST(test_module_opened_again_has_its_constructors_blocks_again),
+        TEST(test_addresses_that_a_constructor_took_are_the_modules_in_its_code),
         TEST(test_dependencys_blocks_are_libcs),
         TEST(test_constructor_that_opens_a_library),
         TEST(test_constructor_that_opens_a_module),

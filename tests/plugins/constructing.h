@@ -13,6 +13,10 @@ enum constructing_kind {
 };
 extern void *constructing_blocks[CONSTRUCTING_KINDS];
 
+/* By the addresses of malloc and free that a constructor took before anything was allocated, and keeps where nobody looks. */
+void *constructing_kept_make(size_t size);
+void constructing_kept_release(void *block);
+
 void *constructing_dependency_block(void);
 void *constructing_dependency_make(size_t size);
 void *constructing_dependency_make_plain(size_t size);
