@@ -3,6 +3,7 @@
  * allocated here, and what is looked up is read from the objects themselves, for dladdr would wait for another thread's dlopen.
  */
 #include "keeper/strict.h"
+#include "keeper/routes.h"
 
 #include "elf/symbols.h"
 #include "escape.h"
@@ -86,6 +87,32 @@ place_find(struct dl_phdr_info *info, size_t size, void *argument)
     if (!place->allocator)
         place_name(place, &object);
     return 1;
+}
+
+struct question {
+    uintptr_t address;
+    bool libcs;
+};
+
+static int
+question_answer(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    struct question *question = argument;
+    struct object object;
+    if (!object_read(&object, info) || !object_holds(&object, question->address))
+        return 0;
+    question->libcs = object_holds(&object, routes.libc);
+    return 1;
+}
+
+bool
+strict_is_libcs(const void *caller)
+{
+    struct question question = {.address = (uintptr_t)caller};
+    if (caller != NULL)
+        dl_iterate_phdr(question_answer, &question);
+    return question.libcs;
 }
 
 /* The call before a return address. */

@@ -17,6 +17,9 @@ struct violation {
 /* Before a module becomes strict, without a lock: what is needed to look through a stack. Without it messages don't name a module's code. */
 void strict_prepare(void);
 
+/* Is it libc that releases? Somebody gave it the block for that: argz_delete, regfree. In any state, as below. */
+bool strict_is_libcs(const void *caller);
+
 /* Say what happened on standard error, and abort. In any state: takes no memory, and no lock but that of dl_iterate_phdr. */
 void strict_abort(const struct violation *violation) __attribute__((noreturn, cold));
 

@@ -4,6 +4,9 @@
 #include "host.h"
 #include "config.h"
 
+#ifdef __GLIBC__
+#include <argz.h>
+#endif
 #include <dlfcn.h>
 #include <malloc.h>
 #include <pthread.h>
@@ -55,6 +58,20 @@ strict_lets_libc_grow_its_block(void)
     size_t lines;
     CALL(strict, blocks_release)(CALL(strict, blocks_longest_line)("/proc/self/maps", 1, &lines));
 }
+
+#ifdef __GLIBC__
+/* libc releases what it was given for that. */
+static void
+libc_frees_strict_block_for_the_host(void)
+{
+    size_t length = 2;
+    char *words = CALL(strict, blocks_make)(BLOCKS_MALLOC, length);
+    memcpy(words, "a", length);
+    argz_delete(&words, &length, words);
+    CHECK(words == NULL && length == 0);
+    CHECK(stats_of(strict).released_outside == 1);
+}
+#endif
 
 static void
 strict_frees_block_of_the_default_heap(void)
@@ -180,6 +197,9 @@ test_release_of_what_no_module_owns_is_no_violation(void **state)
     strict_open((struct alcove_module_options){.name = NULL});
     assert_passes(strict_frees_its_own_block);
     assert_passes(strict_frees_what_libc_gave_it);
+#ifdef __GLIBC__
+    assert_passes(libc_frees_strict_block_for_the_host);
+#endif
     assert_passes(strict_lets_libc_grow_its_block);
     assert_passes(strict_frees_host_block);
     assert_passes(strict_reallocs_host_block_to_nothing);
