@@ -7,9 +7,18 @@
  *
  * loader.lifetime is read from prepare to parent: no allocator comes or goes meanwhile. Other locks of the loader's are not taken: whoever
  * has one may wait for another handler's. The child has one thread, which holds no lock and is in the middle of no call.
+ *
+ * A client's handlers are called, too, and its library may be closed meanwhile by another thread, which glibc from 2.36 on does not have wait
+ * for them. So that is what our destructor waits for.
  */
 #include "events.h"
 #include "keeper/dispatch.h"
+
+#include <time.h>
+
+#define LEAVE_WAITS 20000 /* times 100 us; a handler waits for less */
+
+static atomic_uint handling; /* threads that are in a handler */
 
 /* The thread has interrupted itself, by a signal, where it takes an allocator into service or out of it: its child may only exec. */
 static bool
@@ -29,26 +38,31 @@ changing_itself(void)
 static void
 prepare(void)
 {
+    atomic_fetch_add(&handling, 1);
     linker_fork_prepare();
-    if (changing_itself())
-        return;
-    pthread_rwlock_rdlock(&loader.lifetime);
-    CALL_EACH(fork_prepare)
+    if (!changing_itself()) {
+        pthread_rwlock_rdlock(&loader.lifetime);
+        CALL_EACH(fork_prepare)
+    }
+    atomic_fetch_sub(&handling, 1);
 }
 
 static void
 parent(void)
 {
+    atomic_fetch_add(&handling, 1);
     if (!changing_itself()) {
         CALL_EACH(fork_parent)
         pthread_rwlock_unlock(&loader.lifetime);
     }
     linker_fork_parent();
+    atomic_fetch_sub(&handling, 1);
 }
 
 static void
 child(void)
 {
+    atomic_store(&handling, 0); /* others', which are not here */
     if (!changing_itself())
         CALL_EACH(fork_child)
     services_fork_child();
@@ -85,4 +99,12 @@ static void __attribute__((constructor))
 watch_early(void)
 {
     forks_watch();
+}
+
+/* After other destructors of our library, and just before libc forgets our handlers. */
+static void __attribute__((destructor(101)))
+leave(void)
+{
+    for (unsigned waits = 0; atomic_load(&handling) != 0 && waits < LEAVE_WAITS; waits++)
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
