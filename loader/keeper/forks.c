@@ -8,11 +8,12 @@
  * loader.lifetime is read from prepare to parent: no allocator comes or goes meanwhile. Other locks of the loader's are not taken: whoever
  * has one may wait for another handler's. The child has one thread, which holds no lock and is in the middle of no call.
  *
- * A client's handlers are called, too, and its library may be closed meanwhile by another thread, which glibc from 2.36 on does not have wait
- * for them. So that is what our destructor waits for.
+ * A client has no use for handlers, and its library may be closed by another thread while they are called: glibc from 2.36 on does not have
+ * dlclose wait for that. So who finds a keeper when it is loaded registers none, and who found none then waits in its destructor.
  */
 #include "events.h"
 #include "keeper/dispatch.h"
+#include "keeper/meeting.h"
 
 #include <time.h>
 
@@ -94,11 +95,12 @@ forks_watch(void)
     return fail_errno(ALCOVE_ESYSTEM, error, "cannot register a fork handler");
 }
 
-/* If it fails, the first load tries again, and tells. */
+/* If it fails, the first load tries again, and tells. While we walk, the host is in its dlopen: a fork need not wait for that. */
 static void __attribute__((constructor))
 watch_early(void)
 {
-    forks_watch();
+    if (!keeper_is_found())
+        forks_watch();
 }
 
 /* After other destructors of our library, and just before libc forgets our handlers. */

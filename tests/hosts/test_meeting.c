@@ -667,6 +667,46 @@ test_threads_that_share_each_with_a_file_of_its_own_get_one(void **state)
 
 /* --- Forks. */
 
+#ifdef __GLIBC__
+static atomic_uint registrations;
+
+/* What pthread_atfork calls, with the library whose handlers they are. */
+int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *library);
+
+int
+__register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *library)
+{
+    __typeof__(&__register_atfork) libc = (__typeof__(&__register_atfork))dlsym(RTLD_NEXT, "__register_atfork");
+    atomic_fetch_add(&registrations, 1);
+    return libc(prepare, parent, child, library);
+}
+
+static void
+client_without_handlers(void)
+{
+    struct copy first = {.of = &program};
+    copy_begin(&first, allocator_path(), "blocks");
+    unsigned before = registrations;
+    struct copy one = copy_open(plugin_path("extension_one"));
+    CHECK(registrations == before);
+    CHECK(stats_by(&one, first.module).heap.live_blocks == 0);
+    CHECK(!stays_after_close(&one, "/extension_one.so"));
+    one = copy_open(plugin_path("extension_one"));
+    copy_load(&one, allocator_copy("allocator"));
+    CHECK(registrations == before + 1); /* the allocator's */
+    CHECK_OK(&one, one.of->unload(one.allocator, 0));
+    copy_end(&first);
+}
+
+/* They would be called while another thread closes it. */
+static void
+test_client_that_comes_after_the_keeper_has_no_fork_handlers(void **state)
+{
+    (void)state;
+    in_child(client_without_handlers);
+}
+#endif
+
 static void *
 call_first(void *copy)
 {
@@ -859,6 +899,9 @@ main(void)
         cmocka_unit_test(test_library_that_another_copy_has_opened_is_not_taken_away),
         cmocka_unit_test(test_threads_that_call_first_in_many_copies_agree),
         cmocka_unit_test(test_threads_that_share_each_with_a_file_of_its_own_get_one),
+#ifdef __GLIBC__
+        cmocka_unit_test(test_client_that_comes_after_the_keeper_has_no_fork_handlers),
+#endif
         cmocka_unit_test(test_client_is_not_unmapped_while_a_fork_is_in_its_handler),
         cmocka_unit_test(test_copies_of_two_prefixes_work_as_one),
         cmocka_unit_test(test_what_an_older_keeper_lacks_is_refused_by_name),
