@@ -184,7 +184,7 @@ stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/s
 # Those that load the built module, by itself or by the loader.
 unload_tests = tests/stress/stress_loader tests/stress/stress_unload
 tests_stress_stress_loader_SOURCES = tests/stress/stress_loader.c tests/stress/loader/allocators.c tests/stress/loader/files.c \
-	tests/stress/loader/leftovers.c tests/stress/loader/market.c tests/stress/loader/openers.c tests/stress/loader/others.c
+	tests/stress/loader/leftovers.c tests/stress/loader/loaders.c tests/stress/loader/market.c tests/stress/loader/openers.c tests/stress/loader/others.c
 tests_stress_stress_loader_CPPFLAGS = $(host_cppflags) -I$(top_srcdir)/tests/module
 tests_stress_stress_loader_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_stress_stress_loader_LDADD = $(host_ldadd)

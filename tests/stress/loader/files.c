@@ -22,6 +22,13 @@ plugins_copy(const char *plugin, unsigned count)
         assert_true(file_copy(from, file_of(plugin, i)));
 }
 
+bool
+archive_is_built(void)
+{
+    const char *built = getenv("ALCOVE_TEST_STATIC");
+    return built != NULL && built[0] != 0;
+}
+
 int
 files_make(void **unused)
 {
@@ -31,6 +38,8 @@ files_make(void **unused)
     plugins_copy("blocks_two", 1);
     plugins_copy("keeper", OPENERS + 1);
     plugins_copy("walker", OPENERS);
+    if (archive_is_built())
+        plugins_copy("extension_one", LOADERS);
     for (unsigned i = 0; i < ALLOCATORS; i++)
         assert_true(module_copy(file_of("allocator", i)));
     return 0;

@@ -94,13 +94,13 @@ words_compare(void)
 {
     void *later[FAMILY];
     family_find(later);
-    assert_memory_equal(later, own, sizeof own);
+    HOLDS(memcmp(later, own, sizeof own) == 0);
     for (unsigned i = 0; i < led_count; i++)
         if (*led[i].at != own[led[i].name])
-            fail_msg("the word at %p leads to %p, and before it led to %s", (void *)led[i].at, *led[i].at, family[led[i].name]);
+            complain(__FILE__, __LINE__, "the word at %p leads to %p, and before it led to %s", (void *)led[i].at, *led[i].at, family[led[i].name]);
     strays = 0;
     dl_iterate_phdr(object_judge, NULL);
-    assert_int_equal(strays, 0);
+    HOLDS_AT_MOST(strays, 0);
 }
 
 struct memory
@@ -124,12 +124,11 @@ memory_now(void)
 #define MAPPINGS_SLACK 32u
 
 void
-memory_compare(const struct memory *first, unsigned before, unsigned after)
+memory_compare(const struct memory *first, unsigned more)
 {
     struct memory last = memory_now();
-    assert_in_range(last.mappings, 0, first->mappings + MAPPINGS_SLACK);
-    assert_in_range(last.in_use, 0, first->in_use + IN_USE_SLACK);
-    size_t records = after * RECORDS_EACH < RECORDS_MOST ? after * RECORDS_EACH : RECORDS_MOST;
-    if (last.resident > first->resident + RESIDENT_SLACK + records)
-        fail_msg("%zu bytes resident after %u cycles, %zu after %u", last.resident, before + after, first->resident, before);
+    HOLDS_AT_MOST(last.mappings, first->mappings + MAPPINGS_SLACK);
+    HOLDS_AT_MOST(last.in_use, first->in_use + IN_USE_SLACK);
+    size_t records = more * RECORDS_EACH < RECORDS_MOST ? more * RECORDS_EACH : RECORDS_MOST;
+    HOLDS_AT_MOST(last.resident, first->resident + RESIDENT_SLACK + records);
 }

@@ -1,7 +1,15 @@
-/* The market: blocks that others release. */
+/* The markets: blocks that others release. */
 #include "tests/stress/loader/scenario.h"
 
-static _Atomic(struct parcel *) market[STALLS];
+static _Atomic(struct parcel *) markets[MARKETS][STALLS];
+static __thread unsigned own, other; /* where the thread is */
+
+void
+market_enter(unsigned one, unsigned another)
+{
+    own = one;
+    other = another;
+}
 
 struct parcel *
 parcel_pack(void *block, size_t size)
@@ -30,20 +38,21 @@ parcel_release(struct parcel *parcel, void (*release)(void *))
 void
 stall_fill(unsigned at, struct parcel *parcel)
 {
-    parcel_release(atomic_exchange(&market[at], parcel), free);
+    parcel_release(atomic_exchange(&markets[own][at], parcel), free);
 }
 
 void
-stall_clear(unsigned at)
+stall_clear(unsigned market, unsigned at)
 {
-    stall_fill(at, NULL);
+    parcel_release(atomic_exchange(&markets[market][at], NULL), free);
 }
 
 struct parcel *
 parcel_take(unsigned seed)
 {
     struct parcel *parcel = NULL;
+    unsigned market = seed % 2 == 0 ? own : other;
     for (unsigned i = 0; i < 8 && parcel == NULL; i++)
-        parcel = atomic_exchange(&market[(seed + i) % STALLS], NULL);
+        parcel = atomic_exchange(&markets[market][(seed + i) % STALLS], NULL);
     return parcel;
 }

@@ -22,7 +22,7 @@ open_library(alcove_allocator *a, const char *kind, unsigned opener, unsigned ti
 {
     struct alcove_module_options options = {.dlopen_flags = ticket % 2 == 0 ? 0 : RTLD_LAZY | RTLD_LOCAL};
     alcove_module *opened = NULL;
-    int code = alcove_module_open(a, file_of(kind, is_shared(opener) ? OPENERS - 1 : opener), &options, &opened);
+    int code = loader->module_open(a, file_of(kind, is_shared(opener) ? OPENERS - 1 : opener), &options, &opened);
     if (code == ALCOVE_EBUSY && is_shared(opener)) /* with another allocator */
         return NULL;
     HOLDS(code == ALCOVE_OK);
@@ -35,7 +35,7 @@ close_library(alcove_module *opened, unsigned opener, unsigned flags)
 {
     int code;
     atomic_store(&open_modules[opener], NULL);
-    while ((code = alcove_module_close(opened, flags, NULL)) == ALCOVE_EBUSY)
+    while ((code = loader->module_close(opened, flags, NULL)) == ALCOVE_EBUSY)
         sched_yield(); /* somebody looks a symbol of it up */
     HOLDS(code == ALCOVE_OK);
 }
@@ -45,10 +45,10 @@ static void
 module_use(alcove_module *opened, alcove_allocator *a, unsigned ticket, bool leave, bool alone)
 {
     static const enum blocks_kind kinds[] = {BLOCKS_MALLOC, BLOCKS_CALLOC, BLOCKS_REALLOC, BLOCKS_ALIGNED_ALLOC, BLOCKS_POSIX_MEMALIGN};
-    __typeof__(&blocks_make) make = (__typeof__(&blocks_make))alcove_module_symbol(opened, "blocks_make");
-    __typeof__(&blocks_release) release = (__typeof__(&blocks_release))alcove_module_symbol(opened, "blocks_release");
-    const struct alcove_table *table_now = alcove_table_of(a);
-    uint32_t heap = alcove_module_heap(opened);
+    __typeof__(&blocks_make) make = (__typeof__(&blocks_make))loader->module_symbol(opened, "blocks_make");
+    __typeof__(&blocks_release) release = (__typeof__(&blocks_release))loader->module_symbol(opened, "blocks_release");
+    const struct alcove_table *table_now = loader->table_of(a);
+    uint32_t heap = loader->module_heap(opened);
     struct alcove_module_stats stats;
     for (unsigned i = 0; i < TAKEN; i++) {
         size_t size = 64 + (ticket * 31 + i * 97) % 3000;
@@ -61,7 +61,7 @@ module_use(alcove_module *opened, alcove_allocator *a, unsigned ticket, bool lea
             parcel_release(parcel, i % 2 == 0 ? free : release);
         parcel_release(parcel_take(ticket * 5 + i), i % 2 == 0 ? free : release);
     }
-    HOLDS(alcove_module_stats(opened, &stats) == ALCOVE_OK && stats.heap.total_allocs >= TAKEN);
+    HOLDS(loader->module_stats(opened, &stats) == ALCOVE_OK && stats.heap.total_allocs >= TAKEN);
     HOLDS(!alone || stats.heap.total_allocs == TAKEN);
     HOLDS(!alone || leave || stats.heap.live_blocks == 0);
 }
@@ -71,14 +71,14 @@ open_blocks(void *argument)
 {
     unsigned opener = (unsigned)(uintptr_t)argument, ticket;
     while ((ticket = atomic_fetch_add(&tickets, 1)) < cycles) {
-        alcove_allocator *a = borrow(ticket % now.allocators);
-        alcove_module *opened = open_library(a, "blocks", opener, ticket);
+        struct lease lease = borrow(opener, ticket);
+        alcove_module *opened = open_library(lease.allocator, "blocks", opener, ticket);
         if (opened != NULL) {
             bool leave = ticket % 4 != 0;
-            module_use(opened, a, ticket, leave, !is_shared(opener));
+            module_use(opened, lease.allocator, ticket, leave, !is_shared(opener));
             close_library(opened, opener, leave || is_shared(opener) ? 0 : ticket % 8 == 0 ? ALCOVE_CLOSE_DROP : 0);
         }
-        give_back(a);
+        give_back(&lease);
     }
     return NULL;
 }
@@ -90,15 +90,15 @@ open_keeper(void *argument)
     unsigned opener = (unsigned)(uintptr_t)argument, ticket;
     while ((ticket = atomic_fetch_add(&tickets, 1)) < cycles) {
         struct alcove_module_stats stats;
-        alcove_allocator *a = borrow(ticket % now.allocators);
-        alcove_module *opened = open_library(a, "keeper", opener, ticket);
+        struct lease lease = borrow(opener, ticket);
+        alcove_module *opened = open_library(lease.allocator, "keeper", opener, ticket);
         if (opened != NULL) {
-            HOLDS(alcove_module_stats(opened, &stats) == ALCOVE_OK && stats.heap.live_blocks == stats.heap.total_allocs);
+            HOLDS(loader->module_stats(opened, &stats) == ALCOVE_OK && stats.heap.live_blocks == stats.heap.total_allocs);
             /* Of a library that two open the constructor may have run in the other one's call, which came too late. */
             HOLDS(stats.heap.total_allocs == 1 || (stats.heap.total_allocs == 0 && (is_shared(opener) || UNDER_TSAN)));
             close_library(opened, opener, 0);
         }
-        give_back(a);
+        give_back(&lease);
     }
     return NULL;
 }
@@ -113,7 +113,7 @@ open_walker(void *argument)
         alcove_module *opened = open_library(loaded[0], "walker", opener, ticket);
         if (opened == NULL)
             continue;
-        HOLDS(alcove_module_stats(opened, &stats) == ALCOVE_OK && stats.heap.total_allocs <= 1);
+        HOLDS(loader->module_stats(opened, &stats) == ALCOVE_OK && stats.heap.total_allocs <= 1);
         close_library(opened, opener, 0);
     }
     return NULL;

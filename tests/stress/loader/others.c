@@ -100,12 +100,12 @@ ask(unsigned turn)
 {
     struct alcove_module_stats stats;
     alcove_module *opened = atomic_load(&open_modules[turn % OPENERS]);
-    HOLDS(alcove_refresh() == ALCOVE_OK);
+    HOLDS(loader->refresh() == ALCOVE_OK);
     if (opened == NULL)
         return;
-    int code = alcove_module_stats(opened, &stats);
+    int code = loader->module_stats(opened, &stats);
     HOLDS(code == ALCOVE_OK || code == ALCOVE_ECLOSED);
-    (void)alcove_module_symbol(opened, "free");
+    (void)loader->module_symbol(opened, "free");
 }
 
 static void (*const others[])(unsigned turn) = {load_others, load_keeper, look_up, end_threads, fork_off, ask};
@@ -121,9 +121,9 @@ void *
 do_others(void *other)
 {
     for (unsigned turn = 0; !atomic_load(&stop); turn++) {
-        alcove_allocator *a = borrow(turn % now.allocators);
+        struct lease lease = borrow((unsigned)(uintptr_t)other, turn);
         others[(uintptr_t)other](turn);
-        give_back(a);
+        give_back(&lease);
     }
     return NULL;
 }
