@@ -183,6 +183,8 @@ stress_tests = tests/stress/stress_fork tests/stress/stress_heaps tests/stress/s
 
 # Those that load the built module, by itself or by the loader.
 unload_tests = tests/stress/stress_loader tests/stress/stress_unload
+tests_stress_stress_loader_SOURCES = tests/stress/stress_loader.c tests/stress/loader/allocators.c tests/stress/loader/files.c \
+	tests/stress/loader/leftovers.c tests/stress/loader/loaders.c tests/stress/loader/market.c tests/stress/loader/openers.c tests/stress/loader/others.c
 tests_stress_stress_loader_CPPFLAGS = $(host_cppflags) -I$(top_srcdir)/tests/module
 tests_stress_stress_loader_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_stress_stress_loader_LDADD = $(host_ldadd)
@@ -373,7 +375,7 @@ tests_fuzz_packed_la_SOURCES = tests/fuzz/corpus.c
 tests_fuzz_packed_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,pack-relative-relocs
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/readme.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
-	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/unit/elf.h tests/unit/unit.h \
+	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/stress/loader/scenario.h tests/unit/elf.h tests/unit/unit.h \
 	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/constructing.h tests/plugins/dependency.h tests/plugins/giving.h \
 	tests/plugins/hooker.h tests/plugins/own.h tests/plugins/own.map tests/plugins/partial.h tests/plugins/slots.h tests/plugins/variables.h tests/plugins/ways.h \
 	tests/plugins/extension.h tests/plugins/first_table.h tests/plugins/keepers.h tests/plugins/other_prefix/config.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/plugins/releaser.h tests/plugins/stayer.h tests/work.h tests/child.h tests/module/fibers.c \

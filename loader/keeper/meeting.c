@@ -132,6 +132,14 @@ stay_mapped(void)
 #endif
 }
 
+bool
+keeper_is_found(void)
+{
+    struct election election = {.candidate = false};
+    objects_walk(elect, &election);
+    return election.keeper != NULL;
+}
+
 /* Who loses stays mapped too; but nobody does who found a keeper at the first look. */
 const struct keeper *
 keeper_meet(void)

@@ -88,6 +88,9 @@ keeper_known(void)
 /* Meet. NULL: there is no keeper, and we are being unloaded. Without any lock: it calls the dynamic linker. */
 const struct keeper *keeper_meet(void);
 
+/* Is there one already? Then we have met. It calls dl_iterate_phdr alone. */
+bool keeper_is_found(void);
+
 /* The keeper: some copy of the loader, perhaps our own. It may be of any version. */
 static inline const struct keeper *
 keeper_of_process(void)

@@ -8,7 +8,9 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "tests/child.h"
 #include "tests/plugins/blocks.h"
@@ -519,9 +521,30 @@ walk_find(void)
     walk = (int (*)(each_object, void *))dlsym(RTLD_NEXT, "dl_iterate_phdr");
 }
 
+/* For forks: a walk that lasts until it is told to go on, and a pause in the loader's text that lasts until its library is gone, or for a
+ * while. */
+static __thread bool long_walks, long_pauses;
+static atomic_bool walking, pausing, go_on, gone;
+
+#define PAUSE_MS 300
+
+int
+nanosleep(const struct timespec *time, struct timespec *left)
+{
+    for (int ms = 0; long_pauses && !atomic_load(&gone) && ms < PAUSE_MS; ms += atomic_load(&go_on)) {
+        atomic_store(&pausing, true);
+        usleep(1000);
+    }
+    return clock_nanosleep(CLOCK_REALTIME, 0, time, left) == 0 ? 0 : -1;
+}
+
 int
 dl_iterate_phdr(each_object each, void *argument)
 {
+    while (long_walks && !atomic_load(&go_on)) {
+        atomic_store(&walking, true);
+        usleep(1000);
+    }
     if (walk == NULL) /* called by a library's constructor */
         walk_find();
     if (!unlocked || looks == 2)
@@ -640,6 +663,95 @@ test_threads_that_share_each_with_a_file_of_its_own_get_one(void **state)
     }
     for (int round = 0; round < 10; round++)
         in_child(sharing_races);
+}
+
+/* --- Forks. */
+
+#ifdef __GLIBC__
+static atomic_uint registrations;
+
+/* What pthread_atfork calls, with the library whose handlers they are. */
+int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *library);
+
+int
+__register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *library)
+{
+    __typeof__(&__register_atfork) libc = (__typeof__(&__register_atfork))dlsym(RTLD_NEXT, "__register_atfork");
+    atomic_fetch_add(&registrations, 1);
+    return libc(prepare, parent, child, library);
+}
+
+static void
+client_without_handlers(void)
+{
+    struct copy first = {.of = &program};
+    copy_begin(&first, allocator_path(), "blocks");
+    unsigned before = registrations;
+    struct copy one = copy_open(plugin_path("extension_one"));
+    CHECK(registrations == before);
+    CHECK(stats_by(&one, first.module).heap.live_blocks == 0);
+    CHECK(!stays_after_close(&one, "/extension_one.so"));
+    one = copy_open(plugin_path("extension_one"));
+    copy_load(&one, allocator_copy("allocator"));
+    CHECK(registrations == before + 1); /* the allocator's */
+    CHECK_OK(&one, one.of->unload(one.allocator, 0));
+    copy_end(&first);
+}
+
+/* They would be called while another thread closes it. */
+static void
+test_client_that_comes_after_the_keeper_has_no_fork_handlers(void **state)
+{
+    (void)state;
+    in_child(client_without_handlers);
+}
+#endif
+
+static void *
+call_first(void *copy)
+{
+    long_walks = true;
+    CHECK_OK((struct copy *)copy, ((struct copy *)copy)->of->refresh());
+    return NULL;
+}
+
+static void *
+fork_off(void *unused)
+{
+    int status;
+    long_pauses = true;
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    return unused;
+}
+
+static void
+closed_amid_a_fork(void)
+{
+    pthread_t caller, forker;
+    struct copy first = {.of = &program}, one = copy_open(plugin_path("extension_one"));
+    CHECK_OK(&first, first.of->refresh());
+    CHECK(pthread_create(&caller, NULL, call_first, &one) == 0);
+    while (!atomic_load(&walking))
+        usleep(1000);
+    CHECK(pthread_create(&forker, NULL, fork_off, NULL) == 0);
+    while (!atomic_load(&pausing)) /* the client's handler waits for the walk */
+        usleep(1000);
+    atomic_store(&go_on, true);
+    pthread_join(caller, NULL);
+    CHECK(!stays_after_close(&one, "/extension_one.so"));
+    atomic_store(&gone, true);
+    pthread_join(forker, NULL);
+}
+
+static void
+test_client_is_not_unmapped_while_a_fork_is_in_its_handler(void **state)
+{
+    (void)state;
+    SKIP_WITHOUT_UNLOADING();
+    in_child(closed_amid_a_fork);
 }
 
 /* --- Other prefixes and releases. */
@@ -787,6 +899,10 @@ main(void)
         cmocka_unit_test(test_library_that_another_copy_has_opened_is_not_taken_away),
         cmocka_unit_test(test_threads_that_call_first_in_many_copies_agree),
         cmocka_unit_test(test_threads_that_share_each_with_a_file_of_its_own_get_one),
+#ifdef __GLIBC__
+        cmocka_unit_test(test_client_that_comes_after_the_keeper_has_no_fork_handlers),
+#endif
+        cmocka_unit_test(test_client_is_not_unmapped_while_a_fork_is_in_its_handler),
         cmocka_unit_test(test_copies_of_two_prefixes_work_as_one),
         cmocka_unit_test(test_what_an_older_keeper_lacks_is_refused_by_name),
         cmocka_unit_test(test_messages_are_the_clients_own_where_the_keeper_takes_none),
