@@ -35,6 +35,8 @@ life_attach(const struct alcove_services *lent)
     services = known;
     if (services.tls_offset != 0 && services.thread_started != NULL)
         tls_lend(services.tls_offset);
+    if (services.forks != 0)
+        fork_ignore();
     return 0;
 }
 
@@ -122,6 +124,8 @@ static void
 at_exit(void *unused)
 {
     (void)unused;
+    if (closing && !stays)
+        fork_ignore();
     if (closing && !stays && !detached && services.abi_version == 0)
         unload();
 }
@@ -135,6 +139,6 @@ load(void)
     tls_init();
     conf_read();
     pool_init(conf.dirty_decay_ms);
-    fork_init();
+    fork_watch();
 }
 

@@ -134,8 +134,12 @@ void fork_prepare(void) { prepare(true); }
 void fork_parent(void) { parent(true); }
 void fork_child(void) { child(true); }
 
-/* Our own handlers, registered when we are loaded and thus called before those of most others, which may take locks that others hold
- * while they allocate. A lender has been there for longer. */
+/*
+ * Our own handlers, registered when we are loaded and thus called before those of most others, which may take locks that others hold
+ * while they allocate. A lender has been there for longer: with it they go, for where another thread closes us in the middle of a fork,
+ * glibc from 2.36 on may be about to call one that is not mapped any more. libc drops a library's handlers when that is finalised. Ours
+ * are of one that does not exist, so that they can be dropped before.
+ */
 
 static void
 own_prepare(void)
@@ -147,8 +151,28 @@ own_prepare(void)
 static void own_parent(void) { parent(false); }
 static void own_child(void) { child(false); }
 
-void
-fork_init(void)
+extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *library) __attribute__((weak));
+extern void __cxa_finalize(void *library) __attribute__((weak));
+static char nobody;
+
+static bool
+can_drop(void)
 {
-    pthread_atfork(own_prepare, own_parent, own_child);
+    return __register_atfork != NULL && __cxa_finalize != NULL;
+}
+
+void
+fork_watch(void)
+{
+    if (can_drop())
+        __register_atfork(own_prepare, own_parent, own_child, &nobody);
+    else
+        pthread_atfork(own_prepare, own_parent, own_child);
+}
+
+void
+fork_ignore(void)
+{
+    if (can_drop())
+        __cxa_finalize(&nobody);
 }

@@ -2,8 +2,9 @@
 #ifndef THREAD_FORK_H
 #define THREAD_FORK_H
 
-/* Register the handlers. libc drops them when the library is unloaded. */
-void fork_init(void);
+/* Register our handlers, and drop them: when a lender calls us, and before the library is unmapped. */
+void fork_watch(void);
+void fork_ignore(void);
 
 /* What a lender calls in their place (struct alcove_services, forks). */
 void fork_prepare(void);
