@@ -122,12 +122,22 @@ attach_fail(int error, const char *path)
     return fail_errno(ALCOVE_EABI, error, "%s does not accept what this loader lends: it is of another version", path);
 }
 
-/* With the lock held, around what makes an allocator of a table, and the reverse. */
-static void
+/*
+ * With the lock held, around what makes an allocator of a table, and the reverse. The lock is let go of until no thread forks or ends: another
+ * handler of a fork may wait for it. So what was looked at before is to be looked at again.
+ */
+static int
 change_begin(void)
 {
-    pthread_rwlock_wrlock(&loader.lifetime);
+    if (linker_forks_here())
+        return fail(ALCOVE_EBUSY, "this thread is in a fork handler, where no allocator can be loaded or unloaded. Do that before the fork, or after");
+    while (pthread_rwlock_trywrlock(&loader.lifetime) != 0) {
+        loader_unlock();
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        loader_lock();
+    }
     holder_begin(&loader.changer);
+    return ALCOVE_OK;
 }
 
 static void
@@ -137,7 +147,7 @@ change_end(void)
     pthread_rwlock_unlock(&loader.lifetime);
 }
 
-/* With the lock held: make the table an allocator. */
+/* Between change_begin and change_end: make the table an allocator. */
 static int
 allocator_attach(void *handle, const struct alcove_table *table, const char *path, alcove_allocator **out)
 {
@@ -148,7 +158,6 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
     if (error != 0)
         return fail_errno(ALCOVE_ENOMEM, error, "no memory for the records of %s", path);
     struct alcove_services services;
-    change_begin();
     services_fill(&services, allocator);
     error = table->attach(&services);
     if (error == 0) {
@@ -164,30 +173,21 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
     } else {
         services_return(allocator);
     }
-    change_end();
     return error == 0 ? ALCOVE_OK : attach_fail(error, path);
 }
 
-int
+/* Between change_begin and change_end. */
+static int
 allocator_detach(struct allocator *allocator, bool leaving)
 {
-    allocator->leaving = leaving;
-    allocator->detaching = true;
-    change_begin();
     int error = leaving ? allocator->table->detach_leaving() : allocator->table->detach();
-    if (error == 0) {
-        atomic_store(&loader_tables[allocator->number], NULL);
-        services_return(allocator);
-        crossings_end_all(allocator);
-        allocator->id = NULL;
-        loader.loaded--;
-    }
-    allocator->detaching = false;
-    change_end();
     if (error != 0)
         return fail_errno(ALCOVE_ESYSTEM, error, "the allocator cannot be detached");
-    if (loader.loaded == 0 && !territory_has_left()) /* guards know what was left */
-        guards_remove();
+    atomic_store(&loader_tables[allocator->number], NULL);
+    services_return(allocator);
+    crossings_end_all(allocator);
+    allocator->id = NULL;
+    loader.loaded--;
     return ALCOVE_OK;
 }
 
@@ -225,18 +225,28 @@ allocator_share(alcove_allocator **out)
     return known != NULL;
 }
 
+/* With the lock held: the allocator that a handle of dlopen's is of; if `share` says so, else any. NULL: none is. */
+static struct allocator *
+allocator_known(const void *handle, bool share)
+{
+    struct allocator *known = allocator_of(handle);
+    return known == NULL && share ? allocator_eldest() : known;
+}
+
 /* Take an opened library into service; if `share` says so, only if there is no other one by now. On success the handle is the loader's. */
 static int
 allocator_enter(void *handle, const struct alcove_table *table, const char *path, bool share, alcove_allocator **out)
 {
     int code = ALCOVE_OK;
     loader_enter();
-    struct allocator *known = allocator_of(handle);
-    if (known == NULL && share)
-        known = allocator_eldest();
-    if (known == NULL) {
-        code = allocator_attach(handle, table, path, out);
-    } else {
+    struct allocator *known = allocator_known(handle, share);
+    if (known == NULL && (code = change_begin()) == ALCOVE_OK) {
+        known = allocator_known(handle, share);
+        if (known == NULL)
+            code = allocator_attach(handle, table, path, out);
+        change_end();
+    }
+    if (known != NULL) {
         known->references++;
         *out = known->id;
     }
@@ -454,29 +464,42 @@ unload_check(const struct allocator *allocator, unsigned flags, bool *live)
     return *live && flags == 0 ? blocks_live_fail(allocator, &info) : ALCOVE_OK;
 }
 
+/* Between change_begin and change_end: dlopen's handle of an allocator that is no more. NULL: it may not go, and *code says why. */
+static void *
+allocator_end(struct allocator *allocator, unsigned flags, int *code)
+{
+    bool live = false;
+    void *handle = allocator->handle;
+    *code = unload_check(allocator, flags, &live);
+    if (*code == ALCOVE_OK)
+        *code = allocator_detach(allocator, live && (flags == ALCOVE_UNLOAD_LEAVE || crossings_pending(allocator)));
+    if (*code != ALCOVE_OK)
+        return NULL;
+    loader.passing++;
+    loader.draining = true;
+    loader.drains++;
+    return handle;
+}
+
 int
 loader_unload(alcove_allocator *id, unsigned flags)
 {
     if (flags != 0 && flags != ALCOVE_UNLOAD_RELEASE && flags != ALCOVE_UNLOAD_LEAVE)
         return fail(ALCOVE_EINVAL, "unload: flags 0x%x: ALCOVE_UNLOAD_RELEASE or ALCOVE_UNLOAD_LEAVE are known, one or the other", flags);
     void *handle = NULL;
-    bool live = false;
     int code;
     loader_enter();
     struct allocator *allocator = allocator_find(id, &code);
-    if (allocator != NULL && allocator->references > 1) {
-        allocator->references--;
-    } else if (allocator != NULL && (code = unload_check(allocator, flags, &live)) == ALCOVE_OK) {
-        handle = allocator->handle;
-        code = allocator_detach(allocator, live && (flags == ALCOVE_UNLOAD_LEAVE || crossings_pending(allocator)));
-        if (code == ALCOVE_OK) {
-            loader.passing++;
-            loader.draining = true;
-            loader.drains++;
-        } else {
-            handle = NULL;
-        }
+    if (allocator != NULL && allocator->references == 1 && (code = change_begin()) == ALCOVE_OK) {
+        allocator = allocator_find(id, &code);
+        if (allocator != NULL && allocator->references == 1)
+            handle = allocator_end(allocator, flags, &code);
+        change_end();
     }
+    if (handle == NULL && code == ALCOVE_OK)
+        allocator->references--;
+    if (handle != NULL && loader.loaded == 0 && !territory_has_left()) /* guards know what was left */
+        guards_remove();
     loader_leave();
     if (handle != NULL) {
         linker_close(handle);

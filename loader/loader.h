@@ -21,7 +21,8 @@
  * around dlopen, dlclose, dlsym or dladdr: another thread may be inside dlopen, hold the dynamic
  * linker's lock, and call us from a constructor. dl_iterate_phdr takes another lock, under which no
  * foreign code runs but callbacks of others', who must not call us there; so it may be called under it.
- * loader.lifetime is taken after it, by load and unload to write and by ending threads, and forks, to read.
+ * loader.lifetime is read by threads that end and that fork, and other fork handlers may call us meanwhile; load and unload try to have it to
+ * write while they have the lock, which they let go of between.
  */
 #ifndef LOADER_LOADER_H
 #define LOADER_LOADER_H
@@ -99,7 +100,6 @@ struct allocator {
     unsigned number;
     unsigned references;    /* calls of load that unload has to match */
     unsigned users;         /* calls that use the table without the lock */
-    bool detaching, leaving; /* it is being taken out of service: in what detach_leaving() does, or detach() */
 };
 
 /* The thread that has a lock. */
@@ -249,6 +249,7 @@ void linker_leave(void);
 void linker_fork_prepare(void);
 void linker_fork_parent(void);
 void linker_fork_child(void);
+bool linker_forks_here(void); /* the calling thread does, and is in a handler */
 
 /* --- keeper/scan.c: which objects are guarded. */
 /* Take the lock, with every object that was loaded before the call guarded. Returns 0, or a code
@@ -339,8 +340,6 @@ int module_close(alcove_module *id, unsigned flags, struct alcove_report *report
 /* --- load.c */
 /* Read and check options; NULL: all are 0. */
 int load_options_read(struct alcove_load_options *options, const struct alcove_load_options *given);
-/* With the lock held: take the allocator out of service. Nothing but dlclose may follow. Where it was begun, it goes on. */
-int allocator_detach(struct allocator *allocator, bool leaving);
 /* Options of a caller that options_read() could not read. */
 int options_fail(const char *function, uint32_t size, size_t known);
 /* With the lock held: a loaded allocator. NULL: *code and a message: it is none. */

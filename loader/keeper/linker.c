@@ -61,8 +61,8 @@ caller_end(struct caller *self)
         atomic_store(&self->thread, 0);
 }
 
-static bool
-is_forking(void)
+bool
+linker_forks_here(void)
 {
     const struct caller *self = caller_with(pthread_self());
     return self != NULL && self->forks != 0;
@@ -87,7 +87,7 @@ static void
 enter(atomic_uint *count, const atomic_uint *gate)
 {
     atomic_fetch_add(count, 1);
-    for (unsigned waits = 0; atomic_load(gate) != 0 && waits < WALK_WAITS && !is_forking(); waits++) {
+    for (unsigned waits = 0; atomic_load(gate) != 0 && waits < WALK_WAITS && !linker_forks_here(); waits++) {
         leave(count);
         wait_a_little();
         atomic_fetch_add(count, 1);

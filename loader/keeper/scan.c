@@ -215,12 +215,8 @@ loader_enter(void)
     for (;;) {
         loader_lock();
         openings_settle();
-        for EACH_ALLOCATOR(allocator) {
-            if (allocator->detaching) /* by a thread that is not in this child of a fork */
-                allocator_detach(allocator, allocator->leaving);
-            else
-                allocator->table->tick();
-        }
+        for EACH_ALLOCATOR(allocator)
+            allocator->table->tick();
         if (!guards_wanted() || !scan_is_due())
             return ALCOVE_OK;
         if (!guarded_some) {

@@ -14,7 +14,7 @@
 #include "../plugins/blocks.h"
 #include "tests/child.h"
 
-static int (*mutex_unlock)(pthread_mutex_t *), (*rwlock_unlock)(pthread_rwlock_t *), (*rwlock_wrlock)(pthread_rwlock_t *);
+static int (*mutex_unlock)(pthread_mutex_t *), (*rwlock_unlock)(pthread_rwlock_t *), (*rwlock_trywrlock)(pthread_rwlock_t *);
 
 static __thread bool counted;      /* this thread stops */
 static unsigned places, stop_at;   /* of the places that it has come to, at which */
@@ -38,12 +38,12 @@ pthread_mutex_unlock(pthread_mutex_t *lock)
     return error;
 }
 
-/* A fork that has begun has it to read, and who waits for it is not in the child. */
+/* A fork that has begun has it to read, and who wants it to write is not in the child. */
 int
-pthread_rwlock_wrlock(pthread_rwlock_t *lock)
+pthread_rwlock_trywrlock(pthread_rwlock_t *lock)
 {
     place();
-    return rwlock_wrlock(lock);
+    return rwlock_trywrlock(lock);
 }
 
 /* Not before it: a fork waits for who has that one to write. */
@@ -56,7 +56,7 @@ pthread_rwlock_unlock(pthread_rwlock_t *lock)
 }
 
 /* A fork handler that is older than the loader's, and so is called between those, asks what they guard: that waits for no fork. */
-static bool asks_at_forks;
+static bool asks_at_forks, unloads_at_forks;
 static _Thread_local bool asking;
 static unsigned asked, waits; /* in a handler */
 
@@ -75,6 +75,11 @@ ask_at_a_fork(void)
     asking = true;
     CHECK(dlsym(RTLD_DEFAULT, "malloc") != NULL);
     CHECK(alcove_refresh() == 0);
+    alcove_allocator *another = NULL;
+    CHECK(alcove_load(&another, &(struct alcove_load_options){.path = allocator_path()}) == 0); /* it is loaded: counted */
+    CHECK(alcove_unload(another, 0) == 0);
+    if (unloads_at_forks)
+        CHECK(alcove_unload(another, 0) == ALCOVE_EBUSY && strstr(alcove_error_message(), "fork handler") != NULL);
     asking = false;
     asked++;
 }
@@ -241,6 +246,7 @@ fork_with_an_older_handler(void)
     int status;
     asks_at_forks = true;
     for (int i = 0; i < 3; i++) {
+        unloads_at_forks = i > 0;
         pid_t child = fork();
         if (child == 0)
             _exit(asked != 2 * (unsigned)i + 2 || waits != 0);
@@ -505,7 +511,7 @@ main(void)
         cmocka_unit_test(test_fork_while_a_module_reads_lines_and_all_streams_are_flushed),
     };
     mutex_unlock = (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_unlock");
-    rwlock_wrlock = (int (*)(pthread_rwlock_t *))dlsym(RTLD_NEXT, "pthread_rwlock_wrlock");
+    rwlock_trywrlock = (int (*)(pthread_rwlock_t *))dlsym(RTLD_NEXT, "pthread_rwlock_trywrlock");
     rwlock_unlock = (int (*)(pthread_rwlock_t *))dlsym(RTLD_NEXT, "pthread_rwlock_unlock");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
