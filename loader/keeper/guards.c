@@ -79,7 +79,7 @@ left_move(const void *block, void *to, size_t size)
 }
 
 /* A block that grows stays with its owner: that is no crossing, so getline may grow a module's buffer.
- * To size 0 it is a release. */
+ * To size 0 it is a release, which leaves errno alone. */
 SLOW static void *
 owned_realloc(void *block, size_t size, unsigned variant, const void *caller)
 {
@@ -90,9 +90,11 @@ owned_realloc(void *block, size_t size, unsigned variant, const void *caller)
     case OWNER_LEFT:
         return size != 0 ? left_move(block, ORIGINAL(realloc, realloc_function, variant)(NULL, size), size) : NULL;
     default:
-        if (size == 0)
-            release_count(&owned, block, caller);
-        return owned.table->realloc(block, size);
+        if (size != 0)
+            return owned.table->realloc(block, size);
+        release_count(&owned, block, caller);
+        owned.table->free(block);
+        return NULL;
     }
 }
 

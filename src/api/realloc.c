@@ -219,7 +219,8 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
     }
     if (size == 0) {
         ALCOVE_PUBLIC(free)(block);
-        errno = EINVAL; /* POSIX.1-2024; the block is freed all the same */
+        if (caller == ALCOVE_HEAP_NONE)
+            errno = EINVAL; /* POSIX.1-2024; the block is freed all the same. A module is to find what libc does */
         return NULL;
     }
     void *to = resize(r, block, size);
