@@ -71,6 +71,8 @@ struct module {
     uint32_t imports_found, imports_routed, imports_lost, imports_new;
     uint32_t known, strange; /* a bit for each name: an import that is not bound yet would lead to what we know; it would not */
     uint8_t variant[ALCOVE_ENTRY_COUNT]; /* of the original that its imports led to */
+    uint8_t looked[ALCOVE_ENTRY_COUNT];  /* of the original that one which is not bound yet would lead to */
+    uint32_t named;       /* a bit for each name: that is what such an import is called, and not another name of it */
     unsigned users;       /* calls that use `handle` without the lock */
     const struct alcove_module_options *options; /* while it is being opened */
     unsigned opens;       /* calls of module_open that module_close has to match */
@@ -266,6 +268,10 @@ void guards_forked(void);
 void foreign_free(void *lender, void *block);
 void *foreign_realloc(void *lender, void *block, size_t size);
 size_t foreign_usable_size(void *lender, void *block);
+/* The same, by the variant that the import of the module with this heap led to. */
+void module_free(void *lender, uint32_t heap, void *block);
+void *module_realloc(void *lender, uint32_t heap, void *block, size_t size);
+size_t module_usable_size(void *lender, uint32_t heap, void *block);
 
 /* --- keeper/crossings.c: per heap, who released whose. Heaps are registered with the lock held. */
 /* Have room for an allocator's heaps. 0 or an errno value. */
@@ -277,6 +283,10 @@ void crossings_end(void *allocator, uint32_t heap);
 void crossings_end_all(struct allocator *allocator); /* with the lock held */
 /* With the lock held: its module's code is known by this number (keeper/code.h), or is not there any more: THUNK_NONE. */
 void crossings_code(struct allocator *allocator, uint32_t heap, uint32_t number);
+/* With the lock held: what the module's import of a name led to. */
+void crossings_variant(struct allocator *allocator, uint32_t heap, unsigned which, unsigned variant);
+/* By any thread, without a lock. -1: it has no import of the name, or the heap is no module's. */
+int crossings_variant_of(const struct allocator *allocator, uint32_t heap, unsigned which);
 /* With the lock held: the heap's module is open: its handle, and its library's dynamic section. */
 void crossings_open(struct allocator *allocator, uint32_t heap, alcove_module *module, const void *library);
 /* With the lock held: it was closed. If its library stays mapped, nobody is strict about what it left. */

@@ -152,6 +152,14 @@ struct unbound {
     const char *name[ALCOVE_ENTRY_COUNT], *version[ALCOVE_ENTRY_COUNT];
 };
 
+/* Is it the name itself, and not another one of the same? */
+static bool
+is_proper(const char *name, int which)
+{
+    unsigned same;
+    return strcmp(name, route_name((size_t)which, &same)) == 0;
+}
+
 static int
 unbound_look(struct dl_phdr_info *info, size_t size, void *argument)
 {
@@ -166,6 +174,8 @@ unbound_look(struct dl_phdr_info *info, size_t size, void *argument)
         int which = is_unbound(&object, &import) ? route_named(import.name) : -1;
         if (which < 0 || which >= ALCOVE_ENTRY_COUNT)
             continue;
+        if ((unbound->names & 1u << which) != 0 && !is_proper(import.name, which))
+            continue;
         unbound->names |= 1u << which;
         unbound->name[which] = import.name;
         unbound->version[which] = symbol_version(&object, import.symbol);
@@ -174,9 +184,10 @@ unbound_look(struct dl_phdr_info *info, size_t size, void *argument)
 }
 
 static bool
-is_known(void *handle, const char *name, const char *version, int which)
+is_known(void *handle, const char *name, const char *version, int which, unsigned *variant)
 {
     struct route route = route_of(linker_symbol_of(handle, name, version), which);
+    *variant = route.variant;
     return route.kind != ROUTE_NONE && !route.theirs;
 }
 
@@ -191,8 +202,11 @@ module_look(struct module *module)
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
         if ((unbound.names & 1u << which) == 0)
             continue;
-        bool first = is_known(RTLD_DEFAULT, unbound.name[which], unbound.version[which], which),
-             last = is_known(module->handle, unbound.name[which], unbound.version[which], which);
+        unsigned variant, own;
+        bool first = is_known(RTLD_DEFAULT, unbound.name[which], unbound.version[which], which, &variant),
+             last = is_known(module->handle, unbound.name[which], unbound.version[which], which, &own);
+        /* If nobody before libc has it in that version, it will be bound to who has it in none, whom the dynamic linker does not name here. */
+        module->looked[which] = (uint8_t)(variant != own ? variant : 0);
         module->known |= (unsigned)(first && last) << which;
         module->strange |= (unsigned)(!first && !last) << which;
     }
@@ -220,6 +234,19 @@ note_partial(struct routing *routing, const char *name)
     if (routing->partial[0] == 0)
         strncpy(routing->partial, name, sizeof routing->partial - 1);
     routing->module->imports_lost++;
+}
+
+/* Where an import led. Functions of other names of free may want more arguments than free has: they do not count where it has its own. */
+static void
+note_variant(struct module *module, const char *name, int which, unsigned variant)
+{
+    bool proper = is_proper(name, which);
+    if (!proper && (module->named & 1u << which) != 0)
+        return;
+    module->variant[which] = (uint8_t)variant;
+    module->named |= (uint32_t)proper << which;
+    if (proper)
+        crossings_variant(module->allocator, module->heap, (unsigned)which, variant);
 }
 
 /* One import by name. 0 or an errno value. */
@@ -250,7 +277,9 @@ import_lead(struct routing *routing, const struct object *object, const struct i
     if (to == NULL) /* the allocator does not know the name */
         return 0;
     if (route.kind == ROUTE_ORIGINAL || route.kind == ROUTE_GUARD || route.kind == ROUTE_DISPATCHER)
-        module->variant[which] = (uint8_t)route.variant;
+        note_variant(module, import->name, which, route.variant);
+    else if (unbound)
+        note_variant(module, import->name, which, module->looked[which]);
     module->given_away |= import->kind != IMPORT_CALL;
     int error = value == to ? 0 : writer_store(writer, import->slot, value, to);
     if (error == WORD_CHANGED) /* it was bound at this very moment, and so to what we know, or it is a word of another import, too */

@@ -67,7 +67,7 @@ host_tests = tests/hosts/test_abi tests/hosts/test_bound_before tests/hosts/test
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
 	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_meeting tests/hosts/test_modules tests/hosts/test_namespaces tests/hosts/test_page_size tests/hosts/test_paths \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_residents tests/hosts/test_restored tests/hosts/test_routing \
-	tests/hosts/test_static_allocator tests/hosts/test_steering tests/hosts/test_strict tests/hosts/test_whole_or_not
+	tests/hosts/test_static_allocator tests/hosts/test_steering tests/hosts/test_strict tests/hosts/test_variants tests/hosts/test_whole_or_not
 # Plugins call back into test_constructors, test_endings, test_half_made and test_loader, and read variables of test_steering and
 # test_whole_or_not; the loader finds functions of test_given_away, test_half_made,
 # test_loader_forks and test_meeting in place of libc's; test_program_stub is about programs that are not PIE; test_leftovers
@@ -175,6 +175,9 @@ tests_hosts_test_steering_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_steering_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_hosts_test_steering_LDADD = $(host_ldadd)
 tests_hosts_test_steering_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
+tests_hosts_test_variants_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_variants_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_hosts_test_variants_LDADD = $(host_ldadd)
 tests_hosts_test_whole_or_not_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_whole_or_not_LDADD = $(host_ldadd)
 tests_hosts_test_whole_or_not_LDFLAGS = $(AM_LDFLAGS) -export-dynamic
@@ -212,7 +215,8 @@ plugin_libraries = tests/plugins/asker.la tests/plugins/blocks.la tests/plugins/
 	tests/plugins/older_keeper.la tests/plugins/oldest_keeper.la tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/other_prefix.la tests/plugins/releaser.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la tests/plugins/stayer.la tests/plugins/stayer_nodelete.la tests/plugins/stayer_thread.la \
 	tests/plugins/stayer_unique.la tests/plugins/walker.la
-plugin_libraries += tests/plugins/constructing.la tests/plugins/dependency.la tests/plugins/giving.la tests/plugins/hooker.la \
+plugin_libraries += tests/plugins/constructing.la tests/plugins/dependency.la tests/plugins/giving.la tests/plugins/grower.la tests/plugins/grower_lazy.la \
+	tests/plugins/grower_of_arrays.la tests/plugins/hooker.la \
 	tests/plugins/no_imports.la tests/plugins/of_cxx.la tests/plugins/own.la tests/plugins/own_chosen.la tests/plugins/own_symbolic.la \
 	tests/plugins/own_version.la tests/plugins/partial.la tests/plugins/selfmade.la tests/plugins/variables.la tests/plugins/ways.la \
 	tests/plugins/ways_lazy.la tests/plugins/ways_relro.la
@@ -295,6 +299,12 @@ EXTRA_tests_plugins_constructing_la_DEPENDENCIES = tests/plugins/dependency.la
 tests_plugins_dependency_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_plugins_dependency_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_giving_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_grower_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_grower_lazy_la_SOURCES = tests/plugins/grower.c
+tests_plugins_grower_lazy_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,lazy
+tests_plugins_grower_of_arrays_la_SOURCES = tests/plugins/grower.c
+tests_plugins_grower_of_arrays_la_CPPFLAGS = $(AM_CPPFLAGS) -DGROWS_ARRAYS
+tests_plugins_grower_of_arrays_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_hooker_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_no_imports_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_of_cxx_la_LDFLAGS = $(plugin_ldflags)
@@ -376,7 +386,7 @@ tests_fuzz_packed_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,pac
 
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/readme.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/stress/loader/scenario.h tests/unit/elf.h tests/unit/unit.h \
-	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/constructing.h tests/plugins/dependency.h tests/plugins/giving.h \
+	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/constructing.h tests/plugins/dependency.h tests/plugins/giving.h tests/plugins/grower.h \
 	tests/plugins/hooker.h tests/plugins/own.h tests/plugins/own.map tests/plugins/partial.h tests/plugins/slots.h tests/plugins/variables.h tests/plugins/ways.h \
 	tests/plugins/extension.h tests/plugins/first_table.h tests/plugins/keepers.h tests/plugins/other_prefix/config.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/plugins/releaser.h tests/plugins/stayer.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h tests/module/system_calls.h dev/fuzz tests/fuzz/corpus.map tests/fuzz/findings

@@ -171,7 +171,7 @@ struct alcove_services {
      * is somebody else's next. */
     void (*territory_abandon)(void *lender, uintptr_t base, size_t bytes);
 
-    /* Where the release of a foreign block by a module goes. */
+    /* Where the release of a foreign block by a module goes, if the last three functions here are not lent. */
     void (*foreign_free)(void *lender, void *block);
     void *(*foreign_realloc)(void *lender, void *block, size_t size);
     size_t (*foreign_usable_size)(void *lender, void *block);
@@ -192,6 +192,12 @@ struct alcove_services {
 
     /* An allocation of so many bytes fails because of the heap's limit, which may be set anew meanwhile, for the next one. As above. */
     void (*refused)(void *lender, uint32_t heap, size_t size);
+
+    /* As foreign_free and so on, and called instead of them: `caller` is the heap of the module that releases. Where a process has several
+     * functions of one name, that tells which of them the module would have called. */
+    void (*module_free)(void *lender, uint32_t caller, void *block);
+    void *(*module_realloc)(void *lender, uint32_t caller, void *block, size_t size);
+    size_t (*module_usable_size)(void *lender, uint32_t caller, void *block);
 };
 #define ALCOVE_SERVICES_FIRST 16u /* up to the lender */
 

@@ -26,11 +26,19 @@ struct record {
     _Atomic(const void *) library; /* its dynamic section */
     _Atomic uint32_t code; /* number of its module's */
     _Atomic(alcove_module *) module; /* NULL: closed, or not quite open */
+    _Atomic uint8_t variant[ALCOVE_ENTRY_COUNT]; /* of the original that its import led to, and 1; 0: it has none */
     char name[NAME_BYTES];
     struct partners partners;
 };
 
 #define RECORDS_BYTES (ALCOVE_HEAP_MAX * sizeof(struct record)) /* of which few are ever touched */
+
+static void
+variants_forget(struct record *record)
+{
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
+        record->variant[which] = 0;
+}
 
 /* Kept when the allocator goes, for the next one at its place. */
 int
@@ -57,6 +65,7 @@ crossings_start(struct allocator *allocator, uint32_t heap, const struct module 
     record->module = NULL;
     record->code = THUNK_NONE;
     record->closed = record->stayed = false;
+    variants_forget(record);
     snprintf(record->name, sizeof record->name, "%s", module->name);
     record->named = true;
     if (heap >= allocator->records_end)
@@ -68,8 +77,10 @@ void
 crossings_end(void *lender, uint32_t heap)
 {
     struct record *record = &((struct allocator *)lender)->records[heap];
-    if (record->named)
-        record->strict = record->named = false;
+    if (!record->named)
+        return;
+    record->strict = record->named = false;
+    variants_forget(record);
 }
 
 void
@@ -83,6 +94,18 @@ void
 crossings_code(struct allocator *allocator, uint32_t heap, uint32_t number)
 {
     allocator->records[heap].code = number;
+}
+
+void
+crossings_variant(struct allocator *allocator, uint32_t heap, unsigned which, unsigned variant)
+{
+    allocator->records[heap].variant[which] = (uint8_t)(variant + 1);
+}
+
+int
+crossings_variant_of(const struct allocator *allocator, uint32_t heap, unsigned which)
+{
+    return heap < ALCOVE_HEAP_MAX ? atomic_load_explicit(&allocator->records[heap].variant[which], memory_order_relaxed) - 1 : -1;
 }
 
 void

@@ -70,21 +70,16 @@ owned_free(void *block, uintptr_t second, uintptr_t third, unsigned variant, con
     }
 }
 
-/* How large it is went with its allocator; no more than what is mapped there. It stays, and its contents go on in a block of libc's. */
+/* How large it is went with its allocator; no more than what is mapped there. It stays, and its contents go on in a new block of libc's. */
 static void *
-left_realloc(const void *block, size_t size)
+left_move(const void *block, void *to, size_t size)
 {
     size_t room = territory_left_room(block);
-    if (size == 0) {
-        errno = EINVAL;
-        return NULL;
-    }
-    void *to = ((void *(*)(size_t))routes.original[ALCOVE_ENTRY_malloc][0])(size);
     return to != NULL ? memcpy(to, block, size < room ? size : room) : NULL;
 }
 
 /* A block that grows stays with its owner: that is no crossing, so getline may grow a module's buffer.
- * To size 0 it is a release. */
+ * To size 0 it is a release, which leaves errno alone. */
 SLOW static void *
 owned_realloc(void *block, size_t size, unsigned variant, const void *caller)
 {
@@ -93,11 +88,13 @@ owned_realloc(void *block, size_t size, unsigned variant, const void *caller)
     case OWNER_FOREIGN:
         return ORIGINAL(realloc, realloc_function, variant)(block, size);
     case OWNER_LEFT:
-        return left_realloc(block, size);
+        return size != 0 ? left_move(block, ORIGINAL(realloc, realloc_function, variant)(NULL, size), size) : NULL;
     default:
-        if (size == 0)
-            release_count(&owned, block, caller);
-        return owned.table->realloc(block, size);
+        if (size != 0)
+            return owned.table->realloc(block, size);
+        release_count(&owned, block, caller);
+        owned.table->free(block);
+        return NULL;
     }
 }
 
@@ -105,12 +102,15 @@ SLOW static void *
 owned_reallocarray(void *block, size_t count, size_t size, unsigned variant, const void *caller)
 {
     size_t bytes;
-    if (owner_of(block).owner == OWNER_FOREIGN)
+    enum owner owner = owner_of(block).owner;
+    if (owner == OWNER_FOREIGN)
         return ORIGINAL(reallocarray, reallocarray_function, variant)(block, count, size);
     if (__builtin_mul_overflow(count, size, &bytes)) {
         errno = ENOMEM;
         return NULL;
     }
+    if (owner == OWNER_LEFT && bytes != 0)
+        return left_move(block, ORIGINAL(reallocarray, reallocarray_function, variant)(NULL, count, size), bytes);
     return owned_realloc(block, bytes, 0, caller);
 }
 
@@ -190,23 +190,67 @@ is_lenders(const struct allocator *lender, const void *block)
     return territory_of(block) == lender->number;
 }
 
+/* The variant of a name that the module with this heap would have called, if it imports that and the function has not gone. -1: it does not. */
+static int
+variant_wanted(const struct allocator *lender, uint32_t heap, unsigned which)
+{
+    int variant = crossings_variant_of(lender, heap, which);
+    return variant >= 0 && routes.original[which][variant] != NULL ? variant : -1;
+}
+
+static unsigned
+variant_for(const struct allocator *lender, uint32_t heap, unsigned which)
+{
+    int variant = variant_wanted(lender, heap, which);
+    return variant >= 0 ? (unsigned)variant : 0;
+}
+
+void
+module_free(void *lender, uint32_t heap, void *block)
+{
+    unsigned variant = variant_for(lender, heap, ALCOVE_ENTRY_free);
+    if (is_lenders(lender, block))
+        ORIGINAL(free, free_function, variant)(block, 0, 0);
+    else
+        owned_free(block, 0, 0, variant, NULL);
+}
+
+/* A module that has no realloc has called reallocarray, whose function knows a realloc to go on to. */
+void *
+module_realloc(void *lender, uint32_t heap, void *block, size_t size)
+{
+    int variant = variant_wanted(lender, heap, ALCOVE_ENTRY_realloc);
+    int of_array = variant < 0 ? variant_wanted(lender, heap, ALCOVE_ENTRY_reallocarray) : -1;
+    unsigned chosen = variant >= 0 ? (unsigned)variant : 0;
+    if (of_array >= 0)
+        return is_lenders(lender, block) ? ORIGINAL(reallocarray, reallocarray_function, of_array)(block, 1, size)
+                                         : owned_reallocarray(block, 1, size, (unsigned)of_array, NULL);
+    return is_lenders(lender, block) ? ORIGINAL(realloc, realloc_function, chosen)(block, size) : owned_realloc(block, size, chosen, NULL);
+}
+
+size_t
+module_usable_size(void *lender, uint32_t heap, void *block)
+{
+    unsigned variant = variant_for(lender, heap, ALCOVE_ENTRY_malloc_usable_size);
+    return is_lenders(lender, block) ? ORIGINAL(malloc_usable_size, usable_size_function, variant)(block)
+                                     : owned_usable_size(block, variant);
+}
+
+/* For an allocator of an earlier release, which does not say for whom. */
 void
 foreign_free(void *lender, void *block)
 {
-    if (is_lenders(lender, block))
-        ORIGINAL(free, free_function, 0)(block, 0, 0);
-    else
-        owned_free(block, 0, 0, 0, NULL);
+    module_free(lender, ALCOVE_HEAP_NONE, block);
 }
 
 void *
 foreign_realloc(void *lender, void *block, size_t size)
 {
-    return is_lenders(lender, block) ? ORIGINAL(realloc, realloc_function, 0)(block, size) : owned_realloc(block, size, 0, NULL);
+    return module_realloc(lender, ALCOVE_HEAP_NONE, block, size);
 }
 
 size_t
 foreign_usable_size(void *lender, void *block)
 {
-    return is_lenders(lender, block) ? ORIGINAL(malloc_usable_size, usable_size_function, 0)(block) : guard_usable_size_0(block);
+    return module_usable_size(lender, ALCOVE_HEAP_NONE, block);
 }

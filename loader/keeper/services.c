@@ -193,5 +193,8 @@ services_fill(struct alcove_services *services, struct allocator *allocator)
         .forks = 1,
         .message = message_tell,
         .refused = heap_refused,
+        .module_free = module_free,
+        .module_realloc = module_realloc,
+        .module_usable_size = module_usable_size,
     };
 }

@@ -41,10 +41,22 @@ entry_aligned_alloc(size_t alignment, size_t size, size_t heap)
     return alloc_aligned(size, alignment, heap);
 }
 
+/* The next power of two, as glibc's memalign takes what is none. Nothing is as large as what is more than half of all addresses. */
+static size_t
+power_of_two(size_t alignment)
+{
+    if (alignment > SIZE_MAX / 2 + 1)
+        return alignment;
+    size_t power = 1;
+    while (power < alignment)
+        power *= 2;
+    return power;
+}
+
 void *
 entry_memalign(size_t alignment, size_t size, size_t heap)
 {
-    return entry_aligned_alloc(alignment, size, heap);
+    return alloc_aligned(size, likely(is_power_of_two(alignment)) ? alignment : power_of_two(alignment), heap);
 }
 
 /* POSIX: the result is an error number, and errno is not said to be set. */
@@ -88,7 +100,7 @@ ALCOVE_PUBLIC(aligned_alloc)(size_t alignment, size_t size)
 API void *
 ALCOVE_PUBLIC(memalign)(size_t alignment, size_t size)
 {
-    return entry_memalign(alignment, size, ALCOVE_HEAP_DEFAULT);
+    return alloc_aligned(size, alignment, ALCOVE_HEAP_DEFAULT);
 }
 
 API int

@@ -208,7 +208,10 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
     if (size == 0 && caller != ALCOVE_HEAP_NONE && owner != caller && services.crossed != NULL)
         services.crossed(services.lender, caller, owner, block, entry_malloc_usable_size(block, caller));
     if (unlikely(r == NULL)) {
-        if (caller != ALCOVE_HEAP_NONE && services.foreign_realloc != NULL && !pool_holds(block))
+        bool foreign = caller != ALCOVE_HEAP_NONE && !pool_holds(block);
+        if (foreign && services.module_realloc != NULL)
+            return services.module_realloc(services.lender, caller, block, size);
+        if (foreign && services.foreign_realloc != NULL)
             return services.foreign_realloc(services.lender, block, size);
         message_misuse("realloc of %p, which is not a live block of this allocator", block);
         errno = EINVAL;
@@ -216,7 +219,8 @@ reallocate_slow(void *block, size_t size, uint32_t heap, uint32_t caller)
     }
     if (size == 0) {
         ALCOVE_PUBLIC(free)(block);
-        errno = EINVAL; /* POSIX.1-2024; the block is freed all the same */
+        if (caller == ALCOVE_HEAP_NONE)
+            errno = EINVAL; /* POSIX.1-2024; the block is freed all the same. A module is to find what libc does */
         return NULL;
     }
     void *to = resize(r, block, size);

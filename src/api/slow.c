@@ -444,6 +444,8 @@ free_foreign(void *block, uint32_t caller)
 {
     if (pool_holds(block))
         message_misuse("double free of %p, whose pages are free already", block);
+    else if (caller != ALCOVE_HEAP_NONE && services.module_free != NULL)
+        services.module_free(services.lender, caller, block);
     else if (caller != ALCOVE_HEAP_NONE && services.foreign_free != NULL)
         services.foreign_free(services.lender, block);
     else

@@ -17,8 +17,9 @@ ALCOVE_PUBLIC(malloc_usable_size)(void *block)
 size_t
 entry_malloc_usable_size(void *block, size_t heap)
 {
-    (void)heap;
     size_t usable = block_usable(block);
     bool foreign = usable == 0 && block != NULL && !pool_holds(block);
+    if (foreign && services.module_usable_size != NULL)
+        return services.module_usable_size(services.lender, (uint32_t)heap, block);
     return foreign && services.foreign_usable_size != NULL ? services.foreign_usable_size(services.lender, block) : usable;
 }

@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <malloc.h>
 
 #include "tests/plugins/blocks.h"
 #include "tests/plugins/first_table.h"
@@ -33,6 +34,10 @@ assert_module_works(alcove_allocator *allocator)
     assert_int_equal(stats_of(module).heap.limit, (uint64_t)64 << 20);
     free(block);
     assert_int_equal(stats_of(module).released_outside, 1);
+    block = malloc(100);
+    assert_int_equal(CALL(module, blocks_usable)(block), malloc_usable_size(block));
+    CALL(module, blocks_release)(block);
+    assert_int_equal(stats_of(module).released_foreign, 1);
     CALL(module, blocks_make)(BLOCKS_MALLOC, 10);
     assert_int_equal(module_end(module).heap.live_blocks, 1);
 }

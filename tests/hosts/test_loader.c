@@ -601,7 +601,7 @@ test_unload_that_leaves_live_blocks(void **state)
             blocks[i][9] = (char)i;
             errno = 0;
             assert_null(realloc(blocks[i], 0));
-            assert_int_equal(errno, EINVAL);
+            assert_int_equal(errno, 0); /* nothing has failed */
             char *volatile stays = blocks[i], *moved = realloc(stays, 9);
             assert_memory_equal(moved, stays, 9);
             free(moved);

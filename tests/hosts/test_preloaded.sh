@@ -25,7 +25,7 @@ preloaded_program() {
 }
 
 steered_programs() {
-    for program in test_bound_before test_constructors test_copies test_no_copies test_restored test_steering test_whole_or_not; do
+    for program in test_bound_before test_constructors test_copies test_no_copies test_restored test_steering test_variants test_whole_or_not; do
         preloaded_program "$1" "$tests/hosts/$program"
     done
 }
@@ -52,6 +52,8 @@ if [ -n "$(LD_PRELOAD=$library sh -c : 2>&1)" ]; then
     skip "$library" "it is not installed"
 else
     steered_programs "$library"
+    export MALLOC_CHECK_=3 # its blocks are then no longer as libc's are
+    preloaded_program "$library" "$tests/hosts/test_variants"
 fi
 
 tap_end

@@ -108,11 +108,9 @@ test_host_reallocs_a_block_of_the_module_to_nothing(void **state)
     errno = 0;
     void *left = realloc(CALL(module, blocks_make)(BLOCKS_MALLOC, 100), 0);
     assert_null(left);
-    assert_int_equal(errno, EINVAL);
-    errno = 0;
     left = reallocarray(CALL(module, blocks_make)(BLOCKS_MALLOC, 100), 0, 8);
     assert_null(left);
-    assert_int_equal(errno, EINVAL);
+    assert_int_equal(errno, 0); /* nothing has failed */
     assert_int_equal(stats_of(module).heap.live_blocks, 0);
     assert_int_equal(stats_of(module).released_outside, 2);
 }
@@ -161,11 +159,9 @@ test_module_reallocs_blocks_of_others_to_nothing(void **state)
         assert_int_equal(stats_of(other).released_outside, i);
         errno = 0;
         assert_null(i == 0 ? module_realloc(own, 0, heap) : module_reallocarray(own, 0, 8, heap));
-        assert_int_equal(errno, EINVAL);
         assert_int_equal(stats_of(module).released_foreign, i * 2);
-        errno = 0;
         assert_null(i == 0 ? module_realloc(its, 0, heap) : module_reallocarray(its, 0, 8, heap));
-        assert_int_equal(errno, EINVAL);
+        assert_int_equal(errno, 0); /* nothing has failed */
         assert_int_equal(stats_of(module).released_foreign, i * 2 + 1);
         void *hosts = malloc(100);
         free(i == 0 ? module_realloc(hosts, 0, heap) : module_reallocarray(hosts, 8, 0, heap)); /* what libc made of it */
