@@ -1,6 +1,7 @@
 /*
  * Leads a module's imports to its thunks, all of them or none, and back. What is rewritten is every word of its data that leads to a
- * function that we know, and words of the program's that are copies of its variables. All with the loader's lock held, but for module_look().
+ * function that we know, in the calling thread's copy of its variables, too, and words of the program's that are copies of its variables. All with
+ * the loader's lock held, but for module_look().
  */
 #include "keeper/lead.h"
 #include "keeper/steering.h"
@@ -185,6 +186,7 @@ void
 module_look(struct module *module)
 {
     struct unbound unbound = {.module = module};
+    linker_variables(module->handle);
     objects_walk(unbound_look, &unbound);
     module->known = module->strange = 0;
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
@@ -289,6 +291,8 @@ object_route(struct dl_phdr_info *info, size_t size, void *argument)
     unsigned words = 0;
     if (routing->error == 0)
         routing->error = object_lead(&object, &routes.known, lead_to_thunk, module, &words);
+    if (routing->error == 0)
+        words += thread_lead(info, &routes.known, lead_to_thunk, module);
     module->given_away |= words != 0;
     return 1;
 }
@@ -427,6 +431,7 @@ object_unroute(struct dl_phdr_info *info, size_t size, void *argument)
         return 0;
     routing->found = true;
     routing->error = object_lead(&object, &routing->thunks, lead_back, routing->module, NULL);
+    thread_lead(info, &routing->thunks, lead_back, routing->module);
     return 1;
 }
 

@@ -35,9 +35,10 @@ object_lead(const struct object *object, const struct values *values, lead_choic
 }
 
 /* They lie in memory that is always writable, and nobody else stores into them. */
-UNSEEN_BY_TSAN void
-thread_lead(const struct dl_phdr_info *info, const struct values *values, lead_choice *choose)
+UNSEEN_BY_TSAN unsigned
+thread_lead(const struct dl_phdr_info *info, const struct values *values, lead_choice *choose, const void *context)
 {
+    unsigned count = 0;
     for (size_t i = 0; i < info->dlpi_phnum; i++) {
         if (info->dlpi_phdr[i].p_type != PT_TLS || info->dlpi_tls_data == NULL)
             continue;
@@ -47,11 +48,14 @@ thread_lead(const struct dl_phdr_info *info, const struct values *values, lead_c
             if ((uintptr_t)*word - values->of[0] > values->of[values->count - 1] - values->of[0])
                 continue;
             struct route route = route_of(*word, -1);
-            void *to = route.kind != ROUTE_NONE ? choose(route, NULL) : NULL;
-            if (to != NULL)
+            void *to = route.kind != ROUTE_NONE ? choose(route, context) : NULL;
+            if (to != NULL && to != *word) {
                 *word = to;
+                count++;
+            }
         }
     }
+    return count;
 }
 
 void *
