@@ -9,6 +9,7 @@
 #include "module.h"
 
 #include "elf/symbols.h"
+#include "elf/words.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -307,14 +308,26 @@ struct copies {
     int error;
 };
 
+/* Cheaper than to ask for the route, for each of many words. */
+static bool
+may_be_known(const void *value)
+{
+    for (unsigned which = 0; which < ROUTE_COUNT; which++)
+        if (value == routes.stub[which])
+            return value != NULL;
+    return thunk_is(value) || value_among(routes.known.of, routes.known.count, (uintptr_t)value);
+}
+
 static void
 copy_lead(struct copies *copies, const struct object *program, const struct import *copy)
 {
     struct writer writer = writer_of(program);
-    for (size_t offset = 0; offset + sizeof(void *) <= copy->bytes; offset += sizeof(void *)) {
+    for (size_t offset = 0; offset + sizeof(void *) <= copy->bytes; offset++) { /* it may be packed */
         struct import word = *copy;
         word.slot = (void **)((char *)copy->slot + offset);
         void *value = import_value(&word);
+        if (!may_be_known(value))
+            continue;
         struct route route = route_of(value, -1);
         const struct module *module = copies->routing->module;
         bool others = route.kind == ROUTE_THUNK && value != module->entries[route.which];
