@@ -245,6 +245,9 @@ void linker_close(void *handle);
 void *linker_symbol(void *handle, const char *name);
 void *linker_symbol_of(void *handle, const char *name, const char *version); /* NULL: of any */
 struct link_map *linker_map(void *handle);
+/* Have the calling thread's copy of an object's thread-local variables, where objects_walk() shows it: glibc may have it in static TLS and not know
+ * it yet. Not in a walk. */
+void linker_variables(void *handle);
 const char *linker_file(const void *address);
 void linker_enter(void); /* around others of its functions */
 void linker_leave(void);

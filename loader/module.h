@@ -6,7 +6,7 @@
 
 #pragma GCC visibility push(hidden)
 
-/* Find out what an object that is not bound yet will be bound to. Without the lock, while its handle is held. */
+/* Find out what an object that is not bound yet will be bound to, and where this thread's variables of it are. Without the lock, while its handle is held. */
 void module_look(struct module *module);
 
 /* In a forked child, with the lock held: end the modules that other threads were closing. */

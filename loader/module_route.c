@@ -1,6 +1,7 @@
 /*
  * Leads a module's imports to its thunks, all of them or none, and back. What is rewritten is every word of its data that leads to a
- * function that we know, and words of the program's that are copies of its variables. All with the loader's lock held, but for module_look().
+ * function that we know, in the calling thread's copy of its variables, too, and words of the program's that are copies of its variables. All with
+ * the loader's lock held, but for module_look().
  */
 #include "keeper/code.h"
 #include "keeper/lead.h"
@@ -9,6 +10,7 @@
 #include "module.h"
 
 #include "elf/symbols.h"
+#include "elf/words.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -197,6 +199,7 @@ void
 module_look(struct module *module)
 {
     struct unbound unbound = {.module = module};
+    linker_variables(module->handle);
     objects_walk(unbound_look, &unbound);
     module->known = module->strange = 0;
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
@@ -323,6 +326,8 @@ object_route(struct dl_phdr_info *info, size_t size, void *argument)
     unsigned words = 0;
     if (routing->error == 0)
         routing->error = object_lead(&object, &routes.known, lead_to_thunk, module, &words);
+    if (routing->error == 0)
+        words += thread_lead(info, &routes.known, lead_to_thunk, module);
     module->given_away |= words != 0;
     return 1;
 }
@@ -337,14 +342,26 @@ struct copies {
     int error;
 };
 
+/* Cheaper than to ask for the route, for each of many words. */
+static bool
+may_be_known(const void *value)
+{
+    for (unsigned which = 0; which < ROUTE_COUNT; which++)
+        if (value == routes.stub[which])
+            return value != NULL;
+    return thunk_is(value) || value_among(routes.known.of, routes.known.count, (uintptr_t)value);
+}
+
 static void
 copy_lead(struct copies *copies, const struct object *program, const struct import *copy)
 {
     struct writer writer = writer_of(program);
-    for (size_t offset = 0; offset + sizeof(void *) <= copy->bytes; offset += sizeof(void *)) {
+    for (size_t offset = 0; offset + sizeof(void *) <= copy->bytes; offset++) { /* it may be packed */
         struct import word = *copy;
         word.slot = (void **)((char *)copy->slot + offset);
         void *value = import_value(&word);
+        if (!may_be_known(value))
+            continue;
         struct route route = route_of(value, -1);
         const struct module *module = copies->routing->module;
         bool others = route.kind == ROUTE_THUNK && value != module->entries[route.which];
@@ -461,6 +478,7 @@ object_unroute(struct dl_phdr_info *info, size_t size, void *argument)
         return 0;
     routing->found = true;
     routing->error = object_lead(&object, &routing->thunks, lead_back, routing->module, NULL);
+    thread_lead(info, &routing->thunks, lead_back, routing->module);
     return 1;
 }
 

@@ -216,8 +216,8 @@ plugin_libraries = tests/plugins/asker.la tests/plugins/blocks.la tests/plugins/
 	tests/plugins/static_tls.la tests/plugins/stayer.la tests/plugins/stayer_nodelete.la tests/plugins/stayer_thread.la \
 	tests/plugins/stayer_unique.la tests/plugins/walker.la
 plugin_libraries += tests/plugins/constructing.la tests/plugins/dependency.la tests/plugins/giving.la tests/plugins/grower.la tests/plugins/grower_lazy.la \
-	tests/plugins/grower_of_arrays.la tests/plugins/hooker.la \
-	tests/plugins/no_imports.la tests/plugins/of_cxx.la tests/plugins/own.la tests/plugins/own_chosen.la tests/plugins/own_symbolic.la \
+	tests/plugins/grower_of_arrays.la tests/plugins/hooker.la tests/plugins/in_text.la \
+	tests/plugins/no_imports.la tests/plugins/of_cxx.la tests/plugins/of_thread.la tests/plugins/of_thread_static.la tests/plugins/own.la tests/plugins/own_chosen.la tests/plugins/own_symbolic.la \
 	tests/plugins/own_version.la tests/plugins/partial.la tests/plugins/selfmade.la tests/plugins/variables.la tests/plugins/ways.la \
 	tests/plugins/ways_lazy.la tests/plugins/ways_relro.la
 tests_plugins_asker_la_CPPFLAGS = $(host_cppflags)
@@ -306,8 +306,13 @@ tests_plugins_grower_of_arrays_la_SOURCES = tests/plugins/grower.c
 tests_plugins_grower_of_arrays_la_CPPFLAGS = $(AM_CPPFLAGS) -DGROWS_ARRAYS
 tests_plugins_grower_of_arrays_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_hooker_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_in_text_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,notext
 tests_plugins_no_imports_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_of_cxx_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_of_thread_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_of_thread_static_la_SOURCES = tests/plugins/of_thread.c
+tests_plugins_of_thread_static_la_CPPFLAGS = $(AM_CPPFLAGS) -DOF_THREAD_STATIC
+tests_plugins_of_thread_static_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_own_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_plugins_own_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,lazy
 tests_plugins_own_chosen_la_SOURCES = tests/plugins/own.c
@@ -387,7 +392,7 @@ tests_fuzz_packed_la_LDFLAGS = $(plugin_ldflags) -Wl,--hash-style=gnu -Wl,-z,pac
 EXTRA_DIST += $(script_tests) $(interpreter_files) tests/tap.sh tests/hosts/readme.sh tests/hosts/host.h tests/hosts/loaded.h tests/hosts/routed.h \
 	tests/module/heaps.h tests/module/module.h tests/plugins/blocks.h tests/stress/stress.h tests/stress/loader/scenario.h tests/unit/elf.h tests/unit/unit.h \
 	tests/plugins/allocating.h tests/plugins/asker.h tests/plugins/constructing.h tests/plugins/dependency.h tests/plugins/giving.h tests/plugins/grower.h \
-	tests/plugins/hooker.h tests/plugins/own.h tests/plugins/own.map tests/plugins/partial.h tests/plugins/slots.h tests/plugins/variables.h tests/plugins/ways.h \
+	tests/plugins/hooker.h tests/plugins/in_text.h tests/plugins/of_thread.h tests/plugins/own.h tests/plugins/own.map tests/plugins/partial.h tests/plugins/slots.h tests/plugins/variables.h tests/plugins/ways.h \
 	tests/plugins/extension.h tests/plugins/first_table.h tests/plugins/keepers.h tests/plugins/other_prefix/config.h tests/plugins/half_made.h tests/plugins/late.h tests/plugins/newer_table.h tests/plugins/opener.h tests/plugins/releaser.h tests/plugins/stayer.h tests/work.h tests/child.h tests/module/fibers.c \
 	tests/process.h tests/module/system_calls.h dev/fuzz tests/fuzz/corpus.map tests/fuzz/findings
 

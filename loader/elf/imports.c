@@ -52,6 +52,23 @@ imports_of(const struct object *object)
     return imports_of_kinds(object, IMPORTS_NAMED);
 }
 
+struct import_cursor
+imports_beside_words(const struct object *object)
+{
+    struct import_cursor cursor = imports_of_kinds(object, IMPORTS_NAMED | IMPORTS_OF(IMPORT_COPY));
+    cursor.beside_words = true;
+    cursor.index = object->relative_count;
+    return cursor;
+}
+
+/* Cheap, for each of many. */
+static bool
+is_beside_words(const struct object *object, const ElfW(Rela) *relocation)
+{
+    return object->text_relocations || (object->base + relocation->r_offset) % sizeof(uint32_t) != 0 ||
+           RELOCATION_TYPE(relocation->r_info) == RELOCATION_COPY;
+}
+
 static bool
 kind_of(const ElfW(Rela) *relocation, enum import_kind *kind)
 {
@@ -110,6 +127,8 @@ import_next(struct import_cursor *cursor, struct import *out)
     for (; cursor->table < 2; cursor->table++, cursor->index = 0) {
         while (cursor->index < object->tables[cursor->table].count) {
             const ElfW(Rela) *relocation = &object->tables[cursor->table].first[cursor->index++];
+            if (cursor->beside_words && !is_beside_words(object, relocation))
+                continue;
             if (kind_of(relocation, &out->kind) && (cursor->kinds & IMPORTS_OF(out->kind)) != 0 &&
                 relocation_read(object, relocation, out))
                 return true;

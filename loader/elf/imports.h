@@ -40,6 +40,7 @@ struct import {
 struct import_cursor {
     const struct object *object;
     unsigned kinds;
+    bool beside_words;
     unsigned table;
     size_t index;
 };
@@ -49,14 +50,13 @@ struct import_cursor imports_of(const struct object *object);
 struct import_cursor imports_of_kinds(const struct object *object, unsigned kinds);
 bool import_next(struct import_cursor *cursor, struct import *out);
 
-UNSEEN_BY_TSAN static inline void * /* as writer.c's stores are */
+/* Those that words_of() does not come to, or not to all words of. */
+struct import_cursor imports_beside_words(const struct object *object);
+
+static inline void *
 import_value(const struct import *import)
 {
-    void *value;
-    if ((uintptr_t)import->slot % sizeof value == 0)
-        return __atomic_load_n(import->slot, __ATOMIC_RELAXED);
-    memcpy(&value, (const void *)import->slot, sizeof value);
-    return value;
+    return word_load(import->slot);
 }
 
 /* Store into a slot, whatever it holds. Pages that are not writable are so for the store only. 0 or an errno value. Under the lock that

@@ -59,12 +59,12 @@ segments_read(struct object *object)
 /* What is wanted of the dynamic section. 0 stands for what isn't there: no pointer or size that is worth having is 0. */
 enum {
     SYMTAB, SYMENT, STRTAB, STRSZ, HASH, GNU_HASH, VERSYM, VERDEF, VERNEED,
-    RELA, RELASZ, RELAENT, JMPREL, PLTRELSZ, PLTREL, TEXTREL, FLAGS, WANTED
+    RELA, RELASZ, RELAENT, RELACOUNT, JMPREL, PLTRELSZ, PLTREL, TEXTREL, FLAGS, WANTED
 };
 static const ElfW(Sxword) tags[WANTED] = {
     [SYMTAB] = DT_SYMTAB, [SYMENT] = DT_SYMENT, [STRTAB] = DT_STRTAB, [STRSZ] = DT_STRSZ,
     [HASH] = DT_HASH, [GNU_HASH] = DT_GNU_HASH, [VERSYM] = DT_VERSYM, [VERDEF] = DT_VERDEF, [VERNEED] = DT_VERNEED,
-    [RELA] = DT_RELA, [RELASZ] = DT_RELASZ, [RELAENT] = DT_RELAENT,
+    [RELA] = DT_RELA, [RELASZ] = DT_RELASZ, [RELAENT] = DT_RELAENT, [RELACOUNT] = DT_RELACOUNT,
     [JMPREL] = DT_JMPREL, [PLTRELSZ] = DT_PLTRELSZ, [PLTREL] = DT_PLTREL, [TEXTREL] = DT_TEXTREL, [FLAGS] = DT_FLAGS,
 };
 
@@ -212,6 +212,7 @@ object_read(struct object *object, const struct dl_phdr_info *info)
     versions_read(object, found);
     if (found[RELAENT] == 0 || found[RELAENT] == sizeof(ElfW(Rela)))
         relocations_read(object, 0, found[RELA], found[RELASZ]);
+    object->relative_count = found[RELACOUNT] < object->tables[0].count ? found[RELACOUNT] : 0;
     if (found[PLTREL] == 0 || found[PLTREL] == DT_RELA)
         relocations_read(object, 1, found[JMPREL], found[PLTRELSZ]);
     return true;

@@ -23,10 +23,13 @@
 #define _GNU_SOURCE 1
 #endif
 
+#include "ground/attributes.h"
+
 #include <link.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #pragma GCC visibility push(hidden)
 
@@ -48,6 +51,7 @@ struct object {
         const ElfW(Rela) *first;
         size_t count;
     } tables[2]; /* DT_RELA and DT_JMPREL */
+    size_t relative_count; /* so many relocations of the first table, from its beginning, name no symbol */
 
     struct { /* DT_HASH; no buckets: it has none */
         const uint32_t *buckets, *chains;
@@ -75,6 +79,17 @@ static inline bool
 object_holds(const struct object *object, uintptr_t address)
 {
     return address >= object->start && address < object->end && object_room(object, address, 0) != 0;
+}
+
+/* A word of an object, which need not be aligned: in packed structs it is not. Others may store into it meanwhile. */
+UNSEEN_BY_TSAN __attribute__((no_sanitize_address)) static inline void *
+word_load(const void *word)
+{
+    void *value;
+    if ((uintptr_t)word % sizeof value == 0)
+        return __atomic_load_n((void *const *)word, __ATOMIC_RELAXED);
+    memcpy(&value, word, sizeof value);
+    return value;
 }
 
 /* A name in the table of strings. NULL: beyond it. */

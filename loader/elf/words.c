@@ -1,5 +1,6 @@
 /*
- * Walks the writable segments of an object page by page, and the words of a page one by one.
+ * Walks the writable segments of an object page by page, and the words of a page one by one. Each aligned word is read once; with the one
+ * before it, it makes the word that lies across the two.
  */
 #include "elf/words.h"
 
@@ -8,6 +9,8 @@
 
 #include "ground/attributes.h"
 
+#define HALF ((unsigned)sizeof(void *) / 2)
+#define HALF_BITS (8 * HALF)
 #define LARGE ((uintptr_t)1 << 20) /* bytes; a smaller segment is read faster than asked about */
 
 /* It reads between variables too, where AddressSanitizer expects nobody, and what others write meanwhile. */
@@ -34,8 +37,10 @@ segment_next(struct word_cursor *cursor)
         uintptr_t start = object->base + segment->p_vaddr, end = start + segment->p_memsz;
         if (segment->p_type != PT_LOAD || (segment->p_flags & (PF_R | PF_W)) != (PF_R | PF_W) || end <= start)
             continue;
-        cursor->stop = (start + sizeof(void *) - 1) & ~(sizeof(void *) - 1);
-        cursor->segment_end = end & ~(sizeof(void *) - 1);
+        cursor->segment_start = start;
+        cursor->segment_stop = end;
+        cursor->stop = start & ~(sizeof(void *) - 1); /* in the same page */
+        cursor->segment_end = (end + sizeof(void *) - 1) & ~(sizeof(void *) - 1);
         cursor->large = end - start > LARGE;
         cursor->resident_end = 0;
         if (cursor->stop < cursor->segment_end)
@@ -73,24 +78,46 @@ page_next(struct word_cursor *cursor)
         uintptr_t page = cursor->stop & ~(bytes - 1);
         cursor->at = cursor->stop;
         cursor->stop = cursor->segment_end - page > bytes ? page + bytes : cursor->segment_end;
-        if ((!cursor->large || page_resident(cursor, page)) && word_readable(&cursor->known, cursor->object, cursor->at))
-            return true;
+        if ((cursor->large && !page_resident(cursor, page)) || !word_readable(&cursor->known, cursor->object, cursor->at))
+            continue;
+        if (cursor->at != cursor->read_stop)
+            cursor->read_start = cursor->at;
+        cursor->read_stop = cursor->stop;
+        return true;
     }
     return false;
 }
 
-UNSEEN_BY_TSAN static bool
-value_wanted(const struct word_cursor *cursor, uintptr_t value)
+UNSEEN_BY_TSAN bool
+value_among(const uintptr_t *values, size_t count, uintptr_t value)
 {
-    size_t low = 0, high = cursor->value_count;
+    size_t low = 0, high = count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (cursor->values[middle] < value)
+        if (values[middle] < value)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < cursor->value_count && cursor->values[low] == value;
+    return low < count && values[low] == value;
+}
+
+READS_ALL static bool
+word_wanted(const struct word_cursor *cursor, uintptr_t address)
+{
+    return address >= cursor->segment_start && address <= cursor->segment_stop - sizeof(void *) &&
+           value_among(cursor->values, cursor->value_count, (uintptr_t)word_load((const void *)address));
+}
+
+/* The word that lies across two that follow each other. */
+static inline uintptr_t
+across(uintptr_t before, uintptr_t value)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    return before >> HALF_BITS | value << HALF_BITS;
+#else
+    return before << HALF_BITS | value >> HALF_BITS;
+#endif
 }
 
 READS_ALL bool
@@ -100,15 +127,22 @@ word_next(struct word_cursor *cursor, void ***out)
         if (cursor->at == cursor->stop && !page_next(cursor))
             return false;
         const uintptr_t least = cursor->values[0], range = cursor->range, stop = cursor->stop;
-        uintptr_t at = cursor->at;
-        while (at < stop && __atomic_load_n((const uintptr_t *)at, __ATOMIC_RELAXED) - least > range)
-            at += sizeof(void *);
+        uintptr_t at = cursor->at, value;
+        bool alone = at == cursor->read_start; /* what is before it was not read */
+        uintptr_t before = alone ? 0 : __atomic_load_n((const uintptr_t *)at - 1, __ATOMIC_RELAXED);
+        for (; at < stop; at += sizeof(void *), before = value) {
+            value = __atomic_load_n((const uintptr_t *)at, __ATOMIC_RELAXED);
+            if (value - least <= range || across(before, value) - least <= range)
+                break;
+        }
+        alone = alone && at == cursor->at;
         cursor->at = at;
         if (at == stop)
             continue;
         cursor->at += sizeof(void *);
-        if (value_wanted(cursor, __atomic_load_n((const uintptr_t *)at, __ATOMIC_RELAXED))) {
-            *out = (void **)at;
+        uintptr_t found = word_wanted(cursor, at) || alone ? at : at - HALF;
+        if (word_wanted(cursor, found)) {
+            *out = (void **)found;
             return true;
         }
     }

@@ -100,8 +100,10 @@ leftovers_lead(struct dl_phdr_info *info, size_t size, void *argument)
     struct object object;
     if (leftovers->skip != 0)
         leftovers->skip--;
-    else if (object_read(&object, info) && !object_is_half_made(&object))
+    else if (object_read(&object, info) && !object_is_half_made(&object)) {
         object_lead(&object, &routes.ours, lead_to_rest, NULL, NULL);
+        thread_lead(info, &routes.ours, lead_to_rest, NULL);
+    }
     return 0;
 }
 
@@ -218,6 +220,7 @@ opening_find(struct opening *opening, struct module *module)
     const struct link_map *map = linker_map(handle);
     if (map != NULL)
         module->dynamic = map->l_ld;
+    linker_variables(handle);
     linker_close(handle);
 }
 #endif

@@ -18,9 +18,10 @@ typedef void *lead_choice(struct route route, const void *context);
  * value of the first that could not be written. */
 int object_lead(const struct object *object, const struct values *values, lead_choice *choose, const void *context, unsigned *count);
 
-/* The same for the calling thread's own variables of an object, as dl_iterate_phdr reports it. Other threads' are out of reach. */
+/* The same for the calling thread's own variables of an object, as dl_iterate_phdr reports it. Other threads' are out of reach. How many lead
+ * elsewhere now. */
 struct dl_phdr_info;
-void thread_lead(const struct dl_phdr_info *info, const struct values *values, lead_choice *choose);
+unsigned thread_lead(const struct dl_phdr_info *info, const struct values *values, lead_choice *choose, const void *context);
 
 /* For objects that are no modules: a guard for what releases, and the original for what allocates. */
 lead_choice lead_to_rest;

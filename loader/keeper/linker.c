@@ -211,6 +211,33 @@ linker_map(void *handle)
     return map;
 }
 
+#ifdef __GLIBC__
+/* glibc's dynamic linker has it, whatever the compiler makes of thread-local variables. */
+struct tls_index {
+    unsigned long module, offset;
+};
+extern void *__tls_get_addr(struct tls_index *index) __attribute__((weak));
+
+void
+linker_variables(void *handle)
+{
+    struct tls_index index = {0, 0};
+    size_t number = 0;
+    linker_enter();
+    if (dlinfo(handle, RTLD_DI_TLS_MODID, &number) == 0 && number != 0 && __tls_get_addr != NULL) {
+        index.module = number;
+        __tls_get_addr(&index);
+    }
+    linker_leave();
+}
+#else
+void
+linker_variables(void *handle)
+{
+    (void)handle;
+}
+#endif
+
 const char *
 linker_file(const void *address)
 {

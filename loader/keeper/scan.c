@@ -195,7 +195,7 @@ object_guard(struct dl_phdr_info *info, size_t size, void *argument)
     if (object_is_allocator(&object) || is_dynamic_linker(&object)) /* an allocator may call what it is lent */
         return ITERATE_AGAIN;
     int error = object_lead(&object, &routes.released, lead_to_rest, NULL, NULL);
-    thread_lead(info, &routes.released, lead_to_rest);
+    thread_lead(info, &routes.released, lead_to_rest, NULL);
     if (error != 0 && scan->code == ALCOVE_OK)
         scan->code = fail_errno(ALCOVE_ESYSTEM, error, "cannot guard the releases in %s",
                                 object.name[0] != 0 ? object.name : "the program");
@@ -272,7 +272,7 @@ object_unguard(struct dl_phdr_info *info, size_t size, void *unused)
     struct object object;
     if (object_read(&object, info) && !object_is_allocator(&object) && !is_dynamic_linker(&object) && !object_is_half_made(&object)) {
         object_lead(&object, &routes.ours, lead_to_original, NULL, NULL);
-        thread_lead(info, &routes.ours, lead_to_original);
+        thread_lead(info, &routes.ours, lead_to_original, NULL);
     }
     return ITERATE_AGAIN;
 }

@@ -12,6 +12,7 @@
 
 #include "../plugins/blocks.h"
 #include "../plugins/hooker.h"
+#include "../plugins/in_text.h"
 #include "../plugins/own.h"
 #include "../plugins/ways.h"
 
@@ -201,6 +202,7 @@ static struct table stored;                                             /* .bss 
 static struct table initialised = {free, realloc, malloc_usable_size};  /* .data */
 static const struct table constant = {free, realloc, malloc_usable_size}; /* .data.rel.ro */
 static __attribute__((aligned(sizeof(void *)))) char bytes[sizeof(struct table)]; /* what looks like no pointers */
+static __attribute__((aligned(sizeof(void *)))) char half_aligned[4 + sizeof(struct table)]; /* `pack(4)` */
 
 static void
 table_releases(const volatile struct table *table)
@@ -223,15 +225,19 @@ test_tables_of_functions_that_the_program_filled(void **state)
     stored.grow = (void *(*)(void *, size_t))dlsym(RTLD_DEFAULT, "realloc");
     stored.usable = (size_t (*)(void *))dlsym(RTLD_DEFAULT, "malloc_usable_size");
     memcpy(bytes, &stored, sizeof bytes);
-    struct table before = stored;
+    memcpy(half_aligned + 4, &stored, sizeof stored);
+    struct table before = stored, copy;
     load();
     table_releases(&stored);
     table_releases(&initialised);
     table_releases(&constant);
     table_releases((const volatile struct table *)(const void *)bytes);
-    assert_released(4);
+    memcpy(&copy, half_aligned + 4, sizeof copy);
+    table_releases(&copy);
+    assert_released(5);
     unload();
     assert_memory_equal(&stored, &before, sizeof before);
+    assert_memory_equal(half_aligned + 4, &before, sizeof before);
     assert_memory_equal(bytes, &before, sizeof before);
     ((const volatile struct table *)&constant)->release(((const volatile struct table *)&initialised)->grow(malloc(10), 100));
 }
@@ -415,6 +421,36 @@ test_pages_that_a_library_made_read_only_itself(void **state)
     dlclose(before);
 }
 
+/* --- addresses in text */
+
+static void
+test_text_that_is_relocated(void **state)
+{
+    (void)state;
+    void *before = library("in_text", RTLD_NOW | RTLD_LOCAL);
+    __typeof__(&in_text_release) release = LIBRARY_CALL(before, in_text_release);
+    for (int round = 0; round < 2; round++) {
+        load();
+        release(make(BLOCKS_MALLOC, 100));
+        assert_released(1);
+        release(malloc(100));
+        alcove_module *as_module = plugin_open(allocator, "in_text", NULL);
+        void *block = CALL(as_module, in_text_make)(100);
+        assert_int_equal(heap_of(allocator, block), alcove_module_heap(as_module));
+        release(block);
+        assert_int_equal(stats_of(as_module).released_outside, 0);
+        module_end(as_module);
+        block = LIBRARY_CALL(before, in_text_make)(100);
+        assert_int_equal(heap_of(allocator, block), ALCOVE_HEAP_NONE);
+        release(block);
+        if (!emulated())
+            assert_false(slot_is_writable(*(void **)&release));
+        unload();
+        release(LIBRARY_CALL(before, in_text_make)(100));
+    }
+    dlclose(before);
+}
+
 /* --- who hooks free beside us */
 
 static void
@@ -531,6 +567,7 @@ main(void)
 #endif
         cmocka_unit_test(test_object_that_is_linked_to_itself),
         cmocka_unit_test(test_pages_that_a_library_made_read_only_itself),
+        cmocka_unit_test(test_text_that_is_relocated),
         cmocka_unit_test(test_hooker_that_was_there_before),
         cmocka_unit_test(test_hooker_that_comes_after_us),
         cmocka_unit_test(test_hooker_that_stays_longer_than_we),

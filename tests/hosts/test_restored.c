@@ -147,6 +147,14 @@ after_one_load(void)
     check_restored();
 }
 
+/* Addresses in its text are led elsewhere, and back. */
+static void
+after_a_load_with_relocated_text(void)
+{
+    CHECK(dlopen(plugin_path("in_text"), RTLD_NOW | RTLD_LOCAL) != NULL);
+    after_one_load();
+}
+
 static void
 after_many_loads(void)
 {
@@ -236,6 +244,13 @@ test_one_load_leaves_symbol_tables_and_protections_as_they_were(void **state)
 }
 
 static void
+test_one_load_leaves_relocated_text_as_it_was(void **state)
+{
+    (void)state;
+    in_child(after_a_load_with_relocated_text);
+}
+
+static void
 test_a_hundred_loads_leave_them_as_they_were(void **state)
 {
     (void)state;
@@ -282,6 +297,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_load_leaves_symbol_tables_and_protections_as_they_were),
+        cmocka_unit_test(test_one_load_leaves_relocated_text_as_it_was),
         cmocka_unit_test(test_a_hundred_loads_leave_them_as_they_were),
         cmocka_unit_test(test_failed_opens_leave_them_as_they_were),
         cmocka_unit_test(test_failed_load_leaves_them_as_they_were),

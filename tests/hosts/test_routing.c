@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "../plugins/blocks.h"
+#include "../plugins/of_thread.h"
 #include "routed.h"
 #include "tests/child.h"
 
@@ -448,6 +449,78 @@ test_variables_of_the_loading_thread_are_led(void **state)
     setup(state);
 }
 
+/* --- variables of threads in a module */
+
+static void *
+of_thread_works(void *argument)
+{
+    alcove_module *of_thread = argument;
+    void *block = CALL(of_thread, of_thread_make)(100);
+    assert_int_equal(heap_of(allocator, block), alcove_module_heap(of_thread));
+    CALL(of_thread, of_thread_release)(block);
+    CALL(of_thread, of_thread_release)(malloc(100));
+    return NULL;
+}
+
+/* The opening thread's copy was there before the module was led; others' come later. */
+static void
+variables_lead_to_the_module(const char *name)
+{
+    void *before = dlopen(plugin_path(name), RTLD_NOW | RTLD_LOCAL); /* and stays after the module's end */
+    if (before == NULL)
+        fail_msg("%s", dlerror());
+    __typeof__(&of_thread_malloc) make = (__typeof__(&of_thread_malloc))dlsym(before, "of_thread_malloc");
+    __typeof__(&of_thread_free) release = (__typeof__(&of_thread_free))dlsym(before, "of_thread_free");
+    const void *plain_make = make(), *plain_release = release();
+    for (int round = 0; round < 2; round++) {
+        pthread_t thread;
+        alcove_module *of_thread = plugin_open(allocator, name, NULL);
+        of_thread_works(of_thread);
+        assert_ptr_not_equal(make(), plain_make);
+        assert_int_equal(pthread_create(&thread, NULL, of_thread_works, of_thread), 0);
+        pthread_join(thread, NULL);
+        assert_int_equal(stats_of(of_thread).heap.total_allocs, 2);
+        assert_int_equal(stats_of(of_thread).heap.live_blocks, 0);
+        assert_int_equal(stats_of(of_thread).released_outside, 0);
+        module_end(of_thread);
+        assert_ptr_equal(make(), plain_make);
+        assert_ptr_equal(release(), plain_release);
+    }
+    dlclose(before);
+}
+
+/* Not there before, so that its constructors see dispatchers. */
+static void
+variables_of_what_is_opened_lead_to_it(const char *name)
+{
+    for (int round = 0; round < 2; round++) {
+        alcove_module *of_thread = plugin_open(allocator, name, NULL);
+        of_thread_works(of_thread);
+        assert_int_equal(stats_of(of_thread).heap.total_allocs, 1);
+        assert_int_equal(stats_of(of_thread).released_outside, 0);
+        module_end(of_thread);
+    }
+}
+
+static void
+test_thread_local_variables_of_a_module_lead_to_it(void **state)
+{
+    (void)state;
+    variables_of_what_is_opened_lead_to_it("of_thread");
+    variables_lead_to_the_module("of_thread");
+}
+
+static void
+test_static_thread_local_variables_of_a_module_lead_to_it(void **state)
+{
+    (void)state;
+#ifndef __GLIBC__
+    SKIP_BECAUSE("this libc gives no static TLS to libraries that come later");
+#endif
+    variables_of_what_is_opened_lead_to_it("of_thread_static");
+    variables_lead_to_the_module("of_thread_static");
+}
+
 static void
 test_unload_puts_the_original_functions_back(void **state)
 {
@@ -627,6 +700,8 @@ main(void)
         TEST(test_thread_works_in_a_library_that_stays_while_its_module_is_closed),
         TEST(test_module_can_be_opened_again),
         TEST(test_variables_of_the_loading_thread_are_led),
+        TEST(test_thread_local_variables_of_a_module_lead_to_it),
+        TEST(test_static_thread_local_variables_of_a_module_lead_to_it),
         TEST(test_unload_puts_the_original_functions_back),
         TEST(test_thread_that_ends_gives_its_record_back),
         TEST(test_threads_live_on_through_unload_and_reload),

@@ -9,6 +9,18 @@ extern void *host_block __attribute__((weak));
 
 static release *const constant[] = {free};
 static release *data[] = {free, NULL, NULL}; /* then what the constructor and ways_store() store */
+static struct {
+    int before;
+    release *release;
+} __attribute__((packed, aligned(4))) half_aligned;
+#if WAYS_PACKED
+struct packed {
+    char before;
+    release *release;
+} __attribute__((packed));
+static struct packed packed = {1, free};
+static const struct packed packed_constant = {1, free};
+#endif
 static __thread release *of_thread = free;
 
 #ifdef __GLIBC__
@@ -41,6 +53,8 @@ void
 ways_store(void)
 {
     data[2] = free;
+    half_aligned.before = 1;
+    half_aligned.release = free;
 }
 
 static void
@@ -59,6 +73,11 @@ ways_release(enum way way, void *block)
     case WAY_DATA: call(data[0], block); return;
     case WAY_STORED: call(data[1], block); return;
     case WAY_STORED_LATER: call(data[2] != NULL ? data[2] : data[1], block); return;
+    case WAY_HALF_ALIGNED: call(half_aligned.before != 0 ? half_aligned.release : free, block); return;
+#if WAYS_PACKED
+    case WAY_PACKED: call(((volatile struct packed *)&packed)->release, block); return;
+    case WAY_PACKED_CONSTANT: call(((const volatile struct packed *)&packed_constant)->release, block); return;
+#endif
     case WAY_THREAD: call(of_thread, block); return;
     case WAY_REALLOC: block = realloc(block, 0); return;
     case WAY_REALLOCARRAY: block = reallocarray(block, 0, 8); return;
@@ -143,6 +162,11 @@ ways_words(unsigned *count)
     words[n++] = (const void *)data[0];
     words[n++] = (const void *)data[1];
     words[n++] = (const void *)data[2];
+    words[n++] = (const void *)half_aligned.release;
+#if WAYS_PACKED
+    words[n++] = (const void *)((volatile struct packed *)&packed)->release;
+    words[n++] = (const void *)((const volatile struct packed *)&packed_constant)->release;
+#endif
     *count = n;
     return words;
 }

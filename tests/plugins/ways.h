@@ -4,6 +4,12 @@
 
 #include <stdlib.h>
 
+#if defined __x86_64__ || defined __aarch64__ /* elsewhere not every linker relocates what is not aligned */
+#define WAYS_PACKED 1
+#else
+#define WAYS_PACKED 0
+#endif
+
 enum way {
     WAY_CALL,           /* through the procedure linkage table */
     WAY_ADDRESS,        /* taken by code */
@@ -11,6 +17,11 @@ enum way {
     WAY_DATA,           /* in data */
     WAY_STORED,         /* stored by a constructor */
     WAY_STORED_LATER,   /* stored by ways_store() */
+    WAY_HALF_ALIGNED,   /* stored by ways_store(), at a multiple of 4 that is none of 8 */
+#if WAYS_PACKED
+    WAY_PACKED,         /* in data that is packed */
+    WAY_PACKED_CONSTANT,
+#endif
     WAY_THREAD,         /* in the initial data of a thread */
     WAY_REALLOC,        /* realloc to nothing */
     WAY_REALLOCARRAY,

@@ -58,14 +58,15 @@ test_words_of_each_value_are_found(void **state)
 {
     (void)state;
     object_make(0, 3 * page());
-    const size_t offsets[] = {page(), page() + 8, 2 * page(), 4 * page() - 8};
-    for (size_t i = 0; i < 4; i++)
-        put(offsets[i], values[i]);
+    const size_t offsets[] = {page(), page() + 8, 2 * page(), 2 * page() + 36, 3 * page() - 4, 4 * page() - 8};
+    static const unsigned of[] = {0, 1, 2, 0, 1, 3};
+    for (size_t i = 0; i < 6; i++)
+        put(offsets[i], values[of[i]]);
     put(2 * page() + 16, 0x1001);
     put(2 * page() + 24, 0x1fff);
-    put(2 * page() + 36, 0x2000); /* not aligned */
+    put(2 * page() + 50, 0x2000); /* at no multiple of 4 */
     put(8, 0x1000);               /* not writable by its headers */
-    assert_found(offsets, 4);
+    assert_found(offsets, 6);
 }
 
 static void
@@ -78,6 +79,11 @@ test_segment_ends_are_kept(void **state)
     put(2 * page() - 8, 0x1000);
     put(2 * page(), 0x1000); /* four bytes of it are the segment's */
     assert_found((const size_t[]){page() + 8, 2 * page() - 8}, 2);
+    put(page(), 0);
+    put(2 * page() - 8, 0);
+    put(page() + 4, 0x1000); /* the segment's first word, over what was the second, and its last one */
+    put(2 * page() - 4, 0x1000);
+    assert_found((const size_t[]){page() + 4, 2 * page() - 4}, 2);
 }
 
 static void
@@ -100,6 +106,8 @@ test_pages_that_cannot_be_read_are_left_alone(void **state)
     put(page(), 0x1000);
     put(2 * page(), 0x1000);
     put(3 * page() + 8, 0x1000);
+    put(2 * page() - 4, 0x2000); /* in part */
+    put(3 * page() - 4, 0x2000);
     assert_int_equal(mprotect(area + 2 * page(), page(), PROT_NONE), 0);
     assert_found((const size_t[]){page(), 3 * page() + 8}, 2);
     munmap(area + page(), page());
