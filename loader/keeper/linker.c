@@ -71,6 +71,7 @@ is_forking(void)
 static void
 wait_a_little(void)
 {
+    UNCANCELLED; /* it may be somebody's free that waits */
     nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
 
