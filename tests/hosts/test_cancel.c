@@ -111,10 +111,11 @@ call_close(void)
     return alcove_module_close(module, 0, NULL);
 }
 
+/* Where dlclose unloads nothing the plugin `constructing` leaves its blocks. */
 static int
 call_unload(void)
 {
-    return alcove_unload(allocator, 0);
+    return alcove_unload(allocator, DLCLOSE_UNLOADS ? 0 : ALCOVE_UNLOAD_RELEASE);
 }
 
 static int
@@ -290,6 +291,7 @@ call_all(void *unused)
         module = NULL;
         call_unload();
         allocator = NULL;
+        pthread_testcancel(); /* musl forgets to look when it enables cancellation again */
     }
     return unused;
 }
