@@ -1,6 +1,6 @@
 /*
  * The public functions. Each leads to the keeper's function of its name (keeper/meeting.h), which may be that of another copy
- * of the loader. noinline: by its return address a function knows its caller.
+ * of the loader. noinline: by its return address a function knows its caller. None is a cancellation point.
  */
 #include "loader.h"
 
@@ -29,6 +29,7 @@ keeper_lacks(const struct keeper *keeper, const char *function)
 /* Return what the keeper's function does, or else `failed`, which may name the `code`. */
 #define LEAD(failed, function, ...)                            \
     do {                                                       \
+        UNCANCELLED;                                           \
         const struct keeper *keeper = keeper_of_process();     \
         if (KEEPER_HAS(keeper, function))                      \
             return keeper->function(__VA_ARGS__);              \
@@ -48,6 +49,7 @@ ALCOVE_PUBLIC(load)(alcove_allocator **out, const struct alcove_load_options *gi
 {
     struct alcove_load_options options;
     struct which which;
+    UNCANCELLED;
     keeper_of_process(); /* so that messages are where they are looked for */
     int code = which_fill(&which, &options, given);
     return code != ALCOVE_OK ? code : which_told(&which, load_for(out, &options, __builtin_return_address(0)));
@@ -121,6 +123,7 @@ static _Atomic(alcove_handler) kept[EVENTS_KEPT];
 PUBLIC(int)
 ALCOVE_PUBLIC(on)(enum alcove_event event, alcove_handler function, void *context)
 {
+    UNCANCELLED;
     int code = on_for(event, function, context);
     if (code == ALCOVE_OK && (unsigned)event < EVENTS_KEPT)
         kept[event] = function;
@@ -130,6 +133,7 @@ ALCOVE_PUBLIC(on)(enum alcove_event event, alcove_handler function, void *contex
 __attribute__((destructor)) static void
 take_handlers_away(void)
 {
+    UNCANCELLED;
     const struct keeper *keeper = keeper_known();
     for (unsigned event = 0; event < EVENTS_KEPT; event++)
         if (kept[event] != NULL && KEEPER_HAS(keeper, off))

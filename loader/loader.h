@@ -143,6 +143,26 @@ holder_is_self(const struct holder *holder)
     return atomic_load(&holder->held) && pthread_equal(atomic_load(&holder->by), pthread_self());
 }
 
+/* To the end of its block nobody cancels the thread, which has counts to take back and locks to leave, and whose system calls are cancellation
+ * points. Code of others that runs meanwhile, a constructor or a handler, is spared too. */
+#define UNCANCELLED \
+    __attribute__((unused, cleanup(cancellation_restore))) int cancellation = cancellation_off()
+
+static inline int
+cancellation_off(void)
+{
+    int before;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    return before;
+}
+
+static inline void
+cancellation_restore(const int *before)
+{
+    int unused;
+    pthread_setcancelstate(*before, &unused);
+}
+
 /* The lock, and who has it: for what may have to wait until it hasn't. */
 static inline void
 loader_lock(void)

@@ -15,6 +15,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 /* What is to be done to the object of a module. */
 struct routing {
@@ -34,6 +35,8 @@ module_refusal(const struct object *object)
 {
     if (object_is_allocator(object))
         return "it is the allocator";
+    if (object_holds(object, getauxval(AT_SYSINFO_EHDR)))
+        return "it is the kernel's code in this process (vDSO)";
     if (routes.linker != 0 && object->base == routes.linker && !object_holds(object, routes.libc))
         return "it is the dynamic linker";
     if (object_holds(object, (uintptr_t)&loader))

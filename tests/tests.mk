@@ -61,14 +61,14 @@ if FAULT_INJECTION
 module_tests += tests/module/test_refusal
 endif
 
-host_tests = tests/hosts/test_abi tests/hosts/test_bound_before tests/hosts/test_constructors tests/hosts/test_copies tests/hosts/test_copies_pie \
+host_tests = tests/hosts/test_abi tests/hosts/test_bound_before tests/hosts/test_cancel tests/hosts/test_constructors tests/hosts/test_copies tests/hosts/test_copies_pie \
 	tests/hosts/test_endings tests/hosts/test_events tests/hosts/test_given_away tests/hosts/test_half_made tests/hosts/test_no_copies \
 	tests/hosts/test_leftovers tests/hosts/test_linked_plugins \
 	tests/hosts/test_linked_program tests/hosts/test_scarce \
 	tests/hosts/test_loader tests/hosts/test_loader_forks tests/hosts/test_lua tests/hosts/test_meeting tests/hosts/test_modules tests/hosts/test_namespaces tests/hosts/test_page_size tests/hosts/test_paths \
 	tests/hosts/test_policies tests/hosts/test_program_stub tests/hosts/test_residents tests/hosts/test_restored tests/hosts/test_routing \
 	tests/hosts/test_static_allocator tests/hosts/test_steering tests/hosts/test_strict tests/hosts/test_variants tests/hosts/test_whole_or_not
-# Plugins call back into test_constructors, test_endings, test_half_made and test_loader, and read variables of test_steering and
+# Plugins call back into test_cancel, test_constructors, test_endings, test_half_made and test_loader, and read variables of test_steering and
 # test_whole_or_not; the loader finds functions of test_given_away, test_half_made,
 # test_loader_forks and test_meeting in place of libc's; test_program_stub is about programs that are not PIE; test_leftovers
 # compares where imports lead, which is to change by nothing but the allocator.
@@ -77,6 +77,10 @@ tests_hosts_test_abi_LDADD = $(host_ldadd)
 tests_hosts_test_bound_before_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_bound_before_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_hosts_test_bound_before_LDADD = $(host_ldadd)
+# Bound at once: a thread may be cancelled at any moment, and so must be in no function of the dynamic linker then.
+tests_hosts_test_cancel_CPPFLAGS = $(host_cppflags)
+tests_hosts_test_cancel_LDADD = $(host_ldadd)
+tests_hosts_test_cancel_LDFLAGS = $(AM_LDFLAGS) -export-dynamic -Wl,-z,now
 tests_hosts_test_constructors_CPPFLAGS = $(host_cppflags)
 tests_hosts_test_constructors_LDADD = $(host_ldadd)
 tests_hosts_test_constructors_LDFLAGS = $(AM_LDFLAGS) -export-dynamic

@@ -71,6 +71,7 @@ linker_forks_here(void)
 static void
 wait_a_little(void)
 {
+    UNCANCELLED; /* it may be somebody's free that waits */
     nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
 }
 

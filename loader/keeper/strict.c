@@ -168,6 +168,7 @@ append_side(char *text, size_t size, size_t used, const char *module)
 void
 strict_abort(const struct violation *violation)
 {
+    UNCANCELLED; /* the process is to end, not the thread */
     char text[1100];
     struct place place;
     size_t size = sizeof text - 1, used = append(text, size, 0, ALCOVE_PREFIX "loader: strict policy: ", false);

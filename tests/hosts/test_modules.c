@@ -3,6 +3,7 @@
  */
 #include "host.h"
 
+#include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -230,6 +231,25 @@ test_plugin_that_would_lead_in_circles(void **state)
 #endif
 }
 
+/* The kernel maps it, and it has no file. */
+static void
+test_code_of_the_kernel_is_no_plugin(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"linux-vdso.so.1", "linux-vdso64.so.1", "linux-gate.so.1"};
+    bool known = false;
+    for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
+        void *handle = dlopen(names[i], RTLD_NOW | RTLD_NOLOAD);
+        if (handle == NULL)
+            continue;
+        known = true;
+        assert_open_refused(names[i], ALCOVE_EINVAL, "cannot be a module: it is the kernel's");
+        dlclose(handle);
+    }
+    if (!known)
+        SKIP_BECAUSE("the dynamic linker knows of no code of the kernel's here");
+}
+
 static void
 test_null_arguments(void **state)
 {
@@ -454,6 +474,7 @@ main(void)
         TEST(test_plugin_whose_program_headers_are_nowhere),
         TEST(test_plugin_that_the_dynamic_linker_refuses),
         TEST(test_plugin_that_would_lead_in_circles),
+        TEST(test_code_of_the_kernel_is_no_plugin),
         TEST(test_null_arguments),
         TEST(test_impossible_limit),
         TEST(test_limit_of_a_module_without_a_heap),
