@@ -122,6 +122,16 @@ attach_fail(int error, const char *path)
     return fail_errno(ALCOVE_EABI, error, "%s does not accept what this loader lends: it is of another version", path);
 }
 
+/* Let go of the lock for a little while. */
+static bool
+lock_rest(void)
+{
+    loader_unlock();
+    nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    loader_lock();
+    return true;
+}
+
 /*
  * With the lock held, around what makes an allocator of a table, and the reverse. The lock is let go of until no thread forks or ends: another
  * handler of a fork may wait for it. So what was looked at before is to be looked at again.
@@ -131,11 +141,8 @@ change_begin(void)
 {
     if (linker_forks_here())
         return fail(ALCOVE_EBUSY, "this thread is in a fork handler, where no allocator can be loaded or unloaded. Do that before the fork, or after");
-    while (pthread_rwlock_trywrlock(&loader.lifetime) != 0) {
-        loader_unlock();
-        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-        loader_lock();
-    }
+    while (pthread_rwlock_trywrlock(&loader.lifetime) != 0)
+        lock_rest();
     holder_begin(&loader.changer);
     return ALCOVE_OK;
 }
@@ -149,7 +156,7 @@ change_end(void)
 
 /* Between change_begin and change_end: make the table an allocator. */
 static int
-allocator_attach(void *handle, const struct alcove_table *table, const char *path, alcove_allocator **out)
+allocator_attach(void *handle, const struct alcove_table *table, const char *path, alcove_allocator **out, bool *again)
 {
     struct allocator *allocator = place_find();
     if (allocator == NULL)
@@ -173,7 +180,8 @@ allocator_attach(void *handle, const struct alcove_table *table, const char *pat
     } else {
         services_return(allocator);
     }
-    return error == 0 ? ALCOVE_OK : attach_fail(error, path);
+    *again = error == EAGAIN;
+    return error == 0 || *again ? ALCOVE_OK : attach_fail(error, path);
 }
 
 /* Between change_begin and change_end. */
@@ -238,14 +246,18 @@ static int
 allocator_enter(void *handle, const struct alcove_table *table, const char *path, bool share, alcove_allocator **out)
 {
     int code = ALCOVE_OK;
+    bool again;
     loader_enter();
     struct allocator *known = allocator_known(handle, share);
-    if (known == NULL && (code = change_begin()) == ALCOVE_OK) {
-        known = allocator_known(handle, share);
-        if (known == NULL)
-            code = allocator_attach(handle, table, path, out);
-        change_end();
-    }
+    do {
+        again = false;
+        if (known == NULL && (code = change_begin()) == ALCOVE_OK) {
+            known = allocator_known(handle, share);
+            if (known == NULL)
+                code = allocator_attach(handle, table, path, out, &again);
+            change_end();
+        }
+    } while (again && lock_rest()); /* a fork holds it by handlers of its own, and waits for us */
     if (known != NULL) {
         known->references++;
         *out = known->id;

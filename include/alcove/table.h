@@ -208,7 +208,7 @@ struct alcove_table {
 
     /* Take over a loader's services. Must be the first call into a freshly loaded allocator; the
      * struct is copied. Returns 0; EINVAL: another ABI version, or too short; EBUSY: the allocator
-     * is in use already. */
+     * is in use already; EAGAIN: a thread is forking, and has come by the allocator's own fork handler: once more, when that is done. */
     int (*attach)(const struct alcove_services *services);
 
     /* Prepare for dlclose: clear the slots of the threads that live, forget the records of all,

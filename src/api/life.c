@@ -32,11 +32,14 @@ life_attach(const struct alcove_services *lent)
     memcpy(&known, lent, lent->size < sizeof known ? lent->size : sizeof known);
     if (heap_count() != 0)
         return EBUSY;
+    struct alcove_services before = services;
     services = known;
+    if (services.forks != 0 && !fork_ignore()) {
+        services = before;
+        return EAGAIN;
+    }
     if (services.tls_offset != 0 && services.thread_started != NULL)
         tls_lend(services.tls_offset);
-    if (services.forks != 0)
-        fork_ignore();
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "thread/fork.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "heap/heap.h"
 #include "pages/base.h"
@@ -141,15 +142,31 @@ void fork_child(void) { child(true); }
  * are of one that does not exist, so that they can be dropped before.
  */
 
+static _Atomic unsigned own_forks; /* that are between our handlers, which must not go meanwhile */
+
 static void
 own_prepare(void)
 {
-    if (services.forks == 0)
+    atomic_fetch_add(&own_forks, 1); /* and then look for a lender; fork_ignore() the other way round */
+    if (__atomic_load_n(&services.forks, __ATOMIC_SEQ_CST) == 0)
         prepare(false);
 }
 
-static void own_parent(void) { parent(false); }
-static void own_child(void) { child(false); }
+static void
+own_parent(void)
+{
+    parent(false);
+    unsigned forks = atomic_load(&own_forks);
+    while (forks != 0 && !atomic_compare_exchange_weak(&own_forks, &forks, forks - 1))
+        ;
+}
+
+static void
+own_child(void)
+{
+    child(false);
+    atomic_store(&own_forks, 0); /* others' are not here */
+}
 
 extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *library) __attribute__((weak));
 extern void __cxa_finalize(void *library) __attribute__((weak));
@@ -170,9 +187,13 @@ fork_watch(void)
         pthread_atfork(own_prepare, own_parent, own_child);
 }
 
-void
+bool
 fork_ignore(void)
 {
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load(&own_forks) != 0)
+        return false;
     if (can_drop())
         __cxa_finalize(&nobody);
+    return true;
 }

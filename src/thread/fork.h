@@ -2,9 +2,12 @@
 #ifndef THREAD_FORK_H
 #define THREAD_FORK_H
 
-/* Register our handlers, and drop them: when a lender calls us, and before the library is unmapped. */
+#include <stdbool.h>
+
+/* Register our handlers, and drop them: when a lender calls us, and before the library is unmapped. False: they stay, for a fork has come
+ * by the first of them. */
 void fork_watch(void);
-void fork_ignore(void);
+bool fork_ignore(void);
 
 /* What a lender calls in their place (struct alcove_services, forks). */
 void fork_prepare(void);

@@ -52,6 +52,8 @@ dlopen(const char *path, int mode)
 int
 dl_iterate_phdr(int (*each)(struct dl_phdr_info *, size_t, void *), void *argument)
 {
+    if (real_walk == NULL) /* a constructor of the loader's */
+        real_walk = (int (*)(int (*)(struct dl_phdr_info *, size_t, void *), void *))dlsym(RTLD_NEXT, "dl_iterate_phdr");
     if (is_open)
         do_once(&before_look);
     return real_walk(each, argument);
@@ -228,6 +230,5 @@ main(void)
     };
     real_dlopen = (void *(*)(const char *, int))dlsym(RTLD_NEXT, "dlopen");
     real_dlclose = (int (*)(void *))dlsym(RTLD_NEXT, "dlclose");
-    real_walk = (int (*)(int (*)(struct dl_phdr_info *, size_t, void *), void *))dlsym(RTLD_NEXT, "dl_iterate_phdr");
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -540,6 +540,44 @@ test_services_that_do_not_fit_are_refused(void **unused)
     assert_int_equal(dlclose(handle), 0);
 }
 
+/* A loader that knows of forks may come when one has passed the allocator's own handler, whose locks that holds then. */
+static const struct alcove_table *attached_at_fork;
+static const struct alcove_services of_forks = { .abi_version = ALCOVE_ABI_VERSION, .size = sizeof of_forks, .forks = 1 };
+static int attached;
+
+static void
+attach_at_fork(void)
+{
+    if (attached_at_fork != NULL)
+        attached = attached_at_fork->attach(&of_forks);
+}
+
+static void
+test_services_of_forks_come_in_the_middle_of_a_fork(void **unused)
+{
+    (void)unused;
+    SKIP_WITHOUT_UNLOADING(); /* it must not have been in use */
+    void *handle;
+    assert_int_equal(pthread_atfork(attach_at_fork, NULL, NULL), 0); /* before it is loaded, so called after its own */
+    const struct alcove_table *t = attached_at_fork = module_open(module_path(), &handle);
+    assert_non_null(t);
+    for (int round = 0; round < 2; round++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0)
+            _exit(attached != EAGAIN || t->attach(&of_forks) != 0 || t->malloc(100) == NULL);
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+    attached_at_fork = NULL;
+    assert_int_equal(attached, EAGAIN);
+    assert_int_equal(t->attach(&of_forks), 0);
+    t->free(t->malloc(100));
+    assert_int_equal(t->detach(), 0);
+    assert_int_equal(dlclose(handle), 0);
+}
+
 int
 main(void)
 {
@@ -551,6 +589,7 @@ main(void)
         in_namespaces(test_threads_of_a_child_beside_a_namespace),
         cmocka_unit_test(test_threads_that_were_there_before_it_and_that_come_after_it),
         cmocka_unit_test(test_services_that_do_not_fit_are_refused),
+        cmocka_unit_test(test_services_of_forks_come_in_the_middle_of_a_fork),
         cmocka_unit_test(test_every_flag_of_dlopen),
         cmocka_unit_test(test_loaded_by_one_thread_and_unloaded_by_another),
         cmocka_unit_test(test_loaded_by_the_constructor_of_a_library),
