@@ -53,6 +53,16 @@ heap_create_fail(const struct module *module, int error)
     return fail_errno(error == ENOMEM ? ALCOVE_ENOMEM : ALCOVE_EINVAL, error, "no heap for %s", module->name);
 }
 
+/* With the lock held, before the library may be unmapped: then another one's code may come in its place. */
+static void
+module_code_end(const struct module *module)
+{
+    if (module->thunks == THUNK_NONE)
+        return;
+    crossings_code(module->allocator, module->heap, THUNK_NONE);
+    code_leave(module->thunks);
+}
+
 /* With the lock held: lead the imports back where they led, and give the thunks up. Where an import cannot be led back now they are
  * nobody's any more: they lead to libc for ever. */
 static void
@@ -60,8 +70,7 @@ module_thunks_end(struct module *module)
 {
     if (module->thunks == THUNK_NONE)
         return;
-    crossings_code(module->allocator, module->heap, THUNK_NONE);
-    code_leave(module->thunks);
+    module_code_end(module);
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
         if (module->entries[which] != NULL)
             thunk_rest((enum alcove_entry)which, module->thunks, module->variant[which]);
@@ -579,6 +588,7 @@ module_close(alcove_module *id, unsigned flags, struct alcove_report *report)
     if (last) {
         module->closer = pthread_self();
         module->closing = true; /* no longer found, but still counted as open */
+        module_code_end(module);
     } else if (module != NULL) {
         module_report(module, report);
         report->resident = 1;
