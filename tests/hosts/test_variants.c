@@ -3,30 +3,13 @@
  * with a library whose functions have the version that programs were linked with; dlsym finds libc's, which die of that library's blocks.
  */
 #include "host.h"
+#include "loaded.h"
 
 #include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 
 #include "tests/plugins/grower.h"
-
-static alcove_allocator *allocator;
-
-static int
-setup(void **state)
-{
-    (void)state;
-    allocator = allocator_load();
-    return 0;
-}
-
-static int
-teardown(void **state)
-{
-    (void)state;
-    assert_ok(alcove_unload(allocator, 0));
-    return 0;
-}
 
 static const size_t sizes[] = {10, 5000, 300000};
 #define SIZES (sizeof sizes / sizeof sizes[0])
