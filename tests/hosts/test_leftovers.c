@@ -39,12 +39,13 @@ struct traces {
 };
 static struct traces *before, *after;
 
-/* A table of the loader's page map speaks of so many pages; an emulator may lay memory where none speaks of yet. */
+/* A table of the allocator's page map, or of the loader's map of territory, which speaks of 1 TiB; an emulator may lay memory where none speaks of
+ * yet. */
 static bool
 may_be_a_table(const char *line)
 {
     unsigned long begin = 0, end = 0;
-    return emulated() && strchr(line, '/') == NULL && sscanf(line, "%lx-%lx", &begin, &end) == 2 && end - begin == (2ul << 20);
+    return emulated() && strchr(line, '/') == NULL && sscanf(line, "%lx-%lx", &begin, &end) == 2 && (end - begin == (2ul << 20) || end - begin == (256ul << 10));
 }
 
 /* All lines but those of libc's heap and of the stack, which grow by other's doings. */
