@@ -45,8 +45,9 @@ static __attribute__((used)) void (*choose_give(void))(void *)
 void *malloc(size_t size) __attribute__((ifunc("choose_take")));
 void free(void *block) __attribute__((ifunc("choose_give")));
 #else
-void *malloc(size_t size);
-void free(void *block);
+/* As a library calls what its users may replace: clang would inline them. */
+__attribute__((noinline)) void *malloc(size_t size);
+__attribute__((noinline)) void free(void *block);
 
 void *
 malloc(size_t size)
