@@ -10,6 +10,7 @@
 #include "pages/pool.h"
 #include "stats/stats.h"
 #include "thread/ending.h"
+#include "thread/fork.h"
 
 static void *
 no_such_heap(void)
@@ -27,6 +28,7 @@ ALCOVE_PUBLIC(heap_create)(const struct alcove_heap_options *options, uint32_t *
         options = &defaults;
     if (!options_read(&known, sizeof known, options, options->size, ALCOVE_HEAP_OPTIONS_FIRST))
         return EINVAL;
+    fork_first_use();
     return heap_create(&known, heap);
 }
 
@@ -134,6 +136,7 @@ clear_untouched(uint32_t heap)
 API void
 ALCOVE_PUBLIC(purge)(void)
 {
+    fork_first_use();
     thread_forget_heaps();
     thread_purge();
     for (uint32_t i = 0; i < ALCOVE_HEAP_MAX; i++)

@@ -142,6 +142,7 @@ load(void)
     tls_init();
     conf_read();
     pool_init(conf.dirty_decay_ms);
-    fork_watch();
+    if (stays)
+        fork_watch();
 }
 

@@ -35,13 +35,20 @@ heap_of_block(const void *block)
     return r != NULL ? r->heap : ALCOVE_HEAP_NONE;
 }
 
+static void
+info(struct alcove_info *out)
+{
+    fork_first_use();
+    stats_info(out);
+}
+
 API const struct alcove_table ALCOVE_PUBLIC(table) = {
     .abi_version = ALCOVE_ABI_VERSION,
     .size = sizeof(struct alcove_table),
     .attach = life_attach,
     .detach = life_detach,
     .thread_exit = thread_exit,
-    .info = stats_info,
+    .info = info,
     .malloc = ALCOVE_PUBLIC(malloc),
     .calloc = ALCOVE_PUBLIC(calloc),
     .realloc = ALCOVE_PUBLIC(realloc),

@@ -136,12 +136,14 @@ void fork_parent(void) { parent(true); }
 void fork_child(void) { child(true); }
 
 /*
- * Our own handlers, registered when we are loaded and thus called before those of most others, which may take locks that others hold
- * while they allocate. A lender has been there for longer: with it they go, for where another thread closes us in the middle of a fork,
- * glibc from 2.36 on may be about to call one that is not mapped any more. libc drops a library's handlers when that is finalised. Ours
- * are of one that does not exist, so that they can be dropped before.
+ * Our own handlers, registered at the first use, before which no lock is taken, and thus called after all that come later: those may take
+ * locks that others hold while they allocate. A lender has been there for longer, and calls us instead. It attaches before there is any
+ * use, so that we hardly ever have handlers with one. For where another thread closes us in the middle of a fork, glibc from 2.36 on may
+ * be about to call one that is not mapped any more. libc drops a library's handlers when that is finalised. Ours are of one that does not
+ * exist, so that they can be dropped before.
  */
 
+atomic_bool fork_is_watched;
 static _Atomic unsigned own_forks; /* that are between our handlers, which must not go meanwhile */
 
 static void
@@ -178,13 +180,20 @@ can_drop(void)
     return __register_atfork != NULL && __cxa_finalize != NULL;
 }
 
+/* Two threads may both find that nobody watches, and register: their handlers nest, as those of a signal handler's fork. */
 void
 fork_watch(void)
 {
+    static _Atomic uint32_t watcher; /* registers just now, for which libc may allocate from us */
+    if (services.forks != 0 || atomic_load(&watcher) == lock_self())
+        return;
+    atomic_store(&watcher, lock_self());
     if (can_drop())
         __register_atfork(own_prepare, own_parent, own_child, &nobody);
     else
         pthread_atfork(own_prepare, own_parent, own_child);
+    atomic_store(&watcher, 0);
+    atomic_store(&fork_is_watched, true);
 }
 
 bool

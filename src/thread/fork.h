@@ -2,12 +2,25 @@
 #ifndef THREAD_FORK_H
 #define THREAD_FORK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
+
+#include "ground/attributes.h"
 
 /* Register our handlers, and drop them: when a lender calls us, and before the library is unmapped. False: they stay, for a fork has come
  * by the first of them. */
 void fork_watch(void);
 bool fork_ignore(void);
+
+extern HIDDEN atomic_bool fork_is_watched; /* by our handlers, or by a lender */
+
+/* Before the first lock is taken, and with none held. */
+static inline void
+fork_first_use(void)
+{
+    if (unlikely(!atomic_load_explicit(&fork_is_watched, memory_order_relaxed)))
+        fork_watch();
+}
 
 /* What a lender calls in their place (struct alcove_services, forks). */
 void fork_prepare(void);

@@ -9,6 +9,7 @@
 #include "os/os.h"
 #include "pages/base.h"
 #include "thread/ending.h"
+#include "thread/fork.h"
 
 struct records records = { .lock = LOCK_INITIAL(LOCK_THREADS) };
 struct lock thread_shared_locks[THREAD_SHARED_LOCKS] = { [0 ... THREAD_SHARED_LOCKS - 1] = LOCK_INITIAL(LOCK_RECORD) };
@@ -116,6 +117,7 @@ static struct thread *
 thread_start(void)
 {
     int saved = errno;
+    fork_first_use();
     struct heap *h = heap_default();
     if (!conf.tcache || h == NULL)
         return NULL;

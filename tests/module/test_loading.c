@@ -540,7 +540,8 @@ test_services_that_do_not_fit_are_refused(void **unused)
     assert_int_equal(dlclose(handle), 0);
 }
 
-/* A loader that knows of forks may come when one has passed the allocator's own handler, whose locks that holds then. */
+/* A loader that knows of forks may come when one has passed the allocator's own handler, whose locks that holds then. It has one from the
+ * first use on, and by asking for figures it has none of heaps. */
 static const struct alcove_table *attached_at_fork;
 static const struct alcove_services of_forks = { .abi_version = ALCOVE_ABI_VERSION, .size = sizeof of_forks, .forks = 1 };
 static int attached;
@@ -561,6 +562,8 @@ test_services_of_forks_come_in_the_middle_of_a_fork(void **unused)
     assert_int_equal(pthread_atfork(attach_at_fork, NULL, NULL), 0); /* before it is loaded, so called after its own */
     const struct alcove_table *t = attached_at_fork = module_open(module_path(), &handle);
     assert_non_null(t);
+    struct alcove_info info;
+    t->info(&info);
     for (int round = 0; round < 2; round++) {
         pid_t child = fork();
         assert_true(child >= 0);

@@ -204,10 +204,8 @@ test_loaders_share_an_allocator(void **unused)
     run((struct scenario){.loaders = 3, .allocators = 3, .opener = open_blocks, .share = true});
 }
 
-/* Allocators that lose a race are closed as soon as they are open, and have fork handlers meanwhile: glibc from 2.36 on may be about to call one of
- * a library that another thread has just unmapped (doc/unloading.md). */
 static const struct scenario come_and_go = {
-    .loaders = LOADERS, .allocators = LOADERS, .opener = open_blocks, .load_each = true, .open_each = true, .no_forks = true};
+    .loaders = LOADERS, .allocators = LOADERS, .opener = open_blocks, .load_each = true, .open_each = true};
 
 #define SKIP_UNDER_TSAN()                                                                                   \
     do {                                                                                                    \

@@ -78,7 +78,7 @@ end_threads(unsigned turn)
 static void
 fork_off(unsigned turn)
 {
-    if (emulated() || now.no_forks) /* by what does not survive it */
+    if (emulated()) /* by what does not survive it */
         return;
     struct parcel *parcel = parcel_take(turn);
     int status = 0;

@@ -39,7 +39,6 @@ extern struct scenario {
     bool load_each; /* whoever uses an allocator loads it first, and unloads it */
     bool open_each; /* so it is with the extension whose loader it calls */
     bool share;     /* who loads one takes what is there */
-    bool no_forks;  /* among it */
     unsigned loaders; /* of several, each thread calls one */
     unsigned allocators;
     void *(*opener)(void *);
