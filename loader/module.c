@@ -74,7 +74,7 @@ module_thunks_end(struct module *module)
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
         if (module->entries[which] != NULL)
             thunk_rest((enum alcove_entry)which, module->thunks, module->variant[which]);
-    if (module_unlead(module) == 0)
+    if (!module->led || module_unlead(module) == 0)
         thunks_give(module->thunks, module->given_away || module->copied);
     module->thunks = THUNK_NONE;
 }
@@ -97,26 +97,32 @@ module_thunks_begin(struct module *module)
     return ALCOVE_OK;
 }
 
-/* With the lock held: make a heap and thunks, and lead the module's imports to them. What was done early is gone through again: while
- * constructors run others may have bound what was not bound before. */
+/* With the lock held: make its heap and thunks. */
+static int
+module_heap_begin(struct module *module)
+{
+    if (module->heap != ALCOVE_HEAP_NONE)
+        return ALCOVE_OK;
+    struct alcove_heap_options heap = heap_options(module->name, module->options->limit);
+    int error = module->allocator->table->heap_create(&heap, &module->heap);
+    if (error != 0) {
+        module->heap = ALCOVE_HEAP_NONE;
+        return heap_create_fail(module, error);
+    }
+    crossings_start(module->allocator, module->heap, module);
+    return module_thunks_begin(module);
+}
+
+/* With the lock held: lead its imports to its heap. What was done early is gone through again: while constructors run others may have bound
+ * what was not bound before. */
 static int
 module_route(struct module *module)
 {
-    int code = ALCOVE_OK;
-    if (module->heap == ALCOVE_HEAP_NONE) {
-        struct alcove_heap_options heap = heap_options(module->name, module->options->limit);
-        int error = module->allocator->table->heap_create(&heap, &module->heap);
-        if (error != 0) {
-            module->heap = ALCOVE_HEAP_NONE;
-            return heap_create_fail(module, error);
-        }
-        crossings_start(module->allocator, module->heap, module);
-        code = module_thunks_begin(module);
-    }
+    int code = module_heap_begin(module);
     return code == ALCOVE_OK ? module_lead(module, (module->options->flags & ALCOVE_OPEN_PARTIAL) != 0) : code;
 }
 
-/* What module_route() began, and what may have been allocated since. */
+/* What module_route() or module_prepare() began, and what may have been allocated since. */
 static void
 module_route_undo(struct module *module)
 {
@@ -127,16 +133,31 @@ module_route_undo(struct module *module)
     module->heap = ALCOVE_HEAP_NONE;
 }
 
-bool
-module_route_early(struct module *module)
+/* What its constructors allocate goes to a heap that is there when they run. If there is none, module_enter() says why. */
+static void
+module_prepare(struct module *module)
 {
-    if (module->options->policy == ALCOVE_POLICY_OFF || module->failed_early)
+    loader_lock();
+    if (module->options->policy != ALCOVE_POLICY_OFF && module_heap_begin(module) != ALCOVE_OK)
+        module_route_undo(module);
+    loader_unlock();
+}
+
+bool
+module_begins(struct module *module, const struct object *object)
+{
+    if (module->heap == ALCOVE_HEAP_NONE || module->failed_early)
         return false;
-    if (module->heap != ALCOVE_HEAP_NONE)
+    if (module->led)
         return true;
+    if (!loader_trylock()) {
+        module_code(module, object);
+        return true;
+    }
     module->failed_early = module_check(module, module->name) != ALCOVE_OK || module_route(module) != ALCOVE_OK;
     if (module->failed_early)
         module_route_undo(module);
+    loader_unlock();
     return !module->failed_early;
 }
 
@@ -388,6 +409,7 @@ module_open(alcove_allocator *id, const char *path, const struct alcove_module_o
         module->policy = options.policy;
         module->partners = partners;
         module_name(module, path, options.name);
+        module_prepare(module);
         struct opening *opening = opening_begin(module);
         code = module_load(module, path, options.dlopen_flags, caller);
         opening_end(opening);

@@ -4,10 +4,15 @@
 
 #include "loader.h"
 
+#include "elf/object.h"
+
 #pragma GCC visibility push(hidden)
 
 /* Find out what an object that is not bound yet will be bound to, and where this thread's variables of it are. Without the lock, while its handle is held. */
 void module_look(struct module *module);
+
+/* Its object is known: what that calls by dispatchers is its own. By the thread that opens it, with the lock or without. */
+void module_code(const struct module *module, const struct object *object);
 
 /* In a forked child, with the lock held: end the modules that other threads were closing. */
 void modules_settle_forked(void);

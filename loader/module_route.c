@@ -1,7 +1,7 @@
 /*
  * Leads a module's imports to its thunks, all of them or none, and back. What is rewritten is every word of its data that leads to a
  * function that we know, in the calling thread's copy of its variables, too, and words of the program's that are copies of its variables. All with
- * the loader's lock held, but for module_look().
+ * the loader's lock held, but for module_look() and module_code().
  */
 #include "keeper/code.h"
 #include "keeper/lead.h"
@@ -22,6 +22,7 @@ struct routing {
     struct module *module;
     const char *refusal; /* why it cannot be a module; NULL: it can */
     int error;
+    bool look; /* and lead nothing */
     bool found;
     unsigned copies; /* words of the program's that are copies of its variables */
     struct values thunks; /* in use */
@@ -308,6 +309,15 @@ imports_lead(struct routing *routing, const struct object *object)
     return error != 0 ? error : end;
 }
 
+void
+module_code(const struct module *module, const struct object *object)
+{
+    uint32_t names = 0;
+    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
+        names |= (uint32_t)(module->entries[which] != NULL) << which;
+    code_enter(module->thunks, object, names);
+}
+
 static int
 object_route(struct dl_phdr_info *info, size_t size, void *argument)
 {
@@ -319,12 +329,9 @@ object_route(struct dl_phdr_info *info, size_t size, void *argument)
         return 0;
     routing->found = true;
     routing->refusal = module_refusal(&object);
-    if (routing->refusal != NULL || module->thunks == THUNK_NONE)
+    if (routing->refusal != NULL || routing->look)
         return 1;
-    uint32_t names = 0;
-    for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
-        names |= (uint32_t)(module->entries[which] != NULL) << which;
-    code_enter(module->thunks, &object, names);
+    module_code(module, &object);
     routing->error = imports_lead(routing, &object);
     unsigned words = 0;
     if (routing->error == 0)
@@ -420,7 +427,7 @@ copies_lead(const struct routing *routing, lead_choice *choose, unsigned *count)
 int
 module_check(struct module *module, const char *path)
 {
-    struct routing routing = {.module = module};
+    struct routing routing = {.module = module, .look = true};
     objects_walk(object_route, &routing);
     if (!routing.found)
         return fail(ALCOVE_ELOAD, "%s was opened, but is not among the loaded objects", path);
@@ -434,6 +441,7 @@ module_lead(struct module *module, bool accept)
 {
     struct routing routing = {.module = module};
     unsigned copies = 0;
+    module->led = true;
     module->imports_found = module->imports_routed = module->imports_new = module->imports_lost = 0;
     objects_walk(object_route, &routing);
     if (routing.error == 0)

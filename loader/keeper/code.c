@@ -24,8 +24,9 @@ code_enter(uint32_t number, const struct object *object, uint32_t names)
     atomic_store(&stretches[number].names, names);
     atomic_store(&stretches[number].start, start);
     atomic_store(&stretches[number].end, end);
-    if (number >= atomic_load(&numbers_end))
-        atomic_store(&numbers_end, number + 1);
+    uint32_t numbers = atomic_load(&numbers_end);
+    while (number >= numbers && !atomic_compare_exchange_weak(&numbers_end, &numbers, number + 1))
+        ;
 }
 
 void

@@ -1,4 +1,5 @@
-/* Whose code it is: where the code of open modules lies, by the number of their thunks. Written with the loader's lock held, read without. */
+/* Whose code it is: where the code of open modules lies, by the number of their thunks. Written by who opens the module, or closes it;
+ * read by all. */
 #ifndef KEEPER_CODE_H
 #define KEEPER_CODE_H
 

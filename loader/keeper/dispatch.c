@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <time.h>
 
-#define LOCK_WAIT 100000000 /* ns; then what a constructor allocates is libc's */
+#define LOCK_WAIT 100000000 /* ns */
 
 struct opening {
     _Atomic(struct module *) module; /* NULL: this place is free */
@@ -248,8 +248,7 @@ caller_lead(const void *caller)
         object_lead(&search.object, &routes.ours, lead_to_rest, NULL, NULL);
 }
 
-/* Whoever has the lock may wait for us, for the module may allocate while it has a lock of the dynamic linker's or of its own fork handlers:
- * in a callback of dl_iterate_phdr. */
+/* Whoever has the lock may wait for us, in dl_iterate_phdr or a fork handler, where this thread is within a callback or has a lock of the host's. */
 bool
 loader_lock_soon(void)
 {
@@ -264,18 +263,16 @@ loader_lock_soon(void)
     return true;
 }
 
-/* Is it code of the module that this thread is opening? Then lead that to its heap. */
+/* Is it code of the module that this thread is opening? Then what it wants is that one's. */
 static void *
 module_call(struct opening *opening, enum alcove_entry which, const void *caller)
 {
     struct module *module = atomic_load(&opening->module);
     opening_find(opening, module);
     struct search search = {.address = (uintptr_t)caller};
-    if (module->dynamic == NULL || objects_walk(object_with, &search) == 0 || search.object.dynamic != module->dynamic || !loader_lock_soon())
+    if (module->dynamic == NULL || objects_walk(object_with, &search) == 0 || search.object.dynamic != module->dynamic)
         return NULL;
-    void *thunk = module_route_early(module) ? module->entries[which] : NULL;
-    loader_unlock();
-    return thunk;
+    return module_begins(module, &search.object) ? module->entries[which] : NULL;
 }
 
 static void *__attribute__((noinline))

@@ -1,7 +1,9 @@
 /*
  * The dispatcher: what names that allocate lead to while a module is being opened (steering.h), so that what its constructors
- * allocate is its own. A call asks whose code is calling. A module in the making is routed then, as a whole; imports of other
- * objects are led to where they would have led, so each comes by once. Addresses of dispatchers stay good for ever.
+ * allocate is its own. A call asks whose code is calling. A module in the making, whose heap is made before its constructors run, is led
+ * then, as a whole, or called for each time if another thread has the loader's lock: nobody waits here, for the constructor may have a lock
+ * of the dynamic linker's or of its own fork handlers, for which that thread waits. Imports of other objects are led to where they would
+ * have led, so each comes by once. Addresses of dispatchers stay good for ever.
  */
 #ifndef KEEPER_DISPATCH_H
 #define KEEPER_DISPATCH_H
@@ -22,9 +24,8 @@ void openings_settle(void);
 /* The name that it is about to give to dlopen. Kept until the end of the opening, if there is one. */
 void opening_named(const char *name);
 
-/* --- module.c: with the lock held, in the middle of its dlopen: lead a module's imports to a heap of its own. False: that failed; module_open
- * will say why. */
-bool module_route_early(struct module *module);
+/* --- module.c: in the middle of its dlopen, and without the lock, a module's object is known. False: its calls are nobody's in particular. */
+bool module_begins(struct module *module, const struct object *object);
 
 #pragma GCC visibility pop
 #endif

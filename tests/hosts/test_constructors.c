@@ -432,6 +432,38 @@ test_libraries_that_other_threads_open_meanwhile_charge_nobody(void **state)
     assert_int_equal(wrong, 0);
 }
 
+/* --- a constructor that allocates in a walk over all objects, for which who has the loader's lock waits meanwhile */
+
+static void *
+refresh_again(void *unused)
+{
+    (void)unused;
+    while (!stop)
+        wrong += alcove_refresh() != ALCOVE_OK;
+    return NULL;
+}
+
+static void
+test_constructors_that_others_wait_for_have_a_heap(void **state)
+{
+    (void)state;
+    pthread_t threads[3];
+    stop = false;
+    wrong = 0;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, refresh_again, NULL), 0);
+    for (int i = 0; i < (DLCLOSE_UNLOADS ? 50 : 1); i++) {
+        alcove_module *module = plugin_open(allocator, "walker", NULL);
+        struct alcove_module_stats stats = stats_of(module);
+        assert_int_equal(stats.heap.total_allocs, 1);
+        module_end(module);
+    }
+    stop = true;
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(wrong, 0);
+}
+
 /* Where its destructors do not run, a module's constructors' blocks are left. */
 static int
 teardown_constructed(void **state)
@@ -480,6 +512,7 @@ main(void)
         TEST(test_address_that_was_looked_up_while_a_module_opened_is_libcs_for_ever),
         TEST(test_address_that_the_opening_thread_looked_up_charges_nobody),
         TEST(test_libraries_that_other_threads_open_meanwhile_charge_nobody),
+        TEST(test_constructors_that_others_wait_for_have_a_heap),
     };
     if (!DLCLOSE_UNLOADS)
         return run_each_apart(tests, sizeof tests / sizeof *tests);
