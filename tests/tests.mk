@@ -451,9 +451,15 @@ if STATIC
 static_built = yes
 endif
 
-# Only some of them: make check-unit, make check-stress.
-.PHONY: check-unit check-stress
+# What takes longest, and hardly depends on how the compiler optimizes or on a page's size.
+long_tests = $(all_stress_tests) tests/hosts/test_given_away tests/hosts/test_interpreters.sh tests/hosts/test_preloaded.sh tests/module/test_exhaustion \
+	tests/module/test_fibers.sh tests/module/test_spare
+
+# Only some of them: make check-unit, make check-stress, make check-short.
+.PHONY: check-unit check-stress check-short
 check-unit:
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(unit_tests)'
 check-stress:
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(all_stress_tests)'
+check-short:
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS="`printf '%s\n' $(TESTS) | grep -vxF $(long_tests:%=-e %) | tr '\n' ' '`"
