@@ -40,7 +40,7 @@ system_write_error(const char *text, size_t length)
 {
     int saved = errno;
     while (length > 0) {
-        ssize_t n = write(STDERR_FILENO, text, length);
+        ssize_t n = syscall(SYS_write, STDERR_FILENO, text, length); /* write() is where a thread may be cancelled: in the middle of free */
         if (n <= 0)
             break;
         text += n;

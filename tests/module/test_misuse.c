@@ -692,6 +692,26 @@ free_twice(const struct alcove_table *t)
     t->free(block);
 }
 
+/* The thread is to be cancelled where it next may be. */
+static void *
+free_twice_cancelled(void *t)
+{
+    pthread_cancel(pthread_self());
+    free_twice(t);
+    return t;
+}
+
+static void
+free_twice_in_a_thread(const struct alcove_table *t)
+{
+    pthread_t thread;
+    void *result = NULL;
+    pthread_create(&thread, NULL, free_twice_cancelled, (void *)t);
+    pthread_join(thread, &result);
+    if (result != t)
+        _exit(98);
+}
+
 enum { HANDLED = 3, HUNG = 10 }; /* seconds, where a hang is the fault */
 
 static const struct alcove_table *handler_table;
@@ -946,6 +966,15 @@ test_debug_build_notices_a_pointer_into_a_small_block(void **unused)
 }
 #endif
 
+static void
+test_messages_are_no_cancellation_point(void **unused)
+{
+    (void)unused;
+    char written[300];
+    assert_int_equal(child("abort:false", free_twice_in_a_thread, written, sizeof written), 0);
+    assert_non_null(strstr(written, "free of 0x"));
+}
+
 int
 main(void)
 {
@@ -986,6 +1015,7 @@ main(void)
         misuse_test(test_handler_of_an_abort_may_allocate),
         misuse_test(test_who_takes_messages_may_allocate),
         misuse_test(test_messages_go_to_standard_error_if_nobody_listens),
+        misuse_test(test_messages_are_no_cancellation_point),
         misuse_test(test_bad_option_is_told_and_the_library_works),
         misuse_test(test_misuse_without_thread_caches),
         misuse_test(test_block_that_two_threads_free_at_once),
