@@ -482,11 +482,19 @@ allocator_end(struct allocator *allocator, unsigned flags, int *code)
 {
     bool live = false;
     void *handle = allocator->handle;
+    struct alcove_info info;
     *code = unload_check(allocator, flags, &live);
+    const char *resident = *code == ALCOVE_OK && live && flags != ALCOVE_UNLOAD_LEAVE ? crossings_pending(allocator) : NULL;
+    if (resident != NULL)
+        allocator->table->info(&info);
     if (*code == ALCOVE_OK)
-        *code = allocator_detach(allocator, live && (flags == ALCOVE_UNLOAD_LEAVE || crossings_pending(allocator)));
+        *code = allocator_detach(allocator, live && (flags == ALCOVE_UNLOAD_LEAVE || resident != NULL));
     if (*code != ALCOVE_OK)
         return NULL;
+    if (resident != NULL)
+        fail(ALCOVE_OK, "unload: all live blocks (%llu, with %llu bytes) were left, as by ALCOVE_UNLOAD_LEAVE: the library of module \"%s\", which "
+             "was closed, is still mapped and has yet to free its own",
+             (unsigned long long)info.live_blocks, (unsigned long long)info.live_bytes, resident);
     loader.passing++;
     loader.draining = true;
     loader.drains++;

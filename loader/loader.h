@@ -320,7 +320,7 @@ bool crossings_closed(const struct allocator *allocator, uint32_t heap, struct a
 /* An allocation failed because of the heap's limit: the allocator's callback (struct alcove_services). */
 void heap_refused(void *allocator, uint32_t heap, size_t size);
 /* With the lock held: has a library that is still mapped left blocks, which its destructors may release? */
-bool crossings_pending(const struct allocator *allocator);
+const char *crossings_pending(const struct allocator *allocator);
 /* A heap as messages name it: by its module if it has one, else by its number. The text may be in *out. */
 struct side {
     char text[NAME_BYTES + 16];

@@ -44,9 +44,14 @@ limit_check(uint64_t limit)
     return ALCOVE_OK;
 }
 
+#define NO_THUNKS (-1)
+
+/* Why module_heap_begin() could make none. */
 static int
-heap_create_fail(const struct module *module, int error)
+heap_fail(const struct module *module, int error)
 {
+    if (error == NO_THUNKS)
+        return fail(ALCOVE_ENOMEM, "no thunks for %s: %d modules are open, and that is the most. Close one", module->name, THUNKS - 1);
     if (error == EAGAIN)
         return fail(ALCOVE_ENOMEM, "no heap for %s: all %u heap numbers are taken. Close a module, or free the blocks that closed ones left",
                     module->name, ALCOVE_HEAP_MAX);
@@ -79,13 +84,13 @@ module_thunks_end(struct module *module)
     module->thunks = THUNK_NONE;
 }
 
-/* With the lock held: have thunks that lead to the module's heap. */
+/* With the lock held: have thunks that lead to the module's heap. 0 or NO_THUNKS. */
 static int
 module_thunks_begin(struct module *module)
 {
     module->thunks = thunks_take();
     if (module->thunks == THUNK_NONE)
-        return fail(ALCOVE_ENOMEM, "no thunks for %s: %d modules are open, and that is the most. Close one", module->name, THUNKS - 1);
+        return NO_THUNKS;
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++) {
         void *entry = module->allocator->table->entry((enum alcove_entry)which);
         if (entry == NULL || routes.variants[which] == 0)
@@ -94,20 +99,20 @@ module_thunks_begin(struct module *module)
         module->entries[which] = thunk_of((enum alcove_entry)which, module->thunks);
     }
     crossings_code(module->allocator, module->heap, module->thunks);
-    return ALCOVE_OK;
+    return 0;
 }
 
-/* With the lock held: make its heap and thunks. */
+/* With the lock held: make its heap and thunks. 0, NO_THUNKS or what heap_create() says. */
 static int
 module_heap_begin(struct module *module)
 {
     if (module->heap != ALCOVE_HEAP_NONE)
-        return ALCOVE_OK;
+        return 0;
     struct alcove_heap_options heap = heap_options(module->name, module->options->limit);
     int error = module->allocator->table->heap_create(&heap, &module->heap);
     if (error != 0) {
         module->heap = ALCOVE_HEAP_NONE;
-        return heap_create_fail(module, error);
+        return error;
     }
     crossings_start(module->allocator, module->heap, module);
     return module_thunks_begin(module);
@@ -118,8 +123,8 @@ module_heap_begin(struct module *module)
 static int
 module_route(struct module *module)
 {
-    int code = module_heap_begin(module);
-    return code == ALCOVE_OK ? module_lead(module, (module->options->flags & ALCOVE_OPEN_PARTIAL) != 0) : code;
+    int error = module_heap_begin(module);
+    return error == 0 ? module_lead(module, (module->options->flags & ALCOVE_OPEN_PARTIAL) != 0) : heap_fail(module, error);
 }
 
 /* What module_route() or module_prepare() began, and what may have been allocated since. */
@@ -138,7 +143,7 @@ static void
 module_prepare(struct module *module)
 {
     loader_lock();
-    if (module->options->policy != ALCOVE_POLICY_OFF && module_heap_begin(module) != ALCOVE_OK)
+    if (module->options->policy != ALCOVE_POLICY_OFF && module_heap_begin(module) != 0)
         module_route_undo(module);
     loader_unlock();
 }
@@ -338,9 +343,6 @@ module_remark(const struct module *module)
     if (module->imports_lost != 0)
         fail(ALCOVE_OK, "module \"%s\" is routed in part: of its imports of malloc and its family, %u lead to no function that is known. What "
              "they give is not its own", name, (unsigned)module->imports_lost);
-    else if (module->imports_found != 0 && module->imports_routed == 0)
-        fail(ALCOVE_OK, "module \"%s\" is not routed: the allocator has none of the %u functions of malloc's family that it imports. Its heap "
-             "stays unused", name, (unsigned)module->imports_found);
     else if (module->imports_new != 0)
         fail(ALCOVE_OK, "module \"%s\" imports C++'s operator new from a library that allocates for all: what new gives is not the module's",
              name);
@@ -610,6 +612,7 @@ module_close(alcove_module *id, unsigned flags, struct alcove_report *report)
     if (last) {
         module->closer = pthread_self();
         module->closing = true; /* no longer found, but still counted as open */
+        module->given_away = module->given_away || module_is_hooked(module);
         module_code_end(module);
     } else if (module != NULL) {
         module_report(module, report);

@@ -24,6 +24,9 @@ int module_check(struct module *module, const char *path);
  * led then. */
 int module_lead(struct module *module, bool accept);
 
+/* Do some no longer lead there? Then somebody has put another function in its place, and calls it by the address that he found. */
+bool module_is_hooked(const struct module *module);
+
 /* Lead them back where everyone's lead, if its object is still mapped. 0 or an errno value. */
 int module_unlead(struct module *module);
 

@@ -23,8 +23,10 @@ struct routing {
     const char *refusal; /* why it cannot be a module; NULL: it can */
     int error;
     bool look; /* and lead nothing */
+    bool unknown; /* the allocator does not know an import's name */
     bool found;
     unsigned copies; /* words of the program's that are copies of its variables */
+    unsigned slots; /* imports that lead to its thunks */
     struct values thunks; /* in use */
     char partial[NAME_BYTES]; /* an import that leads to nothing we know */
 };
@@ -281,8 +283,11 @@ import_lead(struct routing *routing, const struct object *object, const struct i
     }
     module->imports_found++;
     void *to = module->entries[which];
-    if (to == NULL) /* the allocator does not know the name */
+    if (to == NULL) {
+        routing->unknown |= module->imports_lost == 0;
+        note_partial(routing, import->name);
         return 0;
+    }
     if (route.kind == ROUTE_ORIGINAL || route.kind == ROUTE_GUARD || route.kind == ROUTE_DISPATCHER)
         note_variant(module, import->name, which, route.variant);
     else if (unbound)
@@ -450,10 +455,38 @@ module_lead(struct module *module, bool accept)
     if (routing.error != 0)
         return fail_errno(ALCOVE_ESYSTEM, routing.error, "cannot rewrite the imports of %s", module->name);
     if (module->imports_lost != 0 && !accept)
-        return fail(ALCOVE_EPARTIAL, "%s would be routed in part only: its %s (and %u imports more) leads to no function that is known here. "
-                                     "Open it before others do, or give ALCOVE_OPEN_PARTIAL in options.flags",
-                    module->name, routing.partial, module->imports_lost - 1);
+        return fail(ALCOVE_EPARTIAL, "%s would be routed in part only: its %s (and %u imports more) %s, or give ALCOVE_OPEN_PARTIAL in options.flags",
+                    module->name, routing.partial, module->imports_lost - 1,
+                    routing.unknown ? "is a function that this allocator does not have. Load one of this release"
+                                    : "leads to no function that is known here. Open it before others do");
     return ALCOVE_OK;
+}
+
+/* --- what others have made of them */
+
+static int
+slots_count(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    (void)size;
+    struct routing *routing = argument;
+    struct object object;
+    if (!is_of(&object, info, routing->module))
+        return 0;
+    struct import_cursor cursor = imports_of(&object);
+    struct import import;
+    while (import_next(&cursor, &import)) {
+        void *value = import_value(&import);
+        routing->slots += thunk_is(value) && value == routing->module->entries[thunk_name(value)];
+    }
+    return 1;
+}
+
+bool
+module_is_hooked(const struct module *module)
+{
+    struct routing routing = {.module = (struct module *)module};
+    objects_walk(slots_count, &routing);
+    return routing.slots < module->imports_routed;
 }
 
 /* --- and back */

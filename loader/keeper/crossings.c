@@ -127,7 +127,7 @@ crossings_close(struct allocator *allocator, uint32_t heap, bool stays)
         record->strict = false; /* its own destructors are nobody's now, and their releases look like everyone's */
 }
 
-bool
+const char *
 crossings_pending(const struct allocator *allocator)
 {
     struct alcove_heap_stats stats;
@@ -135,9 +135,9 @@ crossings_pending(const struct allocator *allocator)
         const struct record *record = &allocator->records[heap];
         if (record->named && record->stayed && allocator->table->heap_stats(heap, &stats) == 0 &&
             stats.live_blocks != 0 && object_is_mapped(record->library))
-            return true;
+            return record->name;
     }
-    return false;
+    return NULL;
 }
 
 bool

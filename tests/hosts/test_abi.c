@@ -23,11 +23,11 @@ version_load(const char *plugin, const char *prefix)
     return allocator;
 }
 
-/* A module makes, hands out and leaves blocks as with any allocator. */
+/* A module makes, hands out and leaves blocks as with any allocator. One that lacks a function of those that it imports is to be accepted. */
 static void
 assert_module_works(alcove_allocator *allocator)
 {
-    alcove_module *module = plugin_open(allocator, "blocks", &(struct alcove_module_options){.limit = (uint64_t)64 << 20});
+    alcove_module *module = plugin_open(allocator, "blocks", &(struct alcove_module_options){.limit = (uint64_t)64 << 20, .flags = ALCOVE_OPEN_PARTIAL});
     char *block = CALL(module, blocks_make)(BLOCKS_MALLOC, 1000);
     assert_int_equal(heap_of(allocator, block), alcove_module_heap(module));
     assert_int_equal(stats_of(module).heap.live_blocks, 1);
@@ -59,13 +59,16 @@ test_loader_with_the_first_table(void **state)
     }
 }
 
-/* The import stays where it was, at libc's: the others are routed. */
+/* The module is refused, or if the host accepts that the import stays where it was, at libc's: the others are routed. */
 static void
 test_entry_that_the_allocator_does_not_know(void **state)
 {
     (void)state;
     alcove_allocator *allocator = version_load("first_table", "first_");
-    alcove_module *module = plugin_open(allocator, "blocks", NULL);
+    alcove_module *module = NULL;
+    assert_int_equal(alcove_module_open(allocator, plugin_path("blocks"), NULL, &module), ALCOVE_EPARTIAL);
+    assert_non_null(strstr(alcove_error_message(), "strndup (and 0 imports more) is a function that this allocator does not have"));
+    module = plugin_open(allocator, "blocks", &(struct alcove_module_options){.flags = ALCOVE_OPEN_PARTIAL});
     char *strange = CALL(module, blocks_make)(BLOCKS_STRNDUP, 100), *own = CALL(module, blocks_make)(BLOCKS_STRDUP, 100);
     assert_int_equal(heap_of(allocator, strange), ALCOVE_HEAP_NONE);
     assert_int_equal(heap_of(allocator, own), alcove_module_heap(module));

@@ -5,10 +5,13 @@
 #include "host.h"
 
 #include <dlfcn.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "../plugins/blocks.h"
 #include "../plugins/giving.h"
+#include "../plugins/slots.h"
 #include "loaded.h"
 #include "tests/child.h"
 
@@ -192,6 +195,63 @@ test_they_are_libcs_after_thousands_of_opens(void **state)
     in_child(after_thousands_of_opens);
 }
 
+/* --- by a host that hooks its slots: what it found there it calls for ever */
+
+static void *(*found)(size_t);
+static unsigned hooked;
+
+static void *
+hook(size_t size)
+{
+    return found(size);
+}
+
+static void
+slot_hook(void **slot)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)slot & ~(page - 1);
+    found = (void *(*)(size_t))*slot;
+    if (mprotect((void *)start, page, PROT_READ | PROT_WRITE) == 0)
+        *slot = (void *)hook;
+    hooked++;
+}
+
+static int
+keeper_hook(struct dl_phdr_info *info, size_t size, void *unused)
+{
+    (void)size, (void)unused;
+    if (strstr(info->dlpi_name, "/keeper.so") == NULL)
+        return 0;
+    slots_named(info, "malloc", slot_hook);
+    return 1;
+}
+
+static void
+after_the_module_that_was_hooked(void)
+{
+    alcove_module *module = plugin_open(allocator, "keeper", NULL);
+    dl_iterate_phdr(keeper_hook, NULL);
+    CHECK(hooked == 1);
+    void *block = found(100);
+    CHECK(heap_of(allocator, block) == alcove_module_heap(module));
+    free(block);
+    module_end(module);
+    for (int i = 0; i < 200; i++) { /* more than there are numbers in a long row of those that are taken again */
+        module = plugin_open(allocator, "keeper", NULL);
+        block = found(100);
+        CHECK(heap_of(allocator, block) == ALCOVE_HEAP_NONE);
+        free(block);
+        module_end(module);
+    }
+}
+
+static void
+test_what_a_hooker_found_is_libcs_after_close(void **state)
+{
+    (void)state;
+    in_child(after_the_module_that_was_hooked);
+}
+
 #define OPENS_THAT_GIVE (SLOWLY ? 100 : 4000) /* less than that */
 
 static void
@@ -280,8 +340,9 @@ test_ten_thousand_modules_that_leave_a_block_each(void **state)
 static void
 past_the_last_heap(void)
 {
-    alcove_module *module = NULL;
+    alcove_module *module = NULL, *early = plugin_open(allocator, "keeper", NULL);
     void **blocks = calloc(ALCOVE_HEAP_MAX, sizeof *blocks);
+    char told[400];
     unsigned count = 0;
     int code = ALCOVE_OK;
     while (count < ALCOVE_HEAP_MAX && (code = alcove_module_open(allocator, plugin_path("blocks"), NULL, &module)) == ALCOVE_OK) {
@@ -291,6 +352,12 @@ past_the_last_heap(void)
     CHECK(code == ALCOVE_ENOMEM && strstr(alcove_error_message(), "heap numbers are taken") != NULL);
     CHECK(count > ALCOVE_HEAP_MAX - 8);
     CHECK(lines_mapped("blocks.so") == 0 || !DLCLOSE_UNLOADS);
+    /* what is a module already needs no number */
+    alcove_module *again = NULL;
+    snprintf(told, sizeof told, "%s", alcove_error_message());
+    CHECK(alcove_module_open(allocator, plugin_path("keeper"), NULL, &again) == ALCOVE_OK);
+    CHECK(again == early && strcmp(alcove_error_message(), told) == 0);
+    CHECK(alcove_module_close(early, 0, NULL) == 0 && alcove_module_close(again, 0, NULL) == 0);
     /* one of the blocks is freed, and there is room for a module */
     free(blocks[count / 2]);
     alcove_refresh();
@@ -324,6 +391,7 @@ main(void)
         TEST(test_strict_module_is_not_blamed),
         TEST(test_the_same_plugin_opened_again_is_not_charged),
         TEST(test_they_are_libcs_after_thousands_of_opens),
+        TEST(test_what_a_hooker_found_is_libcs_after_close),
         TEST(test_they_are_libcs_after_thousands_of_opens_that_give_too),
         TEST(test_ten_thousand_modules_that_leave_a_block_each),
         TEST(test_open_says_so_when_all_heaps_are_taken),

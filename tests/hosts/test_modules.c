@@ -391,7 +391,7 @@ test_module_of_another_allocator_is_refused(void **state)
     assert_non_null(strstr(alcove_error_message(), "\"mine\""));
     assert_ptr_equal(second, untouched);
     module_end(module);
-    module_end(plugin_open(other, "blocks", NULL));
+    module_end(plugin_open(other, "keeper", NULL));
     assert_ok(alcove_unload(other, 0));
 }
 

@@ -50,6 +50,8 @@ live(void)
     if (life.not_unloaded)
         exit(0);
     CHECK(alcove_unload(allocator, life.unload_flags) == ALCOVE_OK);
+    if (life.unload_flags == ALCOVE_UNLOAD_RELEASE)
+        CHECK(strstr(alcove_error_message(), "is still mapped") != NULL);
     CHECK(block[0] == 1);
     if (life.loaded_again) {
         allocator = allocator_load();
