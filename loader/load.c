@@ -296,7 +296,7 @@ passage_leave(void)
 {
     loader_enter();
     bool draining = loader.draining;
-    if (--loader.passing == 0)
+    if (loader.passing != 0 && --loader.passing == 0) /* in a child that was forked meanwhile there are none */
         loader.draining = false;
     loader_leave();
     return draining;

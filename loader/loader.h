@@ -83,6 +83,7 @@ struct module {
     pthread_t closer;     /* the thread that is closing it */
     bool led;             /* words of its object lead to its thunks, or some do */
     bool failed_early;    /* it could not be led before its constructors ran */
+    bool hooked;          /* somebody has put other functions in place of its thunks */
     bool given_away;      /* somebody may have an address of its thunks for good */
     bool copied;          /* the program has copies of its variables, with addresses of thunks in them */
     void *entries[ALCOVE_ENTRY_COUNT]; /* its thunks; NULL: the allocator does not know that name */

@@ -79,9 +79,11 @@ module_thunks_end(struct module *module)
     for (int which = 0; which < ALCOVE_ENTRY_COUNT; which++)
         if (module->entries[which] != NULL)
             thunk_rest((enum alcove_entry)which, module->thunks, module->variant[which]);
-    if (!module->led || module_unlead(module) == 0)
-        thunks_give(module->thunks, module->given_away || module->copied);
-    module->thunks = THUNK_NONE;
+    bool is_back = !module->led || module_unlead(module) == 0;
+    uint32_t thunks = module->thunks;
+    module->thunks = THUNK_NONE; /* before others may take them: in a child that is forked just now nobody gives them again */
+    if (is_back)
+        thunks_give(thunks, module->given_away || module->hooked || module->copied);
 }
 
 /* With the lock held: have thunks that lead to the module's heap. 0 or NO_THUNKS. */
@@ -136,6 +138,15 @@ module_route_undo(struct module *module)
     module_thunks_end(module);
     heap_give_up(module->allocator, module->heap); /* threads of a library that was mapped before may have come in */
     module->heap = ALCOVE_HEAP_NONE;
+}
+
+void
+module_forsake(struct module *module)
+{
+    if (module->heap != ALCOVE_HEAP_NONE) /* what its constructors have allocated stays */
+        crossings_close(module->allocator, module->heap, module->dynamic != NULL && object_is_mapped(module->dynamic));
+    module_route_undo(module);
+    free(module);
 }
 
 /* What its constructors allocate goes to a heap that is there when they run. If there is none, module_enter() says why. */
@@ -563,9 +574,10 @@ module_settle(struct module *module, unsigned flags, struct alcove_report *repor
 {
     struct allocator *allocator = module->allocator;
     bool drop = flags & ALCOVE_CLOSE_DROP;
+    bool stays = module_stays(module);
     module_thunks_end(module);
     module_report(module, report);
-    report->resident = object_is_mapped(module->dynamic);
+    report->resident = stays;
     if (module->heap == ALCOVE_HEAP_NONE)
         return;
     crossings_close(allocator, module->heap, report->resident); /* then its destructors are yet to release what it left */
@@ -612,7 +624,7 @@ module_close(alcove_module *id, unsigned flags, struct alcove_report *report)
     if (last) {
         module->closer = pthread_self();
         module->closing = true; /* no longer found, but still counted as open */
-        module->given_away = module->given_away || module_is_hooked(module);
+        module->hooked = module_is_hooked(module);
         module_code_end(module);
     } else if (module != NULL) {
         module_report(module, report);

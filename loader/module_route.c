@@ -481,12 +481,26 @@ slots_count(struct dl_phdr_info *info, size_t size, void *argument)
     return 1;
 }
 
-bool
-module_is_hooked(const struct module *module)
+static unsigned
+slots_of(const struct module *module)
 {
     struct routing routing = {.module = (struct module *)module};
     objects_walk(slots_count, &routing);
-    return routing.slots < module->imports_routed;
+    return routing.slots;
+}
+
+bool
+module_is_hooked(const struct module *module)
+{
+    return slots_of(module) < module->imports_routed;
+}
+
+bool
+module_stays(const struct module *module)
+{
+    if (!object_is_mapped(module->dynamic))
+        return false;
+    return module->imports_routed == 0 || module->hooked || slots_of(module) != 0;
 }
 
 /* --- and back */

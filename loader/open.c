@@ -63,8 +63,9 @@ found_open(const char *path, int flags, int *code)
         *code = elf_file_check(path);
     if (*code != ALCOVE_OK)
         return NULL;
-    opening_named(path);
+    struct opening *named = opening_named(path);
     handle = linker_open(path, flags);
+    opening_unnamed(named);
     if (handle == NULL)
         *code = dlopen_fail(path, dlerror());
     return handle;

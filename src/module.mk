@@ -7,7 +7,7 @@ noinst_LTLIBRARIES += libalcore.la
 # Pages of variables that are touched are resident. On one lies what comes before pagemap.c's large root, and on another what
 # comes after it: free_runs.c, and last heap.c's table of heaps, of which the first entries are used.
 libalcore_la_SOURCES = \
-	src/ground/attributes.h src/ground/conf.h src/ground/defaults.c src/ground/fault.h src/ground/fault.c src/ground/lock.h src/ground/lock.c src/ground/lock_counts.h \
+	src/ground/attributes.h src/ground/conf.h src/ground/defaults.c src/ground/fault.h src/ground/fault.c src/ground/loader_note.h src/ground/lock.h src/ground/lock.c src/ground/lock_counts.h \
 	src/ground/message.h src/ground/message.c src/ground/misuse.h src/ground/misuse.c src/ground/options.def src/ground/page.h src/ground/services.h \
 	src/ground/sizeclass.h src/ground/sizeclass.c src/ground/static_tls.h src/ground/system.h src/ground/system_linux.c \
 	src/ground/versions.h \

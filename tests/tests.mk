@@ -218,7 +218,7 @@ plugin_libraries = tests/plugins/asker.la tests/plugins/blocks.la tests/plugins/
 	tests/plugins/late.la tests/plugins/newer_keeper.la tests/plugins/newer_table.la tests/plugins/needs_one.la tests/plugins/needs_two.la \
 	tests/plugins/older_keeper.la tests/plugins/oldest_keeper.la tests/plugins/opener.la tests/plugins/other_abi.la tests/plugins/other_prefix.la tests/plugins/releaser.la tests/plugins/small_table.la \
 	tests/plugins/static_tls.la tests/plugins/stayer.la tests/plugins/stayer_nodelete.la tests/plugins/stayer_thread.la \
-	tests/plugins/stayer_unique.la tests/plugins/walker.la
+	tests/plugins/stayer_unique.la tests/plugins/walker.la tests/plugins/large_tls.la tests/plugins/nesting.la tests/plugins/nesting_two.la
 plugin_libraries += tests/plugins/constructing.la tests/plugins/dependency.la tests/plugins/giving.la tests/plugins/grower.la tests/plugins/grower_lazy.la \
 	tests/plugins/grower_of_arrays.la tests/plugins/hooker.la tests/plugins/in_text.la \
 	tests/plugins/no_imports.la tests/plugins/of_cxx.la tests/plugins/of_thread.la tests/plugins/of_thread_static.la tests/plugins/own.la tests/plugins/own_chosen.la tests/plugins/own_symbolic.la \
@@ -228,9 +228,15 @@ tests_plugins_asker_la_CPPFLAGS = $(host_cppflags)
 tests_plugins_asker_la_LDFLAGS = $(plugin_ldflags) -Wl,-rpath,'$$ORIGIN/own' -Wl,-rpath,'$$ORIGIN/other'
 tests_plugins_blocks_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_plugins_blocks_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_nesting_two_la_SOURCES = tests/plugins/nesting.c
 tests_plugins_blocks_two_la_SOURCES = tests/plugins/blocks.c
 tests_plugins_blocks_two_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_plugins_blocks_two_la_LDFLAGS = $(plugin_ldflags) -Wl,-z,relro -Wl,-z,now
+tests_plugins_large_tls_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_nesting_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_nesting_la_LDFLAGS = $(plugin_ldflags)
+tests_plugins_nesting_two_la_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_plugins_nesting_two_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_caller_la_LDFLAGS = $(plugin_ldflags)
 tests_plugins_caller_two_la_SOURCES = tests/plugins/caller.c
 tests_plugins_caller_two_la_LDFLAGS = $(plugin_ldflags)

@@ -32,6 +32,7 @@ static struct objects_before {
 } objects_before;
 static int objects_count(struct dl_phdr_info *info, size_t size, void *argument);
 static bool forked; /* the symbol tables may say what was wanted by threads that are not in this process */
+static struct module *orphans[OPENINGS_MOST]; /* that such threads were opening */
 
 /* Return addresses of calls whose object has been led already, and which will come again: through a pointer that the object has copied. Forgotten
  * when a module is opened, which may be where another object was. */
@@ -44,14 +45,15 @@ led_place(const void *caller)
     return &led_callers[((uintptr_t)caller >> 2) % LED_CALLERS];
 }
 
-/* The innermost one of the calling thread. */
+/* The innermost one of the calling thread, or the innermost around another one of its. */
 static struct opening *
-own_opening(void)
+own_opening(const struct opening *inner)
 {
     struct opening *own = NULL;
     for (unsigned i = 0; i < OPENINGS_MOST && atomic_load(&opening_count) != 0; i++) {
         struct opening *o = &openings[i];
-        if (atomic_load(&o->module) != NULL && pthread_equal(atomic_load(&o->thread), pthread_self()) && (own == NULL || o->depth > own->depth))
+        if (atomic_load(&o->module) != NULL && pthread_equal(atomic_load(&o->thread), pthread_self()) &&
+            (own == NULL || o->depth > own->depth) && (inner == NULL || o->depth < inner->depth))
             own = o;
     }
     return own;
@@ -60,7 +62,7 @@ own_opening(void)
 struct opening *
 opening_begin(struct module *module)
 {
-    struct opening *opening = NULL, *outer = own_opening();
+    struct opening *opening = NULL, *outer = own_opening(NULL);
     loader_lock();
     for (unsigned i = 0; i < OPENINGS_MOST && opening == NULL; i++)
         if (atomic_load(&openings[i].module) == NULL)
@@ -150,6 +152,8 @@ openings_fork_child(void)
     for (unsigned i = 0; i < OPENINGS_MOST; i++) {
         struct module *module = atomic_load(&openings[i].module);
         if (!pthread_equal(atomic_load(&openings[i].thread), pthread_self())) {
+            if (module != NULL)
+                orphans[i] = module;
             atomic_store(&openings[i].module, NULL);
         } else if (module != NULL) {
             own++;
@@ -166,16 +170,31 @@ openings_settle(void)
     if (!forked)
         return;
     forked = false;
+    routes_values_collect(); /* one of them may have been at it */
     steering_dispatch(atomic_load(&opening_count) != 0);
     modules_settle_forked();
+    for (unsigned i = 0; i < OPENINGS_MOST; i++) {
+        if (orphans[i] != NULL)
+            module_forsake(orphans[i]);
+        orphans[i] = NULL;
+    }
+}
+
+struct opening *
+opening_named(const char *name)
+{
+    struct opening *opening = own_opening(NULL);
+    if (opening == NULL || opening->name != NULL)
+        return NULL;
+    opening->name = name;
+    return opening;
 }
 
 void
-opening_named(const char *name)
+opening_unnamed(struct opening *opening)
 {
-    struct opening *opening = own_opening();
-    if (opening != NULL && opening->name == NULL)
-        opening->name = name;
+    if (opening != NULL)
+        opening->name = NULL;
 }
 
 /* The object of the library that is being opened, which is mapped when one of its constructors runs. */
@@ -282,8 +301,10 @@ dispatch(enum alcove_entry which, unsigned variant, const void *caller)
     if (atomic_load_explicit(led_place(caller), memory_order_relaxed) == caller)
         return resting;
     int saved = errno;
-    struct opening *opening = loader_is_held() ? NULL : own_opening();
-    void *to = opening != NULL ? module_call(opening, which, caller) : NULL;
+    struct opening *opening = loader_is_held() ? NULL : own_opening(NULL);
+    void *to = NULL;
+    for (struct opening *o = opening; o != NULL && to == NULL; o = own_opening(o))
+        to = module_call(o, which, caller);
     if (to == NULL)
         to = code_thunk(caller, which); /* of a module that is open: a constructor took our address */
     /* While others open modules, code of theirs may be calling, in a thread that a constructor made. */

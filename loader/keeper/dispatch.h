@@ -21,8 +21,9 @@ void opening_end(struct opening *opening);
 void openings_fork_child(void);
 /* What that left to do, for it takes a walk, and the dynamic linker may be in the middle of something there. With the lock held. */
 void openings_settle(void);
-/* The name that it is about to give to dlopen. Kept until the end of the opening, if there is one. */
-void opening_named(const char *name);
+/* The name that it is about to give to dlopen. NULL: nobody wants to know. Else that one is to be told when dlopen is back. */
+struct opening *opening_named(const char *name);
+void opening_unnamed(struct opening *opening);
 
 /* --- module.c: in the middle of its dlopen, and without the lock, a module's object is known. False: its calls are nobody's in particular. */
 bool module_begins(struct module *module, const struct object *object);

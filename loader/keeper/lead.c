@@ -73,21 +73,20 @@ UNSEEN_BY_TSAN unsigned
 thread_lead(const struct dl_phdr_info *info, const struct values *values, lead_choice *choose, const void *context)
 {
     unsigned count = 0;
-    for (size_t i = 0; i < info->dlpi_phnum; i++) {
-        const size_t bytes = info->dlpi_phdr[i].p_memsz;
-        if (info->dlpi_phdr[i].p_type != PT_TLS || info->dlpi_tls_data == NULL)
+    size_t bytes = 0;
+    for (size_t i = 0; i < info->dlpi_phnum; i++) /* of several the dynamic linkers take the last */
+        if (info->dlpi_phdr[i].p_type == PT_TLS && info->dlpi_phdr[i].p_memsz != 0)
+            bytes = info->dlpi_phdr[i].p_memsz;
+    for (size_t at = 0; info->dlpi_tls_data != NULL && at + sizeof(void *) <= bytes; at++) {
+        char *word = (char *)info->dlpi_tls_data + at;
+        void *value = word_load(word);
+        if (!value_among(values->of, values->count, (uintptr_t)value))
             continue;
-        for (size_t at = 0; at + sizeof(void *) <= bytes; at++) {
-            char *word = (char *)info->dlpi_tls_data + at;
-            void *value = word_load(word);
-            if (!value_among(values->of, values->count, (uintptr_t)value))
-                continue;
-            struct route route = route_of(value, -1);
-            void *to = route.kind != ROUTE_NONE ? choose(route, context) : NULL;
-            if (to != NULL && to != value) {
-                memcpy(word, &to, sizeof to);
-                count++;
-            }
+        struct route route = route_of(value, -1);
+        void *to = route.kind != ROUTE_NONE ? choose(route, context) : NULL;
+        if (to != NULL && to != value) {
+            memcpy(word, &to, sizeof to);
+            count++;
         }
     }
     return count;

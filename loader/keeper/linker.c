@@ -88,7 +88,9 @@ static void
 enter(atomic_uint *count, const atomic_uint *gate)
 {
     atomic_fetch_add(count, 1);
-    for (unsigned waits = 0; atomic_load(gate) != 0 && waits < WALK_WAITS && !linker_forks_here(); waits++) {
+    /* Not with the lock for which the forks wait. */
+    bool waits_for_none = linker_forks_here() || holder_is_self(&loader.changer);
+    for (unsigned waits = 0; atomic_load(gate) != 0 && waits < WALK_WAITS && !waits_for_none; waits++) {
         leave(count);
         wait_a_little();
         atomic_fetch_add(count, 1);

@@ -56,8 +56,8 @@ static struct meeting *
 meeting_of(const struct object *object, const struct note *note)
 {
     int64_t distance;
-    if (note->type != MEETING_NOTE_TYPE || note->bytes < sizeof distance || note->name_bytes != sizeof MEETING_NOTE_NAME ||
-        memcmp(note->name, MEETING_NOTE_NAME, sizeof MEETING_NOTE_NAME) != 0)
+    if (note->type != LOADER_NOTE_TYPE || note->bytes < sizeof distance || note->name_bytes != sizeof LOADER_NOTE_NAME ||
+        memcmp(note->name, LOADER_NOTE_NAME, sizeof LOADER_NOTE_NAME) != 0)
         return NULL;
     memcpy(&distance, note->text, sizeof distance);
     uintptr_t address = (uintptr_t)note->text + (uintptr_t)distance;

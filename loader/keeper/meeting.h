@@ -16,6 +16,8 @@
 
 #include <alcove/loader.h>
 
+#include "ground/loader_note.h"
+
 #pragma GCC visibility push(hidden)
 
 /* What a keeper does for all. Within a version rows are only ever added at the end; every public function has one. One whose work
@@ -65,8 +67,6 @@ struct meeting {
 };
 
 /* The note: its text is the distance from there to a struct meeting. */
-#define MEETING_NOTE_NAME "alcove"
-#define MEETING_NOTE_TYPE 1
 #define MEETING_NOTE(meeting)                          \
     __asm__(".pushsection .note.alcove,\"a\",@note\n"  \
             "\t.balign 4\n"                            \

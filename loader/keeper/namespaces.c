@@ -39,6 +39,8 @@ headers_read(struct dl_phdr_info *info, const struct link_map *map)
     info->dlpi_name = map->l_name;
     info->dlpi_phdr = (const ElfW(Phdr) *)(map->l_addr + header->e_phoff);
     info->dlpi_phnum = header->e_phnum;
+    info->dlpi_tls_modid = 0; /* it may have some, but the dynamic linker does not tell where */
+    info->dlpi_tls_data = NULL;
     return true;
 }
 

@@ -41,10 +41,11 @@ static bool forked;       /* this process is a child that was forked when there 
 static const void *
 dynamic_of(const struct dl_phdr_info *info)
 {
-    for (size_t i = 0; i < info->dlpi_phnum; i++)
+    const void *dynamic = NULL;
+    for (size_t i = 0; i < info->dlpi_phnum; i++) /* of several the dynamic linker takes the last */
         if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
-            return (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
-    return NULL;
+            dynamic = (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+    return dynamic;
 }
 
 static int

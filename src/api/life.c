@@ -34,7 +34,7 @@ life_attach(const struct alcove_services *lent)
         return EBUSY;
     struct alcove_services before = services;
     services = known;
-    if (services.forks != 0 && !fork_ignore()) {
+    if (services.forks != 0 && fork_is_here()) {
         services = before;
         return EAGAIN;
     }
@@ -142,7 +142,7 @@ load(void)
     tls_init();
     conf_read();
     pool_init(conf.dirty_decay_ms);
-    if (stays)
+    if (stays || !origin_has_loader())
         fork_watch();
 }
 

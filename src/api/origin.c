@@ -8,9 +8,71 @@
 #include <dlfcn.h>
 #include <link.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "ground/attributes.h"
+#include "ground/loader_note.h"
+
+/* How much of an object can be read from an address on. */
+static size_t
+room_at(const struct dl_phdr_info *info, uintptr_t address)
+{
+    for (size_t i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+        uintptr_t start = info->dlpi_addr + segment->p_vaddr;
+        if (segment->p_type == PT_LOAD && (segment->p_flags & PF_R) != 0 && address - start < segment->p_memsz)
+            return segment->p_memsz - (address - start);
+    }
+    return 0;
+}
+
+static uint64_t
+aligned_up(uint64_t bytes, uint64_t alignment)
+{
+    return (bytes + alignment - 1) & ~(alignment - 1);
+}
+
+static bool
+notes_have_loader(const char *at, size_t left, uint64_t alignment)
+{
+    ElfW(Nhdr) header;
+    while (left >= sizeof header) {
+        memcpy(&header, at, sizeof header);
+        uint64_t text = aligned_up(sizeof header + (uint64_t)header.n_namesz, alignment), end = aligned_up(text + header.n_descsz, alignment);
+        if (text > left)
+            return false;
+        if (header.n_type == LOADER_NOTE_TYPE && header.n_namesz == sizeof LOADER_NOTE_NAME &&
+            memcmp(at + sizeof header, LOADER_NOTE_NAME, sizeof LOADER_NOTE_NAME) == 0)
+            return true;
+        if (end > left)
+            return false;
+        at += end;
+        left -= (size_t)end;
+    }
+    return false;
+}
+
+static int
+object_has_loader(struct dl_phdr_info *info, size_t size, void *has)
+{
+    (void)size;
+    for (size_t i = 0; i < info->dlpi_phnum && !*(bool *)has; i++) {
+        const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+        uintptr_t start = info->dlpi_addr + segment->p_vaddr;
+        size_t room = segment->p_type == PT_NOTE ? room_at(info, start) : 0;
+        *(bool *)has = notes_have_loader((const char *)start, segment->p_memsz < room ? segment->p_memsz : room, segment->p_align == 8 ? 8 : 4);
+    }
+    return *(bool *)has;
+}
+
+bool
+origin_has_loader(void)
+{
+    bool has = false;
+    dl_iterate_phdr(object_has_loader, &has);
+    return has;
+}
 
 #ifdef LM_ID_BASE
 

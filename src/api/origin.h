@@ -11,4 +11,7 @@ bool origin_is_start(void);
 /* Is it in a namespace of dlmopen, beside the program's? */
 bool origin_is_namespace(void);
 
+/* Is there a copy of the loader in the process? It may be the one that is loading us. */
+bool origin_has_loader(void);
+
 #endif

@@ -136,11 +136,12 @@ void fork_parent(void) { parent(true); }
 void fork_child(void) { child(true); }
 
 /*
- * Our own handlers, registered at the first use, before which no lock is taken, and thus called after all that come later: those may take
- * locks that others hold while they allocate. A lender has been there for longer, and calls us instead. It attaches before there is any
- * use, so that we hardly ever have handlers with one. For where another thread closes us in the middle of a fork, glibc from 2.36 on may
- * be about to call one that is not mapped any more. libc drops a library's handlers when that is finalised. Ours are of one that does not
- * exist, so that they can be dropped before.
+ * Our own handlers, registered when we are loaded and thus called after those that come later, which may take locks that others hold while they
+ * allocate. A lender has been there for longer, and calls us instead; with it they do nothing. But where a loader is in the process, it
+ * is likely to attach before we are used, and until the first use there are none: another thread may close us in the middle of a fork, and
+ * glibc from 2.36 on may then be about to call one that is not mapped any more.
+ *
+ * libc drops a library's handlers when that is finalised. Ours are of one that does not exist, so that they can be dropped before.
  */
 
 atomic_bool fork_is_watched;
@@ -149,7 +150,7 @@ static _Atomic unsigned own_forks; /* that are between our handlers, which must 
 static void
 own_prepare(void)
 {
-    atomic_fetch_add(&own_forks, 1); /* and then look for a lender; fork_ignore() the other way round */
+    atomic_fetch_add(&own_forks, 1); /* and then look for a lender; life_attach() the other way round */
     if (__atomic_load_n(&services.forks, __ATOMIC_SEQ_CST) == 0)
         prepare(false);
 }
@@ -185,24 +186,27 @@ void
 fork_watch(void)
 {
     static _Atomic uint32_t watcher; /* registers just now, for which libc may allocate from us */
+    uint32_t none = 0;
     if (services.forks != 0 || atomic_load(&watcher) == lock_self())
         return;
-    atomic_store(&watcher, lock_self());
-    if (can_drop())
-        __register_atfork(own_prepare, own_parent, own_child, &nobody);
-    else
-        pthread_atfork(own_prepare, own_parent, own_child);
-    atomic_store(&watcher, 0);
-    atomic_store(&fork_is_watched, true);
+    atomic_compare_exchange_strong(&watcher, &none, lock_self());
+    int error = can_drop() ? __register_atfork(own_prepare, own_parent, own_child, &nobody) : pthread_atfork(own_prepare, own_parent, own_child);
+    if (none == 0)
+        atomic_store(&watcher, 0);
+    if (error == 0) /* else the next one tries again */
+        atomic_store(&fork_is_watched, true);
 }
 
 bool
-fork_ignore(void)
+fork_is_here(void)
 {
     atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load(&own_forks) != 0)
-        return false;
-    if (can_drop())
+    return atomic_load(&own_forks) != 0;
+}
+
+void
+fork_ignore(void)
+{
+    if (atomic_load(&fork_is_watched) && can_drop())
         __cxa_finalize(&nobody);
-    return true;
 }

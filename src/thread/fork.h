@@ -7,10 +7,12 @@
 
 #include "ground/attributes.h"
 
-/* Register our handlers, and drop them: when a lender calls us, and before the library is unmapped. False: they stay, for a fork has come
- * by the first of them. */
+/* Register our handlers, and drop them before the library is unmapped. */
 void fork_watch(void);
-bool fork_ignore(void);
+void fork_ignore(void);
+
+/* Has a fork come by the first of them, and is not over? Asked when a lender has come, who does their work from now on. */
+bool fork_is_here(void);
 
 extern HIDDEN atomic_bool fork_is_watched; /* by our handlers, or by a lender */
 

@@ -382,6 +382,37 @@ test_address_that_the_opening_thread_looked_up_charges_nobody(void **state)
     setup(state);
 }
 
+/* --- a module that is opened by the constructor of another one, and calls that */
+
+void host_nesting(void *(*make)(void));
+static void *(*outer_make)(void);
+static alcove_module *inner;
+static void *block_within;
+
+void
+host_nesting(void *(*make)(void))
+{
+    if (outer_make != NULL) {
+        block_within = outer_make();
+        return;
+    }
+    outer_make = make;
+    inner = plugin_open(allocator, "nesting_two", NULL);
+}
+
+static void
+test_outer_of_two_modules_in_the_making_is_called_within_the_inner(void **state)
+{
+    (void)state;
+    alcove_module *outer = plugin_open(allocator, "nesting", NULL);
+    assert_int_equal(heap_of(allocator, block_within), alcove_module_heap(outer));
+    assert_int_equal(stats_of(outer).heap.total_allocs, 2);
+    assert_int_equal(stats_of(inner).heap.total_allocs, 1);
+    free(block_within);
+    module_end(inner);
+    module_end(outer);
+}
+
 /* --- other threads' libraries */
 
 static atomic_bool stop;
@@ -430,6 +461,66 @@ test_libraries_that_other_threads_open_meanwhile_charge_nobody(void **state)
     for (int i = 0; i < 8; i++)
         pthread_join(threads[i], NULL);
     assert_int_equal(wrong, 0);
+}
+
+/* --- a fork meanwhile */
+
+static pthread_barrier_t barrier;
+
+static void
+wait_for_the_fork(void)
+{
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+}
+
+static void *
+open_constructing(void *unused)
+{
+    (void)unused;
+    alcove_module *module = NULL;
+    assert_ok(alcove_module_open(allocator, plugin_path("constructing"), NULL, &module));
+    return module;
+}
+
+/* The child has no such module, but its heap, with the block of the first constructor in it, is to be seen. */
+static void
+check_child(void)
+{
+    struct alcove_module_entry entries[4];
+    uint32_t count = 4;
+    CHECK(alcove_refresh() == ALCOVE_OK);
+    CHECK(alcove_modules(entries, sizeof entries[0], &count) == ALCOVE_OK);
+    CHECK(count == 1 && entries[0].opens == 0 && entries[0].live_blocks == 1 && strcmp(entries[0].name, "constructing.so") == 0);
+    CHECK(alcove_unload(allocator, 0) == ALCOVE_EBUSY && strstr(alcove_error_message(), "constructing.so") != NULL);
+    CHECK(alcove_unload(allocator, ALCOVE_UNLOAD_RELEASE) == ALCOVE_OK);
+}
+
+static void
+test_fork_while_another_thread_is_in_a_constructor(void **state)
+{
+    (void)state;
+    SKIP_FORK_OF_THREADS_IF_EMULATED();
+    pthread_t thread;
+    int status;
+    void *module;
+    pthread_barrier_init(&barrier, NULL, 2);
+    moment = wait_for_the_fork;
+    assert_int_equal(pthread_create(&thread, NULL, open_constructing, NULL), 0);
+    pthread_barrier_wait(&barrier);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(CHILD_SECONDS);
+        check_child();
+        _exit(0);
+    }
+    pthread_barrier_wait(&barrier);
+    pthread_join(thread, &module);
+    moment = NULL;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_constructed(module);
+    module_end(module);
 }
 
 /* --- a constructor that allocates in a walk over all objects, for which who has the loader's lock waits meanwhile */
@@ -511,6 +602,8 @@ main(void)
         TEST(test_other_modules_allocate_meanwhile),
         TEST(test_address_that_was_looked_up_while_a_module_opened_is_libcs_for_ever),
         TEST(test_address_that_the_opening_thread_looked_up_charges_nobody),
+        TEST(test_outer_of_two_modules_in_the_making_is_called_within_the_inner),
+        TEST(test_fork_while_another_thread_is_in_a_constructor),
         TEST(test_libraries_that_other_threads_open_meanwhile_charge_nobody),
         TEST(test_constructors_that_others_wait_for_have_a_heap),
     };

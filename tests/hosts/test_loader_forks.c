@@ -239,6 +239,40 @@ test_fork_while_another_thread_uses_the_loader(void **state)
     in_child(fork_at_each_place_of_a_loaded_one);
 }
 
+/* In the child the call of the loader's in which the fork was goes on. */
+static const char *
+fork_and_find(void *child)
+{
+    *(pid_t *)child = fork();
+    if (*(pid_t *)child == 0)
+        alarm(CHILD_SECONDS);
+    return allocator_path();
+}
+
+static void
+fork_in_a_search(void)
+{
+    pid_t child = -1;
+    int status = 0;
+    alcove_allocator *allocator;
+    struct alcove_load_options options = {.size = sizeof options, .search = fork_and_find, .context = &child};
+    CHECK(alcove_load(&allocator, &options) == 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK(alcove_unload(allocator, 0) == 0);
+        allocator = allocator_load();
+    }
+    if (child == 0)
+        _exit(0);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void
+test_fork_within_a_load(void **state)
+{
+    (void)state;
+    in_child(fork_in_a_search);
+}
+
 static void
 fork_with_an_older_handler(void)
 {
@@ -504,6 +538,7 @@ main(void)
         cmocka_unit_test(test_fork_while_the_first_allocator_is_loaded),
         cmocka_unit_test(test_fork_while_another_thread_loads_and_unloads),
         cmocka_unit_test(test_fork_while_another_thread_uses_the_loader),
+        cmocka_unit_test(test_fork_within_a_load),
         cmocka_unit_test(test_older_fork_handler_asks_the_loader),
         cmocka_unit_test(test_fork_while_threads_ask_which_objects_there_are),
         cmocka_unit_test(test_fork_while_threads_are_in_every_call),

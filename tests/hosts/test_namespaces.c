@@ -97,6 +97,37 @@ test_namespace_is_not_taken_for_gone_while_a_thread_changes_it(void **state)
 #endif
 }
 
+#if NAMESPACES_ARE_SEEN
+static __thread int of_the_program;
+
+static void *
+look_anew(void *code)
+{
+    of_the_program++; /* so that the dynamic linker tells where they are */
+    *(int *)code = alcove_refresh();
+    return code;
+}
+#endif
+
+/* The dynamic linker tells of no other namespace's thread-local variables where they are. They are more here than a thread's stack has room for behind
+ * the program's. */
+static void
+test_variables_of_a_namespace_are_not_looked_for_among_the_programs(void **state)
+{
+    (void)state;
+    SKIP_IF_NAMESPACES_ARE_NOT_SEEN();
+#if NAMESPACES_ARE_SEEN
+    pthread_t thread;
+    int code = -1;
+    void *opened = dlmopen(LM_ID_NEWLM, plugin_path("large_tls"), RTLD_NOW | RTLD_LOCAL);
+    assert_non_null(opened);
+    assert_int_equal(pthread_create(&thread, NULL, look_anew, &code), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(code, ALCOVE_OK);
+    dlclose(opened);
+#endif
+}
+
 #ifdef RTLD_DEEPBIND
 #define SCOPE RTLD_DEEPBIND
 #else
@@ -135,6 +166,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_namespace_that_comes_and_goes_and_comes_again),
         TEST(test_namespace_is_not_taken_for_gone_while_a_thread_changes_it),
+        TEST(test_variables_of_a_namespace_are_not_looked_for_among_the_programs),
         TEST(test_library_with_an_allocator_of_its_own_comes_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
