@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 
 #include "../plugins/blocks.h"
 #include "../plugins/own.h"
@@ -98,7 +99,7 @@ test_namespace_is_not_taken_for_gone_while_a_thread_changes_it(void **state)
 }
 
 #if NAMESPACES_ARE_SEEN
-static __thread int of_the_program;
+static __thread volatile int of_the_program;
 
 static void *
 look_anew(void *code)
@@ -109,22 +110,29 @@ look_anew(void *code)
 }
 #endif
 
-/* The dynamic linker tells of no other namespace's thread-local variables where they are. They are more here than a thread's stack has room for behind
- * the program's. */
+/* The dynamic linker tells of no other namespace's thread-local variables where they are. Behind this thread's there is nothing to be read. */
 static void
 test_variables_of_a_namespace_are_not_looked_for_among_the_programs(void **state)
 {
     (void)state;
     SKIP_IF_NAMESPACES_ARE_NOT_SEEN();
 #if NAMESPACES_ARE_SEEN
+    enum { STACK = 1 << 20, NOTHING = 1 << 20 };
     pthread_t thread;
+    pthread_attr_t attributes;
     int code = -1;
+    char *stack = mmap(NULL, STACK + NOTHING, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_ptr_not_equal(stack, MAP_FAILED);
+    assert_int_equal(mprotect(stack + STACK, NOTHING, PROT_NONE), 0);
+    pthread_attr_init(&attributes);
+    assert_int_equal(pthread_attr_setstack(&attributes, stack, STACK), 0);
     void *opened = dlmopen(LM_ID_NEWLM, plugin_path("large_tls"), RTLD_NOW | RTLD_LOCAL);
     assert_non_null(opened);
-    assert_int_equal(pthread_create(&thread, NULL, look_anew, &code), 0);
+    assert_int_equal(pthread_create(&thread, &attributes, look_anew, &code), 0);
     pthread_join(thread, NULL);
     assert_int_equal(code, ALCOVE_OK);
     dlclose(opened);
+    munmap(stack, STACK + NOTHING);
 #endif
 }
 
