@@ -172,9 +172,9 @@ main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
+        TEST(test_variables_of_a_namespace_are_not_looked_for_among_the_programs), /* the first, when no namespace is known yet */
         TEST(test_namespace_that_comes_and_goes_and_comes_again),
         TEST(test_namespace_is_not_taken_for_gone_while_a_thread_changes_it),
-        TEST(test_variables_of_a_namespace_are_not_looked_for_among_the_programs),
         TEST(test_library_with_an_allocator_of_its_own_comes_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

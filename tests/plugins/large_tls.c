@@ -1,10 +1,12 @@
 /* With more thread-local variables than a program has. */
-char *large_tls_middle(void);
+#include <stdlib.h>
 
-static __thread char large[256 * 1024];
+void *large_tls_block(void);
 
-char *
-large_tls_middle(void)
+__thread void *volatile large[32 * 1024];
+
+void *
+large_tls_block(void)
 {
-    return large + sizeof large / 2;
+    return large[1000] = malloc(10);
 }
