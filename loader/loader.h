@@ -146,23 +146,31 @@ holder_is_self(const struct holder *holder)
 }
 
 /* To the end of its block nobody cancels the thread, which has counts to take back and locks to leave, and whose system calls are cancellation
- * points. Code of others that runs meanwhile, a constructor or a handler, is spared too. */
+ * points. Code of others that runs meanwhile, a constructor or a handler, is spared too. Some glibcs (2.36) cancel a thread asynchronously although
+ * that is disabled, if the signal was on its way already, but not one of the deferred type. */
 #define UNCANCELLED \
-    __attribute__((unused, cleanup(cancellation_restore))) int cancellation = cancellation_off()
+    __attribute__((unused, cleanup(cancellation_restore))) struct cancellation cancellation = cancellation_off()
 
-static inline int
+struct cancellation {
+    int type, state;
+};
+
+static inline struct cancellation
 cancellation_off(void)
 {
-    int before;
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    struct cancellation before;
+    pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &before.type);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before.state);
     return before;
 }
 
+/* The type comes last: glibc looks there for what came meanwhile. */
 static inline void
-cancellation_restore(const int *before)
+cancellation_restore(const struct cancellation *before)
 {
     int unused;
-    pthread_setcancelstate(*before, &unused);
+    pthread_setcancelstate(before->state, &unused);
+    pthread_setcanceltype(before->type, &unused);
 }
 
 /* The lock, and who has it: for what may have to wait until it hasn't. */
