@@ -540,8 +540,8 @@ test_services_that_do_not_fit_are_refused(void **unused)
     assert_int_equal(dlclose(handle), 0);
 }
 
-/* A loader that knows of forks may come when one has passed the allocator's own handler, whose locks that holds then. It has one from the
- * first use on, and by asking for figures it has none of heaps. */
+/* A loader that knows of forks may come when one has passed the allocator's own handler, whose locks that holds then. It has one
+ * when it is loaded, or beside a loader when figures are asked for. */
 static const struct alcove_table *attached_at_fork;
 static const struct alcove_services of_forks = { .abi_version = ALCOVE_ABI_VERSION, .size = sizeof of_forks, .forks = 1 };
 static int attached;
