@@ -665,6 +665,32 @@ test_threads_that_share_each_with_a_file_of_its_own_get_one(void **state)
         in_child(sharing_races);
 }
 
+/* --- Handlers. */
+
+static void
+client_with_a_handler(void)
+{
+    struct copy first = {.of = &program};
+    copy_begin(&first, allocator_path(), "blocks");
+    struct copy one = copy_open(plugin_path("extension_one"));
+    __typeof__(&extension_listen) listen = (__typeof__(listen))dlsym(one.handle, "extension_listen");
+    unsigned count = 0;
+    CHECK(listen(&count) == ALCOVE_OK);
+    CHECK(first.of->unload(NULL, 0) == ALCOVE_EINVAL && count == 1);
+    CHECK(!stays_after_close(&one, "/extension_one.so"));
+    CHECK(first.of->unload(NULL, 0) == ALCOVE_EINVAL && count == 1); /* its handler has gone with it */
+    copy_end(&first);
+}
+
+static void
+test_handlers_of_a_client_go_with_it(void **state)
+{
+    (void)state;
+    if (!DLCLOSE_UNLOADS)
+        SKIP_BECAUSE("with this libc nothing goes");
+    in_child(client_with_a_handler);
+}
+
 /* --- Forks. */
 
 #ifdef __GLIBC__
@@ -899,6 +925,7 @@ main(void)
         cmocka_unit_test(test_library_that_another_copy_has_opened_is_not_taken_away),
         cmocka_unit_test(test_threads_that_call_first_in_many_copies_agree),
         cmocka_unit_test(test_threads_that_share_each_with_a_file_of_its_own_get_one),
+        cmocka_unit_test(test_handlers_of_a_client_go_with_it),
 #ifdef __GLIBC__
         cmocka_unit_test(test_client_that_comes_after_the_keeper_has_no_fork_handlers),
 #endif

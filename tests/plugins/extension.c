@@ -26,6 +26,19 @@ end(void)
         extension_farewell();
 }
 
+static void
+count_messages(enum alcove_event event, const void *message, void *count)
+{
+    (void)event, (void)message;
+    ++*(unsigned *)count;
+}
+
+int
+extension_listen(unsigned *count)
+{
+    return alcove_on(ALCOVE_EVENT_MESSAGE, count_messages, count);
+}
+
 static alcove_allocator *allocator;
 static alcove_module *module;
 

@@ -28,6 +28,9 @@ extern const struct extension extension;
 /* Called by the destructor, if it is set. */
 extern void (*extension_farewell)(void);
 
+/* Have its copy of the loader tell a function of the plugin's of messages, which counts them. 0: well done. */
+int extension_listen(unsigned *count);
+
 /* For hosts without structs: load the allocator (NULL: share), open the plugin `blocks` at `path`, take a block of it. NULL: failed. */
 void *extension_block(const char *allocator, const char *path);
 /* Close and unload. 0: well done. */
