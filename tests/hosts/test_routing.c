@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <time.h>
 #include <unistd.h>
@@ -413,6 +414,46 @@ test_thread_works_in_a_library_that_stays_while_its_module_is_closed(void **stat
     dlclose(kept);
 }
 
+#define HELD 1500000000 /* ns; more than a second */
+
+static void
+hold(int signal)
+{
+    (void)signal;
+    nanosleep(&(struct timespec){.tv_sec = HELD / 1000000000, .tv_nsec = HELD % 1000000000}, NULL);
+}
+
+/* Where it is held is in malloc or free as a rule. */
+static void
+test_thread_is_held_in_a_library_that_stays_while_its_module_is_closed(void **state)
+{
+    (void)state;
+    void *kept = dlopen(plugin_path("blocks_two"), RTLD_NOW | RTLD_LOCAL);
+    struct sigaction before;
+    assert_int_equal(sigaction(SIGUSR1, &(struct sigaction){.sa_handler = hold}, &before), 0);
+    for (int round = 0; round < 3; round++) {
+        struct work work = {.make = (void *(*)(enum blocks_kind, size_t))dlsym(kept, "blocks_make"),
+                            .release = (void (*)(void *))dlsym(kept, "blocks_release")};
+        pthread_t thread;
+        alcove_module *other = plugin_open(allocator, "blocks_two", NULL);
+        pthread_create(&thread, NULL, library_works, &work);
+        nanosleep(&(struct timespec){.tv_nsec = 2000000 + round * 1000}, NULL);
+        pthread_kill(thread, SIGUSR1);
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+        module_end(other);
+        alcove_module *next = plugin_open(allocator, "keeper", NULL);
+        uint64_t allocs = stats_of(next).heap.total_allocs;
+        work.stop = true;
+        pthread_join(thread, NULL);
+        assert_int_equal(work.damaged, 0);
+        assert_int_equal(stats_of(next).heap.total_allocs, allocs);
+        assert_int_equal(stats_of(next).released_foreign, 0);
+        module_end(next);
+    }
+    sigaction(SIGUSR1, &before, NULL);
+    dlclose(kept);
+}
+
 static void
 test_module_can_be_opened_again(void **state)
 {
@@ -698,6 +739,7 @@ main(void)
         TEST(test_object_loaded_later_is_guarded),
         TEST(test_library_that_the_host_keeps_open_is_libcs_again_after_close),
         TEST(test_thread_works_in_a_library_that_stays_while_its_module_is_closed),
+        TEST(test_thread_is_held_in_a_library_that_stays_while_its_module_is_closed),
         TEST(test_module_can_be_opened_again),
         TEST(test_variables_of_the_loading_thread_are_led),
         TEST(test_thread_local_variables_of_a_module_lead_to_it),
