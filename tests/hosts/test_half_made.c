@@ -45,8 +45,9 @@ dlopen(const char *path, int mode)
 {
     if (path == NULL)
         do_once(&before_wait);
+    void *handle = real_dlopen(path, mode); /* the allocator's constructor walks over the objects, too */
     is_open = path != NULL && strcmp(path, allocator_path()) == 0;
-    return real_dlopen(path, mode);
+    return handle;
 }
 
 int
