@@ -464,8 +464,8 @@ long_tests = $(all_stress_tests) tests/hosts/test_given_away tests/hosts/test_in
 # Only some of them: make check-unit, make check-stress, make check-short.
 .PHONY: check-unit check-stress check-short
 check-unit:
-	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(unit_tests)'
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(unit_tests)' check_PROGRAMS='$(unit_tests)' check_LTLIBRARIES=
 check-stress:
-	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(all_stress_tests)'
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='$(all_stress_tests)' check_PROGRAMS='$(all_stress_tests)'
 check-short:
 	$(MAKE) $(AM_MAKEFLAGS) check TESTS="`printf '%s\n' $(TESTS) | grep -vxF $(long_tests:%=-e %) | tr '\n' ' '`"
