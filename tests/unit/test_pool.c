@@ -470,7 +470,7 @@ test_chunks_go_back_to_the_system(void **unused)
     unsigned char residency;
     unsigned gone = 0;
     for (int i = 0; i < 4; i++)
-        gone += mincore((void *)bases[i], PAGE_SIZE, &residency) != 0;
+        gone += mincore((void *)bases[i], 1, &residency) != 0;
     assert_int_equal(gone, 4 - mapped() / CHUNK_SIZE);
 }
 
@@ -542,7 +542,7 @@ test_given_huge_run_is_dirty_and_goes_with_a_purge(void **unused)
     assert_int_equal(word_at(base + CHUNK_SIZE), 0);
     assert_null(pool_find((void *)base));
     assert_null(pool_find((void *)(base + CHUNK_SIZE)));
-    assert_int_not_equal(mincore((void *)base, PAGE_SIZE, &residency), 0);
+    assert_int_not_equal(mincore((void *)base, 1, &residency), 0);
 }
 
 static void
@@ -1199,9 +1199,9 @@ go_with_hooked_pool(void (*go)(void))
     size_t reserved = hooks_seen.reserved;
     go();
     CHECK(hooks_seen.reserved == reserved);
-    CHECK(mincore((void *)of_system, PAGE_SIZE, &residency) != 0);
+    CHECK(mincore((void *)of_system, 1, &residency) != 0);
     for (int i = 0; i < 8; i++) {
-        CHECK(mincore((void *)bases[i], PAGE_SIZE, &residency) == 0);
+        CHECK(mincore((void *)bases[i], 1, &residency) == 0);
         CHECK(*(int *)bases[i] == i);
         CHECK(word_at(bases[i]) == 0);
     }
@@ -1649,7 +1649,7 @@ test_release_unmaps_everything(void **unused)
     unsigned char residency;
     pool_release();
     assert_int_equal(mapped(), 0);
-    assert_int_not_equal(mincore((void *)base, PAGE_SIZE, &residency), 0);
+    assert_int_not_equal(mincore((void *)base, 1, &residency), 0);
     assert_null(pool_find((void *)base));
 }
 
