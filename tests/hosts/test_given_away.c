@@ -237,7 +237,7 @@ after_the_module_that_was_hooked(void)
     free(block);
     module_end(module);
     for (int i = 0; i < 200; i++) { /* more than there are numbers in a long row of those that are taken again */
-        module = plugin_open(allocator, "keeper", NULL);
+        module = plugin_open(allocator, "blocks", NULL);
         block = found(100);
         CHECK(heap_of(allocator, block) == ALCOVE_HEAP_NONE);
         free(block);
