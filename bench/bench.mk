@@ -1,6 +1,9 @@
-# Measurements; dev/bench runs them.
+# Measurements; dev/bench makes and runs them. No other build is to wait for that: make benchmarks.
 
-noinst_PROGRAMS += bench/alcove-bench
+EXTRA_PROGRAMS = bench/alcove-bench
+CLEANFILES += bench/alcove-bench$(EXEEXT)
+.PHONY: benchmarks
+benchmarks: bench/alcove-bench$(EXEEXT) $(EXTRA_LTLIBRARIES)
 
 bench_alcove_bench_SOURCES = \
 	bench/baseline.c bench/bench.h bench/main.c bench/measure.c bench/peers.c bench/plot.c \
@@ -13,7 +16,8 @@ bench_alcove_bench_LDADD = -lm
 
 # What it opens as a module: bench/.libs/plugin.so.
 if SHARED
-noinst_LTLIBRARIES += bench/plugin.la
+EXTRA_LTLIBRARIES = bench/plugin.la
+CLEANFILES += bench/plugin.la
 endif
 bench_plugin_la_SOURCES = bench/plugin.c
 bench_plugin_la_LDFLAGS = $(plugin_ldflags)
